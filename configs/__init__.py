@@ -1,0 +1,1 @@
+"""Experiments: each file lists its ROWS, and get_config(row) builds the config of one."""

@@ -1,0 +1,24 @@
+"""Table 1: training and test accuracy of five networks on CIFAR10, with true and with random labels.
+
+    python -m rethinking.main --config=configs/table1.py:mlp_1x512+random_labels --workdir=runs/mlp
+    python -m launch.sweep --config=configs/table1.py --workdir=runs --seeds=3 --report
+
+A row is MODEL[+crop][+wd][+random_labels]. Every network fits the training set, the random labels included; what
+the labels were shows in the test accuracy alone, and regularizers move that by a few points.
+Settings and the choices behind them: `rethinking.config.cifar10`.
+Takes 2 to 4 minutes a row for the MLPs on two CPU cores; the convolutional networks want an accelerator.
+"""
+
+from rethinking import config
+
+ROWS = (
+    "inception+crop+wd", "inception+crop", "inception+wd", "inception", "inception+random_labels",
+    "inception_no_bn+wd", "inception_no_bn", "inception_no_bn+random_labels",
+    "alexnet+crop+wd", "alexnet+crop", "alexnet+wd", "alexnet", "alexnet+random_labels",
+    "mlp_3x512+wd", "mlp_3x512", "mlp_3x512+random_labels",
+    "mlp_1x512+wd", "mlp_1x512", "mlp_1x512+random_labels",
+)  # fmt: skip
+
+
+def get_config(row: str = "mlp_1x512"):
+    return config.table_row("table1", row)

@@ -1,0 +1,18 @@
+"""Table 4: fitting random labels with a regularizer switched on (section 3; the published version's Table 4).
+
+    python -m launch.sweep --config=configs/table4.py --workdir=runs --seeds=3 --report
+
+Explicit regularization does not stop memorization: all but AlexNet with weight decay still fit random labels.
+Row grammar, settings and times as in configs/table1.py.
+"""
+
+from rethinking import config
+
+ROWS = (
+    "inception+wd+random_labels", "alexnet+wd+random_labels", "mlp_3x512+wd+random_labels",
+    "mlp_1x512+wd+random_labels", "inception+crop+random_labels", "inception+random_labels+augment",
+)  # fmt: skip
+
+
+def get_config(row: str = "mlp_1x512+wd+random_labels"):
+    return config.table_row("table4", row)

@@ -1,0 +1,1 @@
+"""Programs that launch experiments: sweeps here, jobs on clusters and pods."""

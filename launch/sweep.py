@@ -1,0 +1,169 @@
+"""Runs rows of a config file, several seeds each, skipping what is done and continuing what is not.
+
+    python -m launch.sweep --config=configs/FILE.py --workdir=ROOT [--rows=REGEX] [--seeds=3] [--time_budget=SECONDS]
+        [--parallel=N] [--dry_run] [--report] [--config.field=value ...]
+
+Run `seed` of a row uses it for training and for corruption (config.seed and config.randomize.seed), and lives in
+ROOT/EXPERIMENT/ROW/seed_SEED. Seed 0 of every row comes first. A run that equals another under ROOT in all but its
+name (Figure 1's true labels are a row of Table 1) is not made twice: reports find it by its config.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Iterator
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from rethinking import cli, runs
+from rethinking import config as configs
+from rethinking.config import ConfigError
+
+_CONFIG = flags.DEFINE_string("config", None, "configs/FILE.py, whose ROWS are run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all run directories.")
+_ROWS = flags.DEFINE_string("rows", "", "Only rows in which this regular expression is found.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Runs per row, with seeds 0, 1, ...", lower_bound=1)
+_TIME_BUDGET = flags.DEFINE_float("time_budget", math.inf, "Seconds after which to save, stop and say what is left.")
+_PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at once, each with its share of the machine.", lower_bound=1)
+_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Only say what would be run.")
+_REPORT = flags.DEFINE_boolean("report", False, "Afterwards print the tables, and write the report to ROOT/report.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of the sweep."""
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    state: str  # "to do", "unfinished", or "finished"; or the run directory that already holds an equal run
+
+    def __str__(self) -> str:
+        return f"{self.config.row} seed {self.config.seed}"
+
+
+def plan(file: str, root: pathlib.Path, rows: str = "", seeds: int = 1, overrides: tuple[str, ...] = ()) -> list[Job]:
+    """All runs of the sweep in order, with their states; raises ConfigError for anything that cannot be run."""
+    module = configs.load_file(file)
+    chosen = _matching(module.ROWS, rows)
+    finished = dict(_finished_runs(root))
+    jobs = []
+    for seed in range(seeds):
+        for row in chosen:
+            config = cli.parse_config([f"--config={file}:{row}", *overrides, f"--config.seed={seed}",
+                                           f"--config.randomize.seed={seed}"])
+            configs.check(config)
+            workdir = root / config.experiment / config.row.partition(":")[2] / f"seed_{seed}"
+            state = "unfinished" if (workdir / "config.json").exists() else "to do"
+            if runs.read_result(workdir):
+                state = "finished"
+            elif (key := _key(config)) in finished:
+                state = str(finished[key])
+            else:
+                finished[key] = workdir
+            jobs.append(Job(config, workdir, state))
+    return jobs
+
+
+def _matching(rows: tuple[str, ...], pattern: str) -> list[str]:
+    try:
+        chosen = [row for row in rows if re.search(pattern, row)]
+    except re.error as error:
+        raise ConfigError(f"--rows={pattern}: not a regular expression: {error}") from None
+    if not chosen:
+        raise ConfigError(f"--rows={pattern} matches no row. {configs.nearest(pattern, rows)}")
+    return chosen
+
+
+def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+    for result in root.rglob("result.json"):
+        yield _key(json.loads((result.parent / "config.json").read_text())), result.parent
+
+
+def _key(config: ConfigDict | dict) -> str:
+    return json.dumps(configs.scientific(config), sort_keys=True)
+
+
+def run_job(job: Job, deadline: float) -> str:
+    """Makes one run; returns how it ended: its status, "out of time", or "failed: reason"."""
+    if time.time() >= deadline:
+        return "out of time"
+    try:
+        result = cli.run(job.config, str(job.workdir), deadline)
+    except Exception as error:  # one failure must not end the others
+        return f"failed: {type(error).__name__}: {error}"
+    return result["status"] if result else "out of time"
+
+
+def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) -> Iterator[tuple[Job, str]]:
+    """Makes the runs, `parallel` at once, and yields each with how it ended as it ends."""
+    if parallel == 1:
+        yield from ((job, run_job(job, deadline)) for job in jobs)
+        return
+    spawn = multiprocessing.get_context("spawn")  # JAX does not survive a fork
+    initializer = functools.partial(_take_share, spawn.Value("i", 0), parallel, log)
+    with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
+        pending = {pool.submit(run_job, job, deadline): job for job in jobs}
+        for future in concurrent.futures.as_completed(pending):
+            error = future.exception()
+            yield pending[future], f"failed: {error}" if error else future.result()
+
+
+def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
+    """Gives this worker its own cores and its part of the accelerator's memory, and a file for what it prints."""
+    with counter.get_lock():
+        number = counter.value
+        counter.value += 1
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        share = max(1, len(cores) // parallel)
+        first = number * share % len(cores)
+        os.sched_setaffinity(0, cores[first : first + share])
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / parallel:.3f}")
+    log.mkdir(parents=True, exist_ok=True)
+    os.dup2(os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
+    cli.log_to_terminal()
+
+
+def main(overrides: list[str]) -> None:
+    """Runs the sweep that the flags describe, with `overrides` (--config.field=value) applied to every run."""
+    cli.log_to_terminal()
+    root = pathlib.Path(_WORKDIR.value)
+    deadline = time.time() + _TIME_BUDGET.value
+    try:
+        jobs = plan(_CONFIG.value, root, _ROWS.value, _SEEDS.value, tuple(overrides))
+    except ConfigError as error:
+        cli.fail(error)
+    todo = [job for job in jobs if job.state in ("to do", "unfinished")]
+    for job in jobs:
+        if _DRY_RUN.value or job not in todo:
+            print(f"{job}: {job.state if job.state in ('to do', 'unfinished', 'finished') else 'same as ' + job.state}")
+    if _DRY_RUN.value:
+        print(f"{len(todo)} of {len(jobs)} to run")
+        return
+    ended = {}
+    for job, how in run_all(todo, _PARALLEL.value, deadline, root / "logs"):
+        ended[job.workdir] = how
+        print(f"{job}: {how} ({len(ended)} of {len(todo)})", flush=True)
+    left = [job for job in todo if ended[job.workdir] == "out of time"]
+    if left:
+        print(f"Out of time; the same command continues with {len(left)}: {', '.join(map(str, left))}")
+    if _REPORT.value:
+        from rethinking import report
+
+        print(report.build([root], root / "report"))
+        print(f"The page and the figures are in {root / 'report'}")
+    if any(how.startswith("failed") for how in ended.values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=functools.partial(cli.parse_flags, required=("config", "workdir")))

@@ -1,0 +1,98 @@
+"""What the commands share: reading configs from the command line, refusing bad input, running an experiment."""
+
+import importlib
+import logging
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
+
+from rethinking.config import ConfigError, known, load_file
+
+# What `config.kind` names: the module whose run(config, workdir, deadline) computes it.
+EXPERIMENTS = {"training": "rethinking.training.loop"}
+BAD_INPUT = (ConfigError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+
+
+def parse_config(arguments: Sequence[str]) -> ConfigDict:
+    """The config that `--config=FILE:ROW --config.field=value ...` describes.
+
+    Raises ConfigError for an unknown file, row or field, with the nearest known one, and for an ill-typed value.
+    """
+    for argument in arguments:
+        if argument.startswith("--config="):
+            load_file(argument.removeprefix("--config=").partition(":")[0])
+    values = flags.FlagValues()
+    command = ["", *arguments]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
+    try:
+        values(command)
+        return holder.value
+    except BAD_INPUT as error:
+        raise ConfigError(str(error.args[0] if isinstance(error, KeyError) else error)) from error
+
+
+def run(config: ConfigDict, workdir: str, deadline: float = math.inf) -> dict[str, Any] | None:
+    """Runs the experiment that `config` describes, in `workdir`; returns the contents of result.json.
+
+    Returns None if `deadline` (of time.time()) came first: the run is saved then, and the same call continues it.
+    Raises ConfigError for whatever cannot work, before any time is spent.
+    """
+    known(config.kind, EXPERIMENTS, "config.kind: unknown")
+    use_compilation_cache()
+    return importlib.import_module(EXPERIMENTS[config.kind]).run(config, workdir, deadline)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another place."""
+    import jax  # here, so that a mistyped flag is answered at once
+
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rethinking" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def log_to_terminal() -> None:
+    """Shows what this package logs on stderr, plainly; libraries (Orbax is talkative) show warnings only."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logger = logging.getLogger("rethinking")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+
+
+def fail(reason: object) -> NoReturn:
+    """Ends the program as for bad input: the reason on stderr and exit code 2."""
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates --config.field=value from the rest of the command line: (overrides, rest)."""
+    overrides = [argument for argument in argv if argument.startswith(("--config.", "--noconfig."))]
+    return overrides, [argument for argument in argv if argument not in overrides]
+
+
+def parse_flags(argv: Sequence[str], required: Sequence[str]) -> list[str]:
+    """Parses absl's flags and returns the overrides; ends the program for unknown, ill-typed or missing ones."""
+    overrides, rest = split_overrides(argv)
+    try:
+        unknown = flags.FLAGS(rest)[1:]
+    except flags.Error as error:
+        fail(error)
+    if unknown:
+        fail(f"unknown arguments: {' '.join(unknown)}")
+    missing = [f"--{name}" for name in required if flags.FLAGS[name].value is None]
+    if missing:
+        fail(f"needed: {', '.join(missing)} (see --help)")
+    return overrides

@@ -1,0 +1,179 @@
+"""Whole data sets in memory: the bundled digits, and every TFDS image-classification set kept in ArrayRecord files."""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import absl.logging
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, UInt8
+
+from rethinking.config import ConfigError
+from rethinking.data.source import Info, Source, check_shards, damaged, find
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples, with each one's position in the source split: what is drawn for an example depends on that."""
+
+    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
+    labels: Int32[np.ndarray, " n"]
+    indices: Int64[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Training and test examples; labels are 0 to num_classes - 1."""
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+
+
+_DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)
+
+
+def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0) -> Dataset:
+    """The training and the test set, images as uint8 of 0 to 255, decoded once and from then on mapped from a cache.
+
+    Args:
+        name: "digits" (scikit-learn's, 1,437 for training and 360 for testing, drawn once and for all) or a TFDS set
+            with the features `image` and `label` and the splits `train` and `test` (or else `validation`), such as
+            "cifar10", "cifar10_corrupted/fog_1" or "mnist:3.0.1".
+        data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        num_train: keep the first so many of a seeded permutation of the training set; 0 for all, in the source's order.
+        seed: of that permutation.
+
+    Raises:
+        ConfigError: see `check`; also if a file is damaged inside, or `num_train` is more than there is.
+    """
+    source = None if name == "digits" else _find_arrays(name, data_dir)
+    info = source.info if source else _DIGITS
+    if not 0 <= num_train <= info.num_train:
+        raise ConfigError(f"data.num_train must be 0 (all) to {info.num_train:,}, what {name} has, but is {num_train}.")
+    arrays = _load_cached(source) if source else _load_digits()
+    train = Split(arrays["train_images"], arrays["train_labels"], np.arange(info.num_train))
+    test = Split(arrays["test_images"], arrays["test_labels"], np.arange(info.num_test))
+    if num_train:
+        keep = np.random.default_rng(seed).permutation(info.num_train)[:num_train]
+        train = Split(train.images[keep], train.labels[keep], keep)
+    return Dataset(name, train, test, info.num_classes)
+
+
+def check(name: str, data_dir: str | None = None) -> Info:
+    """Sizes of the data set that `load` would give, decoding nothing.
+
+    Raises:
+        ConfigError: if the set is unknown or not prepared, not image classification, of images that differ in size, not
+            in ArrayRecord files, or if one of its files is missing or cut short.
+    """
+    if name == "digits":
+        return _DIGITS
+    source = _find_arrays(name, data_dir)
+    check_shards(source)
+    return source.info
+
+
+def _load_digits() -> dict[str, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[order, :, :, None]  # 16 is the darkest ink.
+    labels = digits.target.astype(np.int32)[order]
+    n = _DIGITS.num_train
+    return {
+        "train_images": images[:n], "train_labels": labels[:n], "test_images": images[n:], "test_labels": labels[n:],
+    }  # fmt: skip
+
+
+def _find_arrays(name: str, data_dir: str | None) -> Source:
+    source = find(name, data_dir)
+    if min(source.info.image_shape) <= 0:
+        raise ConfigError(f"The images of {name} differ in size: such sets are streamed, as for configs/table2.py.")
+    return source
+
+
+def _decode(source: Source) -> dict[str, np.ndarray]:
+    check_shards(source)
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(source.folder)
+    arrays = {}
+    for split, files in source.shards.items():
+        name = split if split in builder.info.splits else "validation"
+        examples = builder.as_data_source(split=name)
+        images = np.empty((len(examples), *source.info.image_shape), np.uint8)
+        labels = np.empty(len(examples), np.int32)
+        start = 0
+        for file, length in files.items():
+            try:
+                for rows in _batches(start, start + length):
+                    for row, example in zip(rows, examples.__getitems__(rows), strict=True):
+                        images[row], labels[row] = example["image"], example["label"]
+            except Exception as error:  # The reader, protobuf and Pillow each have their own.
+                raise damaged(file, str(error)) from error
+            start += length
+        if start and not 0 <= labels.min() <= labels.max() < source.info.num_classes:
+            raise ConfigError(f"{source.folder}, split {name}: some labels are not known, so it cannot be used.")
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    return arrays
+
+
+def _batches(start: int, stop: int) -> Iterator[range]:
+    # One by one, the reader would unpack the same piece of a file again and again.
+    return (range(first, min(first + 1000, stop)) for first in range(start, stop, 1000))
+
+
+def _load_cached(source: Source) -> dict[str, np.ndarray]:
+    folder = _cache_folder(source)
+    names = [f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")]
+    with contextlib.suppress(OSError, ValueError):
+        return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
+    _LOG.info("Decoding %s, this once.", source.folder)
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS advises OpenCV here, which decodes the same values.
+    try:
+        arrays = _decode(source)
+    finally:
+        absl.logging.set_verbosity(verbosity)
+    _write_cache(folder, arrays)
+    return arrays
+
+
+def _cache_folder(source: Source) -> pathlib.Path:
+    """A name that changes with the files: where they are, their sizes, times of change and description."""
+    fingerprint = hashlib.sha256(str(source.folder.resolve()).encode())
+    for name in ("dataset_info.json", "features.json"):
+        fingerprint.update((source.folder / name).read_bytes())
+    for file in (file for files in source.shards.values() for file in files):
+        stat = file.stat()
+        fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return root / "rethinking" / "data" / f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
+
+
+def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent)
+        for name, array in arrays.items():
+            np.save(pathlib.Path(temporary) / f"{name}.npy", array)
+        shutil.rmtree(folder, ignore_errors=True)  # It is there only if it cannot be read.
+        os.replace(temporary, folder)
+    except OSError as error:
+        if not folder.is_dir():  # Else another process was first, with the same arrays.
+            _LOG.warning("Decoded images cannot be kept for the next run: %s", error)
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,82 @@
+"""Downloads a TFDS image-classification set and writes it as ArrayRecord files, once, for all later runs.
+
+    python -m rethinking.data.prepare NAME [--data_dir=DIR]
+
+Needs TensorFlow (pip install 'rethinking[prepare]') and the network; training needs neither. Exit code 2 means that it
+could not be done, with the reason.
+"""
+
+import importlib.util
+import sys
+from argparse import Namespace
+
+from absl import app
+from absl.flags import argparse_flags
+
+from rethinking.config import ConfigError
+from rethinking.data import source
+
+
+def prepare(name: str, data_dir: str | None = None) -> str:
+    """Prepares a data set unless it is prepared already. Returns a line that says what is there now.
+
+    Args:
+        name: NAME[/CONFIG][:VERSION] of a TFDS set with the features `image` and `label`.
+        data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+        ConfigError: if the set is unknown, no image classification or there in another format or damaged, if TensorFlow
+            is missing, or if the download fails.
+    """
+    if name == "digits":
+        return "digits comes with scikit-learn: there is nothing to prepare."
+    done = source.find_folder(name, data_dir) is not None
+    if not done:
+        if importlib.util.find_spec("tensorflow") is None:
+            raise ConfigError("Preparing a data set needs TensorFlow: pip install 'rethinking[prepare]'")
+        _download(name, data_dir)
+    found = source.find(name, data_dir)
+    source.check_shards(found)
+    sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
+    return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"
+
+
+def _download(name: str, data_dir: str | None) -> None:
+    import tensorflow_datasets as tfds
+
+    folder = source.resolve_data_dir(data_dir)
+    try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+        features = builder.info.features
+        if features is None or not {"image", "label"} <= set(features):
+            raise ConfigError(f"{name} is no image-classification set: it has no features image and label.")
+        builder.download_and_prepare()
+    except ConfigError:
+        raise
+    except Exception as error:  # Of TFDS, of its many download libraries, or of the set's own code.
+        raise ConfigError(
+            f"{name} could not be prepared in {folder}: {type(error).__name__}: {error}\n"
+            "Check the network, the free space and https://www.tensorflow.org/datasets/catalog/overview for what the "
+            "set needs; then run the same command again."
+        ) from error
+
+
+def parse(argv: list[str]) -> Namespace:
+    """The command line; ends the program with code 2 if it is wrong."""
+    parser = argparse_flags.ArgumentParser(prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0])
+    parser.add_argument("name", metavar="NAME", help="a TFDS image-classification set, such as cifar10 or mnist")
+    parser.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    return parser.parse_args(argv[1:])
+
+
+def main(arguments: Namespace) -> None:
+    """Prepares the set and says so, or says why not and exits with code 2."""
+    try:
+        print(prepare(arguments.name, arguments.data_dir))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,27 @@
+"""Multilayer perceptrons: MLP 1x512 and MLP 3x512 of appendix A."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from rethinking.models import layers
+
+
+class MLP(nn.Module):
+    """Hidden layers of `width` units with ReLU, then a linear classifier (appendix A)."""
+
+    num_classes: int
+    depth: int = 1
+    width: int = 512
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], train: bool
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        """Logits of a batch of images of any size, in float32; the same in training and evaluation."""
+        x = x.reshape(x.shape[0], -1)
+        for _ in range(self.depth):
+            x = nn.relu(layers.Dense(self.width, dtype=self.dtype)(x))
+        return layers.Classifier(self.num_classes)(x)

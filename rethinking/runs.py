@@ -1,0 +1,183 @@
+"""The run directory: everything that came of one config, safe against interruption and against a second writer.
+
+    config.json     the resolved config
+    metrics.jsonl   one line per evaluation
+    result.json     written once, when the run ends
+    checkpoints/    see rethinking.training.checkpoint
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rethinking import config as configs
+from rethinking.config import ConfigError
+
+
+class RunDirectory:
+    """One run's folder, held under a lock. Make it with `open_run`."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.metrics: list[dict[str, Any]] = _read_lines(path / "metrics.jsonl")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The contents of result.json; None while the run is unfinished."""
+        return read_result(self.path)
+
+    def keep_metrics(self, epoch: int) -> None:
+        """Drops what was measured after `epoch`, since a restart from its checkpoint measures it again."""
+        self.metrics = [line for line in self.metrics if line["epoch"] <= epoch]
+        _write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds a line to metrics.jsonl, on disk when this returns. Numbers that JSON lacks (nan, inf) become null."""
+        self.metrics.append(_finite(line))
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(self.metrics[-1]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Writes result.json and returns its contents."""
+        result = _finite(result)
+        _write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        return result
+
+
+def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """The contents of a run directory's result.json; None where there is none."""
+    try:
+        return json.loads((pathlib.Path(workdir) / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def open_run(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[RunDirectory]:
+    """Creates the run directory of `config`, or continues in it.
+
+    Raises ConfigError if the folder cannot be written, is in use, holds something else or another config's run.
+    """
+    path = pathlib.Path(workdir)
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists() and not _only_lock(path):
+        raise ConfigError(f"--workdir={path} is neither empty nor a run directory (no config.json). Choose another.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "w")  # noqa: SIM115  held open as long as the run
+    except OSError as error:
+        raise ConfigError(f"--workdir={path} cannot be written: {error.strerror}. Choose another.") from None
+    with lock:
+        try:
+            # The kernel lets go of the lock when the process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"--workdir={path} is in use by another process. Wait, or choose another.") from None
+        _write_config(path / "config.json", config)
+        yield RunDirectory(path)
+
+
+def _only_lock(path: pathlib.Path) -> bool:
+    # A process killed between its first two steps leaves a lock and, at most, an unfinished config.json.
+    return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
+
+
+def _write_config(file: pathlib.Path, config: ConfigDict) -> None:
+    if not file.exists():
+        _write_atomically(file, config.to_json(indent=2) + "\n")
+        return
+    try:
+        there = ConfigDict(json.loads(file.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ConfigError(f"{file} is not JSON. Remove the folder, or choose another --workdir.") from None
+    old, new = configs.scientific(there), configs.scientific(config)
+    changed = [f"{field}: {old.get(field)!r} there, {new.get(field)!r} now" for field in sorted(old.keys() | new.keys())
+               if old.get(field) != new.get(field)]
+    if changed:
+        raise ConfigError(f"{file.parent} holds a run of another config ({'; '.join(changed)}). "
+                          "Choose another --workdir, or remove that one.")
+
+
+def provenance(config: ConfigDict) -> dict[str, Any]:
+    """The part of result.json that says what was run: every experiment has it."""
+    import jax  # here, since reading and listing runs needs no accelerator
+
+    return {
+        "experiment": config.experiment,
+        "row": config.row,
+        "seed": config.seed,
+        "device": device_name(),
+        "num_devices": config.num_devices or jax.device_count(),
+        "jax": jax.__version__,
+        "revision": revision(),
+        "config_digest": configs.digest(config),
+    }
+
+
+def device_name() -> str:
+    """What the run was computed on: the accelerator's name, or the processor's with the cores that are free to use."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"cpu: {names[0] if names else 'unknown'}, {cores} core{'s' * (cores != 1)}"
+
+
+def revision() -> str:
+    """The code that is running: its git commit, `-dirty` if changed since; outside git, version and hash of source."""
+    package = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        tracked = ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__]
+        subprocess.run(tracked, capture_output=True, check=True)
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    source = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        source.update(file.read_bytes())
+    try:
+        version = importlib.metadata.version("rethinking")
+    except importlib.metadata.PackageNotFoundError:
+        version = "uninstalled"
+    return f"{version}+source.{source.hexdigest()[:12]}"
+
+
+def _write_atomically(file: pathlib.Path, text: str) -> None:
+    partial = file.with_name(file.name + ".partial")
+    with open(partial, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, file)
+
+
+def _read_lines(file: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines file up to the first torn one: a killed process may leave its last one half written."""
+    lines = []
+    if file.exists():
+        for line in file.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return lines
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in fields.items()}

@@ -1,0 +1,175 @@
+"""One training run, from a config to a finished run directory."""
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from rethinking import config as configs
+from rethinking import models, randomize, runs, sharding
+from rethinking.data import arrays, images
+from rethinking.training import checkpoint, evaluate, metrics, optim, state, steps
+
+_LOG = logging.getLogger(__name__)
+
+
+def run(config: ConfigDict, workdir: str, deadline: float = math.inf) -> dict[str, Any] | None:
+    """Trains as `config` says, continuing what `workdir` holds; returns the contents of result.json.
+
+    Returns None if `deadline` (of time.time()) came first: the state is saved then, and the same call continues.
+    Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
+    """
+    start = time.time()
+    configs.check(config)
+    with runs.open_run(workdir, config) as run_directory:
+        if run_directory.result is not None:
+            _LOG.info("%s is finished already.", workdir)
+            return run_directory.result
+        experiment = _prepare(config)
+        checkpoints = checkpoint.Checkpoints(run_directory.path)
+        try:
+            return _train(config, experiment, run_directory, checkpoints, start, deadline)
+        finally:
+            checkpoints.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Experiment:
+    """The compiled programs of a run and the data on the device that they run on."""
+
+    state: state.TrainState
+    num_params: int
+    steps_per_epoch: int
+    train_epoch: Callable  # (state, epoch) -> (state, mean loss of the steps)
+    evaluate: Callable  # state -> {"train_loss": ..., "test_accuracy": ...}
+    learning_rate: Callable  # step -> float
+
+
+def _prepare(config: ConfigDict) -> _Experiment:
+    info = arrays.check(config.data.name, config.data.data_dir or None)
+    mesh = sharding.data_mesh(config.num_devices, config.batch_size)
+    num_train = config.data.num_train or info.num_train
+    if config.batch_size > num_train:
+        raise configs.ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
+    image_shape = images.center_crop(jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size).shape[1:]
+    model = models.create(
+        config.model.name, info.num_classes, jnp.dtype(config.dtype),
+        sharding.DATA_AXIS if config.model.sync_batch_norm else None,
+    )  # fmt: skip
+    steps_per_epoch = num_train // config.batch_size
+    learning_rate = optim.schedule(config.learning_rate, config.decay_per_epoch, steps_per_epoch)
+    optimizer = optim.sgd(learning_rate, config.momentum, config.weight_decay)
+    initial = sharding.replicate(state.create(model, optimizer, image_shape, config.seed), mesh)
+    _LOG.info("%s on %s:\n%s", config.model.name, runs.device_name(), parameter_overview.get_parameter_overview(
+        initial.params, include_stats=False))
+
+    train_view, test_view, stored = _views(config)
+    dataset = _dataset(config)
+    train = sharding.replicate((stored(dataset.train.images), jnp.asarray(dataset.train.labels)), mesh)
+    test = sharding.replicate((stored(dataset.test.images), jnp.asarray(dataset.test.labels)), mesh)
+    indices, seed = sharding.replicate((jnp.asarray(dataset.train.indices, jnp.uint32), jnp.uint32(config.seed)), mesh)
+
+    train_step = steps.make_train_step(model, optimizer, mesh, config.batch_size)
+    epoch_program = steps.make_train_epoch(train_step, mesh, config.batch_size, train_view)
+    train_epoch = epoch_program.lower(initial, *train, indices, seed, sharding.replicate(jnp.uint32(0), mesh)).compile()
+    evaluate_set = evaluate.make_evaluate(model, mesh, config.eval_batch_size, test_view)
+
+    def evaluate_both(state):
+        values = {"train": evaluate_set(state, *train), "test": evaluate_set(state, *test)}
+        return {f"{split}_{name}": float(value) for split in values for name, value in values[split].items()}
+
+    return _Experiment(
+        state=initial,
+        num_params=sum(param.size for param in jax.tree.leaves(initial.params)),
+        steps_per_epoch=steps_per_epoch,
+        train_epoch=lambda state, epoch: train_epoch(
+            state, *train, indices, seed, sharding.replicate(jnp.uint32(epoch), mesh)
+        ),
+        evaluate=evaluate_both,
+        learning_rate=lambda step: float(learning_rate(step)),
+    )
+
+
+def _dataset(config: ConfigDict) -> arrays.Dataset:
+    """The data with its corruption, which acts on what the network sees: after the centre crop, before whitening."""
+    dataset = arrays.load(config.data.name, config.data.data_dir or None, config.data.num_train, config.seed)
+    if not config.augment.crop:
+        crop = functools.partial(images.center_crop, size=config.data.crop_size)
+        dataset = dataclasses.replace(dataset, **{
+            name: dataclasses.replace(split, images=crop(split.images))
+            for name, split in (("train", dataset.train), ("test", dataset.test))
+        })
+    return randomize.apply(dataset, config.randomize.labels, config.randomize.pixels, config.randomize.seed)
+
+
+def _views(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
+    """Three functions: stored images and keys -> what the network sees in training; stored images -> what it sees in
+    evaluation; images of the data set -> stored images. Without augmentation all is done once, before storing."""
+    whiten = images.whiten if config.data.whiten else images.scale
+
+    def see(raw):
+        return whiten(images.center_crop(raw, config.data.crop_size))
+
+    def see_augmented(raw, keys):
+        return whiten(images.augment(raw, keys, config.data.crop_size, config.augment))
+
+    if any(config.augment.values()):
+        return see_augmented, see, jnp.asarray
+    return lambda stored, keys: stored, lambda stored: stored, jax.jit(see)
+
+
+def _train(config, experiment, run_directory, checkpoints, start, deadline) -> dict[str, Any] | None:
+    epoch, train_state = checkpoints.restore(experiment.state)
+    run_directory.keep_metrics(epoch)
+    if epoch:
+        _LOG.info("Continuing after epoch %d.", epoch)
+    spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
+    saved_at = time.time()
+    with metrics.Progress(run_directory.path, config.row, config.max_epochs, epoch) as progress:
+        while not (status := _status(config, run_directory.metrics)):
+            line = {}
+            if run_directory.metrics:
+                epoch_start = time.time()
+                train_state, loss = experiment.train_epoch(train_state, epoch)
+                line["step_loss"] = float(loss)
+                epoch += 1
+                num_images = experiment.steps_per_epoch * config.batch_size
+                line["examples_per_second"] = num_images / (time.time() - epoch_start)
+            step = epoch * experiment.steps_per_epoch
+            line = {"step": step, "epoch": epoch, **experiment.evaluate(train_state),
+                    "learning_rate": experiment.learning_rate(step), "examples_per_second": None, **line}
+            line["seconds"] = spent + time.time() - start
+            run_directory.append(line)
+            progress.show(run_directory.metrics[-1])
+            if (now := time.time()) - saved_at >= config.checkpoint_seconds:
+                checkpoints.save(epoch, train_state)
+                saved_at = now
+            if now >= deadline:
+                break
+    checkpoints.save(epoch, train_state)
+    if not status:
+        _LOG.info("Out of time after epoch %d; the same command continues.", epoch)
+        return None
+    measured = metrics.summarize(run_directory.metrics, config.fit_accuracy)
+    return run_directory.finish(
+        runs.provenance(config) | {"status": status, "num_params": experiment.num_params} | measured
+    )
+
+
+def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str:
+    """How the run has ended: "complete", "diverged", or "" if it goes on."""
+    if not lines:
+        return ""
+    last = lines[-1]
+    if any(last[name] is None for name in ("train_loss", "test_loss")) or last.get("step_loss", 0.0) is None:
+        return "diverged"
+    fitted = config.stop_when_fit and last["train_accuracy"] >= config.fit_accuracy
+    return "complete" if fitted or last["epoch"] >= config.max_epochs else ""

@@ -1,0 +1,26 @@
+"""A strict environment for every test: eight fake devices, no silent promotion of types or ranks."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def tfds_dir():
+    """Returns a function from a data set's name to the folder that holds it; skips the test where it is missing."""
+    root = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+    def find(name: str) -> str:
+        if not (root / name).is_dir():
+            pytest.skip(f"{name} is not prepared in {root}: python -m rethinking.data.prepare {name}")
+        return str(root)
+
+    return find

@@ -1,0 +1,109 @@
+"""Rows, fields and the checks made before anything is loaded."""
+
+import glob
+import math
+
+import pytest
+
+from rethinking import cli, config, models
+from rethinking.config import ConfigError
+
+FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
+COUNTS = {"quickstart": 6, "table1": 19, "table4": 6, "figure1": 45}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_row_of_every_file_builds_and_is_named_after_itself(file):
+    module = config.load_file(file)
+    assert len(module.ROWS) == len(set(module.ROWS)) == COUNTS[file.split("/")[1].removesuffix(".py")]
+    for row in module.ROWS:
+        built = module.get_config(row)
+        config.check(built)
+        assert built.row == f"{built.experiment}:{row}"
+
+
+def test_rows_mean_what_the_contract_says():
+    module = config.load_file("configs/table1.py")
+    plain, full = module.get_config("inception"), module.get_config("inception+crop+wd")
+    changed = {k: v for k, v in config.scientific(full).items() if config.scientific(plain)[k] != v}
+    assert changed == {"augment.crop": True, "weight_decay": 5e-4}
+    assert (plain.learning_rate, plain.momentum, plain.decay_per_epoch, plain.weight_decay) == (0.1, 0.9, 0.95, 0)
+    assert [module.get_config(m).learning_rate for m in ("alexnet", "mlp_1x512", "mlp_3x512")] == [0.01] * 3
+
+
+def test_randomized_rows_differ_from_true_labels_in_the_randomization_alone():
+    figure1 = config.load_file("configs/figure1.py")
+    for row in figure1.ROWS:
+        true = config.flat(figure1.get_config(row.split("+")[0] + "+true_labels"))
+        changed = {k for k, v in config.flat(figure1.get_config(row)).items() if true[k] != v} - {"row"}
+        assert changed <= {"randomize.labels", "randomize.pixels"}
+    table1 = config.load_file("configs/table1.py")
+    for model in config.TABLE1_MODELS:
+        true, random = (config.flat(table1.get_config(row)) for row in (model, model + "+random_labels"))
+        assert {k for k in true if true[k] != random[k]} == {"row", "randomize.labels"}
+
+
+def test_table1_and_figure1_share_their_runs():
+    table1, figure1 = (config.load_file(f"configs/{name}.py") for name in ("table1", "figure1"))
+    assert config.digest(table1.get_config("alexnet")) == config.digest(figure1.get_config("alexnet+true_labels"))
+    random = {config.digest(figure1.get_config(f"alexnet+{name}")) for name in ("random_labels", "corrupt=1.0")}
+    assert random == {config.digest(table1.get_config("alexnet+random_labels"))}
+
+
+def test_digest_ignores_seeds_and_places_only():
+    base = config.cifar10("alexnet")
+    for field, same in {"seed": True, "randomize.seed": True, "data.data_dir": True, "checkpoint_seconds": True,
+                        "batch_size": False, "randomize.pixels": False, "augment.hue": False}.items():
+        other = config.cifar10("alexnet")
+        other.update_from_flattened_dict({field: {"data.data_dir": "x", "randomize.pixels": "random"}.get(field, 1)})
+        assert (config.digest(base) == config.digest(other)) is same, field
+
+
+def test_every_configured_network_exists():
+    assert set(config.TABLE1_MODELS) <= set(models.MODELS)
+
+
+def test_overrides_are_typed():
+    built = cli.parse_config(["--config=configs/table1.py:mlp_1x512", "--config.batch_size=64",
+                              "--config.randomize.labels=0.25", "--config.stop_when_fit=true"])
+    assert (built.batch_size, built.randomize.labels, built.stop_when_fit) == (64, 0.25, True)
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (["--config=configs/tabel1.py:inception"], "Did you mean 'configs/table1.py'"),
+    (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
+    (["--config=configs/table1.py:inception+crp"], "Did you mean 'crop'"),
+    (["--config=configs/figure1.py:alexnet+gausian"], "Did you mean 'gaussian'"),
+    (["--config=configs/figure1.py:alexnt+gaussian"], "Did you mean 'alexnet+gaussian'"),
+    (["--config=configs/figure1.py:alexnet+corrupt=half"], "a number in [0, 1]"),
+    (["--config=configs/table1.py:alexnet", "--config.weightdecay=1"], "weight_decay"),
+    (["--config=configs/table1.py:alexnet", "--config.data.nme=x"], "name"),
+    (["--config=configs/table1.py:alexnet", "--config.batch_size=many"], "batch_size"),
+    (["--config=configs/table1.py:alexnet", "--config.stop_when_fit=perhaps"], "stop_when_fit"),
+])  # fmt: skip
+def test_bad_command_lines_are_refused_with_the_reason(arguments, reason):
+    with pytest.raises(ConfigError) as error:
+        cli.parse_config(arguments)
+    assert reason in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("randomize.labels", 1.1), ("randomize.labels", -0.1), ("randomize.labels", math.nan), ("batch_size", 0),
+    ("max_epochs", 0), ("learning_rate", 0.0), ("learning_rate", math.inf), ("momentum", 1.0), ("weight_decay", -1.0),
+    ("randomize.pixels", "gausian"), ("dtype", "float16"), ("fit_accuracy", 1.5), ("seed", -1), ("augment.hue", 0.6),
+    ("augment.crop", True), ("data.crop_size", -1),
+])  # fmt: skip
+def test_impossible_values_are_refused_by_name(field, value):
+    settings = config.training()
+    settings.update_from_flattened_dict({field: value})
+    with pytest.raises(ConfigError, match=f"config.{field}"):
+        config.check(settings)
+
+
+def test_crop_of_randomized_pixels_is_refused():
+    settings = config.cifar10("inception")
+    config.add_crop(settings)
+    settings.randomize.pixels = "shuffled"
+    with pytest.raises(ConfigError, match="nothing is left to crop"):
+        config.check(settings)

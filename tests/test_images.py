@@ -1,0 +1,197 @@
+"""Crops, whitening and colours against closed forms in NumPy and the standard library's colorsys."""
+
+import colorsys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from rethinking import config
+from rethinking.config import ConfigError
+from rethinking.data import images
+
+OFF = config.training().augment.to_dict()
+
+
+def keys(n, seed=0):
+    return jax.random.split(jax.random.key(seed), n)
+
+
+def noise(n=4, h=9, w=8, c=3, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (n, h, w, c), dtype=np.uint8))
+
+
+def drawn(n, middle, spread, seed=0):
+    """The numbers behind the draws of one operation."""
+    low, high = middle - spread, middle + spread
+    return np.array([jax.random.uniform(key, (), jnp.float32, low, high) for key in keys(n, seed)])
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+def test_center_crop(make):
+    stored = make(np.arange(2 * 32 * 31 * 3).reshape(2, 32, 31, 3))
+    cropped = images.center_crop(stored, 28)
+    np.testing.assert_array_equal(cropped, stored[:, 2:30, 1:29])  # TensorFlow rounds (31 - 28) / 2 down.
+    assert type(cropped) is type(stored)
+    assert images.center_crop(stored, 0) is stored
+
+
+@pytest.mark.parametrize("size", [33, -1])
+def test_crops_that_do_not_fit(size):
+    with pytest.raises(ConfigError, match=r"32x40.*crop_size"):
+        images.center_crop(np.zeros((1, 32, 40, 3), np.uint8), size)
+    with pytest.raises(ConfigError, match=r"32x40.*crop_size"):
+        images.random_crop(jnp.zeros((1, 32, 40, 3), jnp.uint8), size, keys(1))
+
+
+def test_random_crops_are_windows_at_every_offset_alike():
+    n, h, w, size = 3000, 6, 5, 4
+    place = np.arange(h * w * 2, dtype=np.uint8).reshape(1, h, w, 2)
+    crops = np.asarray(images.random_crop(jnp.asarray(np.repeat(place, n, 0)), size, keys(n)))
+    offsets = [divmod(int(crop[0, 0, 0]) // 2, w) for crop in crops]
+    for crop, (top, left) in zip(crops, offsets, strict=True):
+        np.testing.assert_array_equal(crop, place[0, top : top + size, left : left + size])
+    counts = [offsets.count((top, left)) for top in range(3) for left in range(2)]
+    assert sum(counts) == n
+    assert np.all(np.abs(np.array(counts) - n / 6) < 4 * np.sqrt(n * 5 / 36)), counts
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("low, high", [(0, 256), (250, 254), (3, 4), (255, 256), (0, 1)])
+def test_whitening(dtype, low, high):
+    stored = np.random.default_rng(0).integers(low, high, (3, 28, 28, 3)).astype(dtype)
+    pixels = stored.astype(np.float64) / 255
+    mean, std = (f(pixels, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.std))
+    expected = (pixels - mean) / np.maximum(std, 1 / np.sqrt(28 * 28 * 3))
+    whitened = jax.jit(images.whiten)(jnp.asarray(stored))
+    assert whitened.dtype == jnp.float32
+    np.testing.assert_allclose(whitened, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_scale():
+    stored = noise()
+    np.testing.assert_allclose(images.scale(stored), np.asarray(stored) / 255, rtol=1e-6)
+
+
+def test_flips():
+    n = 2000
+    stored = noise(n, 2, 3, 1)
+    flipped = np.asarray(images.random_flip(stored, keys(n)))
+    mirrored = np.asarray(stored)[:, :, ::-1]
+    is_mirrored = (flipped == mirrored).all((1, 2, 3))
+    is_same = (flipped == np.asarray(stored)).all((1, 2, 3))
+    assert np.all(is_mirrored | is_same)
+    assert abs(np.mean(is_mirrored & ~is_same) - 0.5) < 0.06
+
+
+def test_brightness():
+    pixels = images.scale(noise(50))
+    delta = np.asarray(images.random_brightness(pixels, 0.125, keys(50))) - np.asarray(pixels)
+    shift = delta.mean((1, 2, 3))
+    np.testing.assert_allclose(delta, np.broadcast_to(shift[:, None, None, None], delta.shape), atol=1e-6)
+    np.testing.assert_allclose(shift, drawn(50, 0, 0.125), atol=1e-6)
+    assert shift.min() < -0.1 and shift.max() > 0.1 and abs(shift).max() <= 0.125
+
+
+def test_contrast():
+    pixels = images.scale(noise(50))
+    changed = np.asarray(images.random_contrast(pixels, 0.5, keys(50)))
+    mean = np.asarray(pixels, np.float64).mean((1, 2), keepdims=True)
+    factor = drawn(50, 1, 0.5)[:, None, None, None]
+    np.testing.assert_allclose(changed, mean + factor * (pixels - mean), atol=1e-6)
+    assert factor.min() < 0.6 and factor.max() > 1.4
+
+
+# Greys, black, white, the corners of the colour circle and saturated colours are where the formulas have their cases.
+SPECIAL = [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1)]
+
+
+def colours(n):
+    pixels = np.random.default_rng(0).random((n, 7, 7, 3), np.float32)
+    pixels[:, 0] = np.array(SPECIAL[:7])
+    pixels[:, 1, :2] = np.array(SPECIAL[7:])
+    return pixels
+
+
+def change_hsv(pixels, change):
+    """Each pixel through colorsys: `change` maps (image, h, s, v) to (h, s, v)."""
+    return np.array([
+        [colorsys.hsv_to_rgb(*change(number, *colorsys.rgb_to_hsv(*pixel))) for pixel in image.reshape(-1, 3)]
+        for number, image in enumerate(pixels.astype(np.float64))
+    ]).reshape(pixels.shape)  # fmt: skip
+
+
+def test_saturation():
+    pixels, factor = colours(20), drawn(20, 1, 0.5)
+    expected = change_hsv(pixels, lambda n, h, s, v: (h, min(s * factor[n], 1), v))
+    np.testing.assert_allclose(images.random_saturation(jnp.asarray(pixels), 0.5, keys(20)), expected, atol=2e-6)
+    assert factor.min() < 1 < factor.max()
+
+
+def test_hue():
+    pixels, turn = colours(20), drawn(20, 0, 0.2)
+    expected = change_hsv(pixels, lambda n, h, s, v: ((h + turn[n]) % 1, s, v))
+    np.testing.assert_allclose(images.random_hue(jnp.asarray(pixels), 0.2, keys(20)), expected, atol=2e-6)
+    assert turn.min() < 0 < turn.max()
+
+
+@pytest.mark.parametrize("name", ["saturation", "hue"])
+def test_colours_need_three_channels(name):
+    with pytest.raises(ConfigError, match=rf"augment\.{name}.* 1"):
+        images.augment(noise(c=1), keys(4), 0, OFF | {name: 0.2})
+
+
+def test_augment_off_is_the_center_crop():
+    stored = noise()
+    unchanged = images.augment(stored, keys(4), 6, OFF)
+    assert unchanged.dtype == jnp.uint8
+    np.testing.assert_array_equal(unchanged, images.center_crop(stored, 6))
+
+
+def test_augment_keeps_values_of_0_to_255():
+    stored = noise(64)
+    moved = images.augment(stored, keys(64), 5, OFF | {"crop": True, "flip": True})
+    assert moved.dtype == jnp.uint8 and moved.shape == (64, 5, 5, 3)
+    bright = images.augment(stored, keys(64), 0, OFF | {"brightness": 0.2})
+    shift = drawn_inside(64, 2, 0.2)[:, None, None, None]
+    np.testing.assert_allclose(bright, 255 * np.clip(np.asarray(stored) / 255 + shift, 0, 1), atol=1e-3)
+
+
+def drawn_inside(n, operation, spread):
+    """As `drawn`, for an operation inside `augment`, which has a key of its own."""
+    own = [jax.random.fold_in(key, operation) for key in keys(n)]
+    return np.array([jax.random.uniform(key, (), jnp.float32, -spread, spread) for key in own])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"crop": True}, {"flip": True}, {"brightness": 0.1}, {"saturation": 0.5}, {"hue": 0.2}, {"contrast": 0.5}],
+)
+def test_each_setting_acts_by_itself(settings):
+    stored = noise(8)
+    alone = images.augment(stored, keys(8), 6, OFF | settings)
+    assert not np.allclose(alone, images.center_crop(stored, 6))
+    np.testing.assert_array_equal(alone, images.augment(stored, keys(8), 6, OFF | settings))
+    assert not np.allclose(alone, images.augment(stored, keys(8, seed=1), 6, OFF | settings))
+
+
+def test_augment_depends_on_each_images_key_alone():
+    settings = config.training().augment.unlock()
+    settings.update(crop=True, flip=True, brightness=0.125, saturation=0.5, hue=0.2, contrast=0.5)
+    stored = noise(8)
+    augment = jax.jit(lambda stored, keys: images.augment(stored, keys, 6, settings))
+    together = augment(stored, keys(8))
+    apart = jnp.concatenate([augment(stored[i : i + 1], keys(8)[i : i + 1]) for i in range(8)])
+    np.testing.assert_allclose(together, apart, atol=1e-3)
+    assert together.dtype == jnp.float32 and together.min() >= 0 and together.max() <= 255
+    order = jnp.array([5, 2, 7])
+    np.testing.assert_allclose(augment(stored[order], keys(8)[order]), together[order], atol=1e-3)
+
+
+def test_whitening_agrees_with_pytorch():
+    stored = noise(5, 28, 28)
+    pixels = torch.from_numpy(np.asarray(stored).reshape(5, -1) / 255)
+    expected = torch.nn.functional.layer_norm(pixels, pixels.shape[1:], eps=0).reshape(stored.shape)
+    np.testing.assert_allclose(images.whiten(stored), expected.numpy(), atol=1e-5)

@@ -1,0 +1,311 @@
+"""Networks against the paper's parameter counts and against re-statements in PyTorch."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from rethinking import models
+from rethinking.config import ConfigError
+from rethinking.models import layers
+from rethinking.models.alexnet import local_response_norm
+from rethinking.sharding import DATA_AXIS, data_mesh
+
+# Appendix A, for 28x28x3 and 10 classes; WRN 28-1 from the author's demo repository.
+PARAMETERS = {
+    "inception": 1_649_402,
+    "inception_no_bn": 1_649_402,
+    "alexnet": 1_387_786,
+    "mlp_1x512": 1_209_866,
+    "mlp_3x512": 1_735_178,
+    "wide_resnet_28_1": 369_498,
+}
+WITH_BATCH_NORM = {"inception", "wide_resnet_28_1"}
+
+
+@functools.cache
+def shapes(model, *size):
+    """Shapes and dtypes of a model's variables for images of `size`, without computing them."""
+    images = jax.ShapeDtypeStruct((2, *size), jnp.float32)
+    return jax.eval_shape(functools.partial(model.init, train=True), jax.random.key(0), images)
+
+
+def images(*shape):
+    return jax.random.normal(jax.random.key(1), shape)
+
+
+# 14 -> 7 -> 4: even and odd sizes are halved. Brightness differs so that parts of the batch have other statistics.
+X = images(16, 14, 14, 3) + jnp.repeat(jnp.arange(8.0), 2)[:, None, None, None]
+
+
+@functools.cache
+def variables_of(name):
+    """Variables drawn by NumPy, which takes less time than to compile `init`; none are zero, to hide no mistake."""
+    noise = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            values = noise.normal(scale=(2 * leaf.shape[-1] / leaf.size) ** 0.5, size=leaf.shape)
+        else:
+            values = (path[-1].key in ("scale", "var")) + 0.1 * noise.uniform(size=leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes(models.create(name, 10), *X.shape[1:]))
+
+
+@functools.cache
+def trained(name, dtype=jnp.float32):
+    """Logits and new batch statistics of one pass over X in training."""
+    model = models.create(name, 10, dtype)
+    return jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(variables_of(name), X)
+
+
+def test_every_model_has_a_known_count():
+    assert models.MODELS.keys() == PARAMETERS.keys()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name):
+    variables = shapes(models.create(name, 10), 28, 28, 3)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
+    assert ("batch_stats" in variables) == (name in WITH_BATCH_NORM)
+
+
+@pytest.mark.parametrize(("size", "num_classes"), [((28, 28, 3), 10), ((8, 8, 1), 10), ((32, 32, 3), 100)])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_logits_follow_the_data(name, size, num_classes):
+    model = models.create(name, num_classes, dtype=jnp.bfloat16)
+    variables = shapes(model, *size)
+    x = jax.ShapeDtypeStruct((2, *size), jnp.float32)
+    logits = jax.eval_shape(functools.partial(model.apply, train=False), variables, x)
+    assert (logits.shape, logits.dtype) == ((2, num_classes), jnp.float32)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_bfloat16_computes_nearly_the_same(name):
+    expected, _ = trained(name)
+    low, updated = trained(name, jnp.bfloat16)
+    leaves = jax.tree.leaves((shapes(models.create(name, 10, jnp.bfloat16), *X.shape[1:]), low, updated))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    difference = jnp.linalg.norm(low - expected) / jnp.linalg.norm(expected)
+    assert 1e-5 < difference < 0.1  # above zero: the computation is in bfloat16
+
+
+def test_kernels_have_the_variance_of_he_et_al():
+    model = models.create("alexnet", 10)
+    params = model.init(jax.random.key(0), images(1, 28, 28, 3), train=True)["params"]
+    for layer in jax.tree.leaves(params, is_leaf=lambda node: "kernel" in node):
+        fan_in = layer["kernel"].size // layer["kernel"].shape[-1]
+        # Four standard deviations of the variance's estimate.
+        np.testing.assert_allclose(layer["kernel"].var() * fan_in, 2, rtol=4 * (2 / layer["kernel"].size) ** 0.5)
+        assert not layer["bias"].any()
+
+
+def test_local_response_norm_matches_pytorch():
+    x = 30 * images(2, 5, 4, 64)
+    expected = torch.nn.functional.local_response_norm(to_torch(x), size=9, alpha=0.001, beta=0.75, k=1.0)
+    np.testing.assert_allclose(local_response_norm(x), from_torch(expected), rtol=1e-5)
+
+
+def test_batch_norm_keeps_float32_statistics():
+    # In bfloat16, with 8 bits, a variance of 1 around 100 is lost.
+    x = (100 + images(4096, 3)).astype(jnp.bfloat16)
+    y, updated = layers.BatchNorm(use_running_average=False).init_with_output(jax.random.key(0), x)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-3)
+    np.testing.assert_allclose(np.asarray(y, np.float64), expected, atol=0.05)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0)  # initialization leaves the statistics alone
+    _, updated = layers.BatchNorm(use_running_average=False).apply(updated, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.01 * exact.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.99 + 0.01 * exact.var(0), rtol=1e-3)
+
+
+# Re-statements of the networks in PyTorch, as functions of Flax's parameters.
+
+
+def to_torch(x):
+    return torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)
+
+
+def from_torch(x):
+    return x.detach().permute(0, 2, 3, 1).numpy()
+
+
+def pad_same(x, kernel, stride, value=0.0):
+    """TensorFlow's SAME padding, whose larger half is below and to the right."""
+    total = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:]]
+    (top, left), (bottom, right) = [n // 2 for n in total], [n - n // 2 for n in total]
+    return torch.nn.functional.pad(x, (left, right, top, bottom), value=value)
+
+
+def conv(x, params, stride=1):
+    kernel = torch.from_numpy(np.array(params["kernel"])).permute(3, 2, 0, 1)
+    bias = torch.from_numpy(np.array(params["bias"])) if "bias" in params else None
+    return torch.nn.functional.conv2d(pad_same(x, kernel.shape[-1], stride), kernel, bias, stride)
+
+
+def dense(x, params):
+    return x @ torch.from_numpy(np.array(params["kernel"])) + torch.from_numpy(np.array(params["bias"]))
+
+
+def max_pool(x):
+    return torch.nn.functional.max_pool2d(pad_same(x, 3, 2, -torch.inf), 3, 2)
+
+
+def batch_norm(x, params):
+    scale, bias = (torch.from_numpy(np.array(params[key])) if key in params else None for key in ("scale", "bias"))
+    return torch.nn.functional.batch_norm(x, None, None, scale, bias, training=True, eps=1e-3)
+
+
+def torch_inception(params, x):
+    blocks = iter([params[f"ConvBlock_{i}"] for i in range(19)])
+
+    def block(x, stride=1):
+        layer = next(blocks)
+        x = conv(x, layer["Conv_0"], stride)
+        return torch.relu(batch_norm(x, layer["BatchNorm_0"]) if "BatchNorm_0" in layer else x)
+
+    def inception(x):
+        return torch.cat([block(x), block(x)], dim=1)
+
+    def downsample(x):
+        return torch.cat([block(x, stride=2), max_pool(x)], dim=1)
+
+    x = block(x)
+    for module in [inception] * 2 + [downsample] + [inception] * 4 + [downsample] + [inception] * 2:
+        x = module(x)
+    assert next(blocks, None) is None
+    return dense(x.mean(dim=(2, 3)), params["Dense_0"])
+
+
+def torch_alexnet(params, x):
+    for i in range(2):
+        x = max_pool(torch.relu(conv(x, params[f"Conv_{i}"])))
+        x = torch.nn.functional.local_response_norm(x, size=9, alpha=0.001, beta=0.75, k=1.0)
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    for i in range(2):
+        x = torch.relu(dense(x, params[f"Dense_{i}"]))
+    return dense(x, params["Dense_2"])
+
+
+def torch_wide_resnet(params, x):
+    x = conv(x, params["Conv_0"])
+    for i in range(12):
+        layer = params[f"ResidualBlock_{i}"]
+        stride = 2 if i in (4, 8) else 1
+        y = torch.relu(batch_norm(x, layer["BatchNorm_0"]))
+        first, second = ("Conv_1", "Conv_2") if stride == 2 else ("Conv_0", "Conv_1")
+        shortcut = conv(y, layer["Conv_0"], stride) if stride == 2 else x
+        y = torch.relu(batch_norm(conv(y, layer[first], stride), layer["BatchNorm_1"]))
+        x = shortcut + conv(y, layer[second])
+    x = torch.relu(batch_norm(x, params["BatchNorm_0"]))
+    return dense(x.mean(dim=(2, 3)), params["Dense_0"])
+
+
+def torch_mlp(params, x):
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    for i in range(len(params) - 1):
+        x = torch.relu(dense(x, params[f"Dense_{i}"]))
+    return dense(x, params[f"Dense_{len(params) - 1}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "restatement"),
+    [
+        ("inception", torch_inception),
+        ("inception_no_bn", torch_inception),
+        ("alexnet", torch_alexnet),
+        ("mlp_3x512", torch_mlp),
+        ("wide_resnet_28_1", torch_wide_resnet),
+    ],
+)
+def test_forward_matches_pytorch(name, restatement):
+    logits, _ = trained(name)
+    expected = restatement(variables_of(name)["params"], to_torch(X)).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
+def test_evaluation_does_not_depend_on_the_batch(name):
+    evaluate = jax.jit(functools.partial(models.create(name, 10).apply, train=False))
+    alone, among_others = (evaluate(variables_of(name), x)[:4] for x in (X, X.at[4:].set(0)))
+    np.testing.assert_allclose(alone, among_others, atol=1e-5 * jnp.abs(alone).max())
+
+
+@pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
+def test_synchronized_batch_norm_equals_one_device(name):
+    mesh = data_mesh(8, len(X))
+
+    def spread(bn_axis_name, stats_spec):
+        apply = functools.partial(
+            models.create(name, 10, bn_axis_name=bn_axis_name).apply, train=True, mutable=["batch_stats"]
+        )
+        specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), stats_spec)}
+        return jax.jit(jax.shard_map(apply, mesh=mesh, **specs))(variables_of(name), X)
+
+    expected, expected_stats = trained(name)
+    logits, stats = spread(DATA_AXIS, P())
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * jnp.abs(expected).max())
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), stats, expected_stats)
+    independent, _ = spread(None, P(DATA_AXIS))
+    assert jnp.abs(independent - expected).max() > 0.1 * jnp.abs(expected).max()
+
+
+class Own(nn.Module):
+    """A user's own network, with some of the fields that networks may have."""
+
+    num_classes: int
+    hidden: int = 3
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(nn.Dense(self.hidden)(x.mean((1, 2))))
+
+
+class Demanding(Own):
+    """A network that cannot be built from its name alone."""
+
+    temperature: float = dataclasses.field(kw_only=True)
+
+
+def test_own_module_by_import_path():
+    model = models.create(f"{__name__}:Own", 7, dtype=jnp.bfloat16, bn_axis_name="data")
+    assert (type(model), model.num_classes) == (Own, 7)
+    assert model.init_with_output(jax.random.key(0), images(2, 8, 8, 3), train=True)[0].shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("inceptoin", "Did you mean 'inception"),
+        ("no_such_package.module:Net", "importing no_such_package.module failed .*PYTHONPATH"),
+        (f"{__name__}:Owns", "has no Owns. Did you mean 'Own'"),
+        ("json:Net", "defines no flax.linen.Module"),
+        (f"{__name__}:images", "derived from flax.linen.Module"),
+        ("json:JSONDecoder", "derived from flax.linen.Module"),
+        (f"{__name__}:Demanding", "'temperature'; give that field a default"),
+        (":Net", "package.module:Class"),
+        ("package:", "package.module:Class"),
+    ],
+)
+def test_wrong_names_are_explained(name, message):
+    with pytest.raises(ConfigError, match=message):
+        models.create(name, 10)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS.keys() - {"mlp_1x512", "mlp_3x512"}))
+def test_too_small_images_are_explained(name):
+    shapes(models.create(name, 10), 4, 4, 3)
+    with pytest.raises(ConfigError, match=r"at least 4x4 pixels.*these are 4x3"):
+        shapes(models.create(name, 10), 4, 3, 3)
+
+
+def test_mlp_takes_any_size():
+    assert shapes(models.create("mlp_1x512", 10), 1, 1, 1)["params"]["Dense_0"]["kernel"].shape == (1, 512)
