@@ -18,6 +18,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -118,7 +119,11 @@ def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) 
 
 
 def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
-    """Gives this worker its own cores and its part of the accelerator's memory, and a file for what it prints."""
+    """Gives this worker its own cores and its part of the accelerator's memory, and a file for what it prints.
+
+    The worker ends when the sweep does, even by a kill; its run is continued by the next sweep.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():
         number = counter.value
         counter.value += 1
@@ -131,6 +136,11 @@ def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
     log.mkdir(parents=True, exist_ok=True)
     os.dup2(os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
     cli.log_to_terminal()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def main(overrides: list[str]) -> None:

@@ -1,9 +1,11 @@
-"""Devices: the mesh that a batch is spread over, and putting arrays on it."""
+"""Devices: the mesh that a batch is spread over, the programs that run on it, and putting arrays on it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rethinking.config import ConfigError
@@ -29,3 +31,38 @@ def data_mesh(num_devices: int, batch_size: int) -> Mesh:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of every array of `tree` on every device of `mesh`."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+class DataParallel:
+    """Runs one function on every device of a mesh, each on its part of the batch, and what they say to each other.
+
+    On a mesh of one device nothing is said: XLA would keep a sum over one device as a copy of every gradient.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
+        self.size = mesh.size
+        self.axis_name = DATA_AXIS if mesh.size > 1 else None
+
+    def compile(self, function: Callable, donate_argnums: tuple[int, ...] = ()) -> Callable:
+        """`function` of replicated arrays, returning replicated arrays, jitted to run on every device."""
+        if self.axis_name:
+            replicated = PartitionSpec()
+            function = jax.shard_map(function, mesh=self.mesh, in_specs=replicated, out_specs=replicated)
+        return jax.jit(function, donate_argnums=donate_argnums)
+
+    def index(self) -> jax.Array | int:
+        """Which of the devices runs this, from 0."""
+        return lax.axis_index(DATA_AXIS) if self.axis_name else 0
+
+    def sum(self, tree: Any) -> Any:
+        """The sum over devices of every array."""
+        return lax.psum(tree, DATA_AXIS) if self.axis_name else tree
+
+    def mean(self, tree: Any) -> Any:
+        """The mean over devices of every array."""
+        return lax.pmean(tree, DATA_AXIS) if self.axis_name else tree
+
+    def varying(self, tree: Any) -> Any:
+        """Marks arrays equal on all devices as free to become different: the start of a loop over own batches."""
+        return lax.pcast(tree, DATA_AXIS, to="varying") if self.axis_name else tree

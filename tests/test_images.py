@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from rethinking import config
 from rethinking.config import ConfigError
@@ -191,6 +190,7 @@ def test_augment_depends_on_each_images_key_alone():
 
 
 def test_whitening_agrees_with_pytorch():
+    torch = pytest.importorskip("torch")
     stored = noise(5, 28, 28)
     pixels = torch.from_numpy(np.asarray(stored).reshape(5, -1) / 255)
     expected = torch.nn.functional.layer_norm(pixels, pixels.shape[1:], eps=0).reshape(stored.shape)

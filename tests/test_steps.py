@@ -24,18 +24,19 @@ def data():
 def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_rate=0.001, seed=3):
     """Trains for some epochs; returns the mean loss of each, the final state and the evaluation."""
     mesh = sharding.data_mesh(num_devices, batch_size)
-    model = models.create(name, CLASSES, jnp.float32, sharding.DATA_AXIS if sync else None)
+    devices = sharding.DataParallel(mesh)
+    model = models.create(name, CLASSES, jnp.float32, devices.axis_name if sync else None)
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
     train_state = sharding.replicate(state.create(model, optimizer, (SIZE, SIZE, 3), seed), mesh)
-    train_step = steps.make_train_step(model, optimizer, mesh, batch_size)
-    epoch = steps.make_train_epoch(train_step, mesh, batch_size, lambda images, keys: images)
+    train_step = steps.make_train_step(model, optimizer, devices, batch_size)
+    epoch = steps.make_train_epoch(train_step, devices, batch_size, lambda images, keys: images)
     arrays = map(jnp.asarray, (*data, np.arange(NUM, dtype=np.uint32)))
     images, labels, indices = sharding.replicate(tuple(arrays), mesh)
     losses = []
     for number in range(epochs):
         train_state, loss = epoch(train_state, images, labels, indices, jnp.uint32(seed), jnp.uint32(number))
         losses.append(float(loss))
-    measured = evaluate.make_evaluate(model, mesh, 20, lambda images: images)(train_state, images, labels)
+    measured = evaluate.make_evaluate(model, devices, 20, lambda images: images)(train_state, images, labels)
     return losses, jax.device_get(train_state), jax.tree.map(float, measured)
 
 
@@ -101,9 +102,11 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
             return jnp.stack([x.reshape(len(x), -1).sum(1), jnp.zeros(len(x))], 1)
 
     mesh, optimizer = sharding.data_mesh(4, 8), optim.sgd(lambda step: 0.1, 0.9, 0.0)
+    devices = sharding.DataParallel(mesh)
+    train_step = steps.make_train_step(Sum(), optimizer, devices, 8)
     train_state = sharding.replicate(state.create(Sum(), optimizer, (1, 1, 1), 0), mesh)
     images = jnp.arange(40.0).reshape(40, 1, 1, 1)
-    epoch = steps.make_train_epoch(steps.make_train_step(Sum(), optimizer, mesh, 8), mesh, 8, lambda x, keys: x)
+    epoch = steps.make_train_epoch(train_step, devices, 8, lambda x, keys: x)
     losses = []
     for number in (0, 1):
         labels, indices = jnp.ones(40, jnp.int32), jnp.arange(40, dtype=jnp.uint32)
@@ -126,7 +129,8 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(num), labels]
     for count in (1, 3, 8):
         mesh = sharding.data_mesh(count, count)
-        measured = evaluate.make_evaluate(model, mesh, 20, lambda images: images)(
+        devices = sharding.DataParallel(mesh)
+        measured = evaluate.make_evaluate(model, devices, 20, lambda images: images)(
             *sharding.replicate((fresh, jnp.asarray(images), jnp.asarray(labels)), mesh)
         )
         np.testing.assert_allclose(measured["loss"], losses.mean(), rtol=1e-5)

@@ -24,7 +24,7 @@ def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
     try:
         output.mkdir(parents=True, exist_ok=True)
         for table in made:
-            (output / f"{table.name}.md").write_text(tables.to_markdown(table), encoding="utf-8")
+            (output / f"{collect.slug(table.name)}.md").write_text(tables.to_markdown(table), encoding="utf-8")
         (output / "rows.csv").write_text(tables.to_csv(made), encoding="utf-8", newline="")
         drawn = figures.draw(collection.runs, output)
         (output / "index.html").write_text(page.render(collection, made, drawn, output), encoding="utf-8")

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -37,7 +38,8 @@ class Run:
     @property
     def row(self) -> str:
         """The row with its experiment: "table1:inception+crop"."""
-        return self.settings["row"]
+        row = self.settings["row"]
+        return row if ":" in row else f"{self.settings.get('experiment')}:{row}"
 
     @property
     def seed(self) -> int:
@@ -118,6 +120,11 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
         if first is not run:
             repeated.append(f"{run.path} ({run.status}) repeats {first.path} ({first.status})")
     return Collection([run for run in found if kept[run.key] is run], digests, broken, repeated)
+
+
+def slug(name: str) -> str:
+    """`name` as part of a file name."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:

@@ -66,8 +66,8 @@ def by_model(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 def by_setting(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """The runs of each of section 2.1's five settings, in the order of Figure 1a; others are left out."""
-    groups = _grouped(runs, lambda run: (run.settings.get("randomize.labels", 0.0),
-                                         run.settings.get("randomize.pixels", "none")))
+    groups = _grouped(runs, lambda run: (number(run.settings.get("randomize.labels", 0.0)),
+                                         str(run.settings.get("randomize.pixels", "none"))))
     keys = {name: (fields.get("labels", 0.0), fields.get("pixels", "none")) for name, fields in SETTINGS.items()}
     return {name: groups[key] for name, key in keys.items() if key in groups}
 
@@ -105,13 +105,13 @@ def relative_times(runs: Sequence[Run]) -> list[Point]:
     if not reference or not all(reference):
         return []
     unit = float(np.mean(reference))
-    return [_point(p, [step / unit if (step := run.value("fit_step")) is not None else None for run in group], group)
+    return [_point(p, [None if (step := run.value("fit_step")) is None else step / unit for run in group], group)
             for p, group in groups.items()]
 
 
-def test_errors(runs: Sequence[Run]) -> list[Point]:
+def final_errors(runs: Sequence[Run]) -> list[Point]:
     """Figure 1c for one network: the final test error in [0, 1] at every p. A diverged seed leaves p without a mean."""
-    return [_point(p, [1 - value if (value := run.value("test_accuracy")) is not None else None for run in group], group)
+    return [_point(p, [None if (value := run.value("test_accuracy")) is None else 1 - value for run in group], group)
             for p, group in by_corruption(_ended(runs)).items()]
 
 

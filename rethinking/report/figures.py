@@ -2,12 +2,11 @@
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rethinking.report import curves, paper
-from rethinking.report.collect import Run
+from rethinking.report.collect import Run, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +23,7 @@ STYLE = {
 }  # fmt: skip
 SETTING_TITLES = {name: name.replace("_", " ") for name in ("true_labels", "random_labels", "shuffled_pixels",
                                                             "random_pixels")} | {"gaussian": "Gaussian pixels"}
+_PAPERS_DATA = curves.DataSet("cifar10", 0)
 # Test error of guessing, where the classes are balanced.
 CHANCE = {"cifar10": 0.9, "mnist": 0.9, "fashion_mnist": 0.9, "digits": 0.9, "cifar100": 0.99}
 EXTREMES = "Means over seeds; {} from the smallest to the largest."
@@ -45,8 +45,11 @@ def draw(runs: Sequence[Run], output: pathlib.Path) -> list[Drawn]:
 
     Files are output/figure_1a_cifar10.png and .svg, and the like; a subset of the data has its size in the name.
     """
-    groups = curves.by_data_set(curves.plain(runs)) or {curves.DataSet("cifar10", 0): []}
-    return [panel(data, group, output) for data, group in groups.items() for panel in (_draw_a, _draw_b, _draw_c)]
+    import matplotlib  # here, since it takes a second to load
+
+    groups = curves.by_data_set(curves.plain(runs)) or {_PAPERS_DATA: []}
+    with matplotlib.rc_context(STYLE):
+        return [panel(data, group, output) for data, group in groups.items() for panel in (_draw_a, _draw_b, _draw_c)]
 
 
 def _draw_a(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> Drawn:
@@ -55,6 +58,8 @@ def _draw_a(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> 
     found = {model: settings for model, settings in found.items() if settings}
     missing = [f"{title(model)}: no run with {', '.join(left)}" for model, settings in found.items()
                if (left := [label for name, label in SETTING_TITLES.items() if name not in settings])]
+    if data == _PAPERS_DATA and "inception" not in found:
+        missing.append("Inception, which the paper shows: no run")
     figure, axes = _new_figure(max(1, len(found)))
     for axis, (model, settings) in zip(axes, found.items(), strict=False):
         for index, (name, label) in enumerate(SETTING_TITLES.items()):
@@ -67,14 +72,15 @@ def _draw_a(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> 
         axis.legend()
     caption = ("Training loss against step under the five randomizations. " + EXTREMES.format("bands")
                + " Only steps that all complete seeds reached; diverged runs are left out.")
-    return _save("1a", data, runs, figure if found else None, caption, missing or _none(data, not found), output)
+    return _save("1a", data, runs, figure if found else None, caption, missing, output)
 
 
 def _draw_b(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> Drawn:
     points = {model: curves.relative_times(group) for model, group in curves.by_model(runs).items()}
-    missing = [f"{title(model)}: no fitted run on true labels to compare with" for model in points if not points[model]]
+    missing = [f"{title(model)}: nothing to compare with, its runs on true labels are missing or were not fitted"
+               for model in points if not points[model]]
     figure, (axis,) = _new_figure(1)
-    drawn = _lines(axis, data, points, missing)
+    drawn = _lines(axis, data, points, missing, "not every seed fitted")
     axis.set(ylabel="steps to fit, relative to true labels", title=_literal(f"Time to fit ({data})"))
     caption = ("Steps until the training set is fitted, divided by those for true labels, against the probability "
                "that a label is corrupted. " + EXTREMES.format("error bars") + " A cross at the top: some seed did not "
@@ -83,13 +89,14 @@ def _draw_b(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> 
 
 
 def _draw_c(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> Drawn:
-    points = {model: curves.test_errors(group) for model, group in curves.by_model(runs).items()}
+    points = {model: curves.final_errors(group) for model, group in curves.by_model(runs).items()}
     missing = []
     figure, (axis,) = _new_figure(1)
-    drawn = _lines(axis, data, points, missing)
+    drawn = _lines(axis, data, points, missing, "a seed diverged")
     if data.name in CHANCE:
         axis.axhline(CHANCE[data.name], color="gray", linewidth=1, linestyle=":", zorder=0)
-        axis.annotate("chance", (0, CHANCE[data.name]), xytext=(0, 2), textcoords="offset points", color="dimgray")
+        axis.annotate("chance", (0, CHANCE[data.name]), xytext=(0, 2), textcoords="offset points", color="dimgray",
+                      fontsize=8)
     axis.set(ylabel="test error", title=_literal(f"Test error ({data})"))
     axis.set_ylim(0, 1)
     axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
@@ -99,13 +106,18 @@ def _draw_c(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> 
     return _save("1c", data, runs, figure if drawn else None, caption, missing, output)
 
 
-def _lines(axis: "Axes", data: curves.DataSet, points: dict[str, list[curves.Point]], missing: list[str]) -> bool:
-    """A broken line per network with at least two corruptions; adds what lacks to `missing`. True if any was drawn."""
-    of_paper = data == ("cifar10", 0)
+def _lines(axis: "Axes", data: curves.DataSet, points: dict[str, list[curves.Point]], missing: list[str],
+           cross: str) -> bool:  # fmt: skip
+    """A broken line per network with at least two corruptions; adds what lacks to `missing`. True if any was drawn.
+
+    A cross, which means what `cross` says, stands at the top where a corruption has runs but no mean.
+    """
+    of_paper = data == _PAPERS_DATA
     grid = paper.FIGURE1_CORRUPTIONS if of_paper else {point.p for those in points.values() for point in those}
     missing += [f"{title(model)}: no run" for model in paper.FIGURE1_MODELS if of_paper and model not in points]
     enough = {model: those for model, those in points.items() if len(those) > 1}
-    for index, (model, those) in enumerate(enough.items()):
+    for model, those in enough.items():
+        index = list(points).index(model)  # the same colour in every figure of a data set
         look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
         full = curves.on_grid(those, grid)
         if left := [f"{point.p:g}" for point in full if point.seeds == 0]:
@@ -120,6 +132,8 @@ def _lines(axis: "Axes", data: curves.DataSet, points: dict[str, list[curves.Poi
             elif point.seeds:
                 axis.plot(point.p, 0.99 - 0.04 * index, "x", color=look["color"], markersize=6, markeredgewidth=1.8,
                           transform=axis.get_xaxis_transform(), clip_on=False)
+    if any(point.seeds and point.mean is None for those in enough.values() for point in those):
+        axis.plot([], [], "x", color="gray", markersize=6, markeredgewidth=1.8, label=cross)
     missing += [f"{title(model)}: runs with two or more corruptions are needed"
                 for model, those in points.items() if len(those) == 1]
     axis.set(xlabel="label corruption p", xlim=(-0.04, 1.04))
@@ -133,33 +147,25 @@ def title(model: str) -> str:
     return paper.MODEL_TITLES.get(model, model)
 
 
-def _none(data: curves.DataSet, nothing: bool) -> list[str]:
-    return [f"no runs on {data} without weight decay and augmentation"] if nothing else []
-
-
 def _literal(text: str) -> str:
     return text.replace("$", r"\$")  # matplotlib would read mathematics between dollar signs
 
 
 def _new_figure(panels: int) -> tuple["Figure", list["Axes"]]:
     """Panels one above the other, so that the figure stays readable at half the width of a page."""
-    import matplotlib  # here, since it takes a second to load and a table needs none of it
     from matplotlib.figure import Figure  # not pyplot: no global state, and no display is asked for
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 2.9 * panels))
-        return figure, list(figure.subplots(panels, squeeze=False)[:, 0])
+    figure = Figure(figsize=(4.2, 2.9 * panels))
+    return figure, list(figure.subplots(panels, squeeze=False)[:, 0])
 
 
 def _save(letter: str, data: curves.DataSet, runs: Sequence[Run], figure: "Figure | None", caption: str,
           missing: list[str], output: pathlib.Path) -> Drawn:  # fmt: skip
-    import matplotlib
-
-    name = "_".join([f"figure_{letter}", re.sub(r"[^\w.-]", "_", data.name), *[str(data.num_train)] * (data.num_train > 0)])
+    name = f"figure_{letter}_{slug(data.name)}" + f"_{data.num_train}" * (data.num_train > 0)
     heading = f"Figure {letter}: {data}"
     if figure is None:
-        return Drawn(name, heading, "", None, missing or _none(data, True))
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(output / f"{name}.png")
-        figure.savefig(output / f"{name}.svg", metadata={"Date": None})
+        why = missing if runs else [f"no runs on {data} without weight decay and augmentation"]
+        return Drawn(name, heading, "", None, why or ["no run with metrics of the kind needed"])
+    figure.savefig(output / f"{name}.png")
+    figure.savefig(output / f"{name}.svg", metadata={"Date": None})
     return Drawn(name, heading, f"{caption} {curves.mixed_settings(runs)}".strip(), output / f"{name}.svg", missing)

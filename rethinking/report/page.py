@@ -62,7 +62,7 @@ def render(collection: Collection, tables: Sequence[Table], figures: Sequence[Dr
         _listing("Rows without a run", [f"{table.name}: {', '.join(table.missing)}" for table in tables
                                         if table.missing]),
         _listing("Diverged runs", diverged),
-        _listing("Left out, because they cannot be read", collection.broken),
+        _listing("Left out", collection.broken),
         _listing("Counted once", collection.repeated),
         _run_list(collection.runs, output),
     ]  # fmt: skip
@@ -80,9 +80,10 @@ def _table(table: Table, output: pathlib.Path) -> str:
         first, *others = map(html.escape, row.cells)
         cells = "".join(f"<td>{cell}</td>" for cell in [_linked(first, row, output), *others[:-1], others[-1] + marks])
         rows.append(f"<tr{'' if row.runs else ' class=missing'}>{cells}</tr>")
+    legend = html.escape(table.legend) + "".join(
+        f"<br><sup>{number}</sup> {html.escape(note)}" for number, note in enumerate(notes, 1))
     content = (f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>\n' + "\n".join(rows)
-               + f'\n</tbody></table></div>\n<p class="legend">{html.escape(table.legend)}'
-               + "".join(f"<br><sup>{number}</sup> {html.escape(note)}" for number, note in enumerate(notes, 1)) + "</p>")
+               + f'\n</tbody></table></div>\n<p class="legend">{legend}</p>')
     title = html.escape(table.title)
     if table.runs:
         return f"<h2>{title}</h2>\n{content}"

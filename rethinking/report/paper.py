@@ -6,6 +6,8 @@ is from a later version of the paper.
 
 import dataclasses
 
+MISSING = "–"  # noqa: RUF001  the sign for no number
+
 
 @dataclasses.dataclass(frozen=True)
 class Number:
@@ -17,7 +19,7 @@ class Number:
 
     def __str__(self) -> str:
         text = self.words if self.percent is None else f"{self.percent:.2f}"
-        return text + " †" * self.elsewhere or "–"
+        return text + " †" * self.elsewhere or MISSING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Published:
     test: Number = Number()
 
 
-ELSEWHERE = "† not in arXiv 1611.03530: from the paper's later, published version."
+ELSEWHERE = "† not in the text of arXiv 1611.03530: from a later version of the paper."
 
 
 def _accuracies(train: float, test: float, test_elsewhere: bool = False) -> Published:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from rethinking import config as configs
 from rethinking.report import paper
-from rethinking.report.collect import Collection, Run, Statistic, discrepancies, statistic
-
-MISSING = "–"
+from rethinking.report.collect import Collection, Run, Statistic, discrepancies, slug, statistic
+from rethinking.report.paper import MISSING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _epochs_to_fit(row: Row) -> str:
     return "; ".join(texts + [f"not fitted ({unfitted} of {row.count('complete')})"] * (unfitted > 0))
 
 
-def _formatted(value: Statistic, scale: float, form: str) -> str:
+def _formatted(value: Statistic, scale: int, form: str) -> str:
     spread = "" if value.std is None else f" ± {scale * value.std:{form}}"
     return f"{scale * value.mean:{form}}{spread} ({value.n})"
 
@@ -140,7 +139,7 @@ def to_markdown(table: Table) -> str:
     for row in table.rows:
         cells = list(map(escape, row.cells))
         for note in row.notes:
-            mark = f"[^{table.name}-{len(footnotes) + 1}]"
+            mark = f"[^{slug(table.name)}-{len(footnotes) + 1}]"
             footnotes.append(f"{mark}: {escape(note)}\n")
             cells[-1] += mark
         lines.append(cells)
@@ -172,7 +171,7 @@ def to_csv(tables: Sequence[Table]) -> str:
             writer.writerow([
                 table.name, row.name, *map(row.count, ("complete", "diverged", "unfinished")),
                 *(part for value in values for part in ((value.mean, value.std, value.n) if value else ("", "", 0))),
-                *(round(x.percent / 100, 6) if x.percent is not None else "" for x in (published.train, published.test)),
+                *("" if x.percent is None else round(x.percent / 100, 6) for x in (published.train, published.test)),
                 " ".join(str(run.seed) for run in row.runs), " ".join(revisions),
                 " ".join(sorted({run.digest for run in row.runs})),
             ])  # fmt: skip

@@ -3,16 +3,14 @@
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
 
-from rethinking.sharding import DATA_AXIS
+from rethinking.sharding import DataParallel
 
 
-def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int, view: Callable) -> Callable:
+def make_evaluate(model: nn.Module, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
     """A compiled function (state, images [n, h, w, c], labels [n]) -> {"loss", "accuracy"}, means over the n examples.
 
     `view` makes of stored images what the network sees; `batch_size` is per device. The model runs in evaluation
@@ -23,8 +21,8 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int, view: Callable)
     def evaluate(state, images, labels):
         num = labels.shape[0]
         size = min(batch_size, num)
-        batches_per_device = -(-num // (size * mesh.size))
-        first = lax.axis_index(DATA_AXIS) * batches_per_device
+        batches_per_device = -(-num // (size * devices.size))
+        first = devices.index() * batches_per_device
 
         def add_batch(sums, i):
             start = (first + i) * size
@@ -37,10 +35,9 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int, view: Callable)
             correct = (jnp.argmax(logits, -1) == y) & counted
             return (sums[0] + jnp.where(counted, losses, 0).sum(), sums[1] + correct.sum()), None
 
-        zeros = lax.pcast((jnp.float32(0), jnp.int32(0)), DATA_AXIS, to="varying")
+        zeros = devices.varying((jnp.float32(0), jnp.int32(0)))
         sums, _ = lax.scan(add_batch, zeros, jnp.arange(batches_per_device))
-        loss, correct = lax.psum(sums, DATA_AXIS)
+        loss, correct = devices.sum(sums)
         return {"loss": loss / num, "accuracy": correct.astype(jnp.float32) / num}
 
-    replicated = PartitionSpec()
-    return jax.jit(jax.shard_map(evaluate, mesh=mesh, in_specs=replicated, out_specs=replicated))
+    return devices.compile(evaluate)

@@ -56,13 +56,14 @@ class _Experiment:
 def _prepare(config: ConfigDict) -> _Experiment:
     info = arrays.check(config.data.name, config.data.data_dir or None)
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
+    devices = sharding.DataParallel(mesh)
     num_train = config.data.num_train or info.num_train
     if config.batch_size > num_train:
         raise configs.ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
     image_shape = images.center_crop(jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size).shape[1:]
     model = models.create(
         config.model.name, info.num_classes, jnp.dtype(config.dtype),
-        sharding.DATA_AXIS if config.model.sync_batch_norm else None,
+        devices.axis_name if config.model.sync_batch_norm else None,
     )  # fmt: skip
     steps_per_epoch = num_train // config.batch_size
     learning_rate = optim.schedule(config.learning_rate, config.decay_per_epoch, steps_per_epoch)
@@ -77,10 +78,10 @@ def _prepare(config: ConfigDict) -> _Experiment:
     test = sharding.replicate((stored(dataset.test.images), jnp.asarray(dataset.test.labels)), mesh)
     indices, seed = sharding.replicate((jnp.asarray(dataset.train.indices, jnp.uint32), jnp.uint32(config.seed)), mesh)
 
-    train_step = steps.make_train_step(model, optimizer, mesh, config.batch_size)
-    epoch_program = steps.make_train_epoch(train_step, mesh, config.batch_size, train_view)
+    train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
+    epoch_program = steps.make_train_epoch(train_step, devices, config.batch_size, train_view)
     train_epoch = epoch_program.lower(initial, *train, indices, seed, sharding.replicate(jnp.uint32(0), mesh)).compile()
-    evaluate_set = evaluate.make_evaluate(model, mesh, config.eval_batch_size, test_view)
+    evaluate_set = evaluate.make_evaluate(model, devices, config.eval_batch_size, test_view)
 
     def evaluate_both(state):
         values = {"train": evaluate_set(state, *train), "test": evaluate_set(state, *test)}

@@ -6,21 +6,22 @@ import flax.linen as nn
 import jax
 import optax
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
 
-from rethinking.sharding import DATA_AXIS
+from rethinking.sharding import DataParallel
 from rethinking.training.state import TrainState
 
 # Streams of randomness within a seed; initialization uses the seed's own key.
 ORDER, AUGMENT, DROPOUT = 1, 2, 3
 
 
-def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, batch_size: int) -> Callable:
+def make_train_step(
+    model: nn.Module, optimizer: optax.GradientTransformation, devices: DataParallel, batch_size: int
+) -> Callable:
     """A function (state, images, labels, dropout key) -> (state, mean loss over the global batch).
 
-    For use under shard_map: each device calls it with its own part of the batch. Gradients are those of the mean loss
-    over the global batch; batch norm sees the device's own part, as the paper's workers did, unless the model names an
-    axis to average over.
+    For use within `devices.compile`: each device calls it with its own part of the batch. Gradients are those of the
+    mean loss over the global batch; batch norm sees the device's own part, as the paper's workers did, unless the model
+    names an axis to average over.
     """
 
     def train_step(state: TrainState, images, labels, key):
@@ -31,21 +32,21 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, m
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             # Differentiating this with respect to parameters that all devices share adds up their gradients.
-            return lax.psum(losses.sum(), DATA_AXIS) / batch_size, model_state
+            return devices.sum(losses.sum()) / batch_size, model_state
 
         (loss, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         return TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            model_state=lax.pmean(dict(model_state), DATA_AXIS),
+            model_state=devices.mean(dict(model_state)),
             opt_state=opt_state,
         ), loss
 
     return train_step
 
 
-def make_train_epoch(train_step: Callable, mesh: Mesh, batch_size: int, view: Callable) -> Callable:
+def make_train_epoch(train_step: Callable, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
     """A compiled function (state, images, labels, indices, seed, epoch) -> (state, mean loss over the epoch's steps).
 
     `images` [n, h, w, c], `labels` [n] and `indices` [n] (positions in the source, which augmentation draws depend
@@ -53,7 +54,7 @@ def make_train_epoch(train_step: Callable, mesh: Mesh, batch_size: int, view: Ca
     `view(images, keys)` makes of stored images what the network sees, with one key per example.
     The state's buffers are reused: the one passed in is gone afterwards.
     """
-    local = batch_size // mesh.size
+    local = batch_size // devices.size
 
     def train_epoch(state, images, labels, indices, seed, epoch):
         order_key, augment_key, dropout_key = (
@@ -62,7 +63,7 @@ def make_train_epoch(train_step: Callable, mesh: Mesh, batch_size: int, view: Ca
         )
         num = labels.shape[0]
         order = jax.random.permutation(order_key, num)[: num // batch_size * batch_size].reshape(-1, batch_size)
-        device = lax.axis_index(DATA_AXIS)
+        device = devices.index()
         order = lax.dynamic_slice_in_dim(order, device * local, local, axis=1)
 
         def step(state, rows):
@@ -73,5 +74,4 @@ def make_train_epoch(train_step: Callable, mesh: Mesh, batch_size: int, view: Ca
         state, losses = lax.scan(step, state, order)
         return state, losses.mean()
 
-    replicated = PartitionSpec()
-    return jax.jit(jax.shard_map(train_epoch, mesh=mesh, in_specs=replicated, out_specs=replicated), donate_argnums=0)
+    return devices.compile(train_epoch, donate_argnums=(0,))

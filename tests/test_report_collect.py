@@ -1,0 +1,137 @@
+"""Run directories in every state of repair, made by hand."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rethinking import config as configs
+from rethinking.config import ConfigError
+from rethinking.report import collect
+
+
+def make_run(root, row, seed=0, *, status="complete", train=1.0, test=0.5, fit_step=3900, losses=(2.3, 0.5, 0.0),
+             config=None, **result):
+    """A run directory as training would leave it; `status` "unfinished" has no result.json. Returns its folder."""
+    if config is None:
+        experiment, _, name = row.partition(":")
+        config = (configs.table_row(experiment, name) if experiment in ("table1", "table4")
+                  else configs.named(configs.setting(configs.training(), name), experiment, name))
+    config.seed = config.randomize.seed = seed
+    config.row, config.experiment = row, row.partition(":")[0]
+    path = root / row.replace(":", "/") / f"seed_{seed}"
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(config.to_json())
+    lines = [{"step": 390 * epoch, "epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if status != "unfinished":
+        numbers = {"train_accuracy": train, "test_accuracy": test, "fit_step": fit_step, "steps": 39000, "epochs": 100}
+        numbers = dict.fromkeys(numbers) if status == "diverged" else numbers
+        (path / "result.json").write_text(json.dumps({
+            "row": row, "seed": seed, "status": status, "revision": "abc", "config_digest": configs.digest(config),
+            **numbers, **result}))
+    return path
+
+
+def test_statistic_against_hand_computed_values():
+    three = collect.statistic([0.5, None, 0.7, 0.9])
+    assert (three.mean, three.n) == (pytest.approx(0.7), 3)
+    assert three.std == pytest.approx(0.2)  # sqrt((0.04 + 0 + 0.04) / 2)
+    assert collect.statistic([0.25]) == collect.Statistic(0.25, None, 1)
+    assert collect.statistic([None]) is None
+
+
+def test_a_run_is_read_whole(tmp_path):
+    path = make_run(tmp_path, "table1:mlp_1x512", seed=2, train=0.99, fit_step=3900)
+    (run,) = collect.collect([tmp_path]).runs
+    assert (run.path, run.row, run.seed, run.status) == (path, "table1:mlp_1x512", 2, "complete")
+    assert run.value("train_accuracy") == 0.99
+    assert run.fit_epoch == 10  # 3900 of 39000 steps in 100 epochs
+    assert run.settings["data.name"] == "cifar10"
+    assert [line["train_loss"] for line in run.metrics] == [2.3, 0.5, 0.0]
+
+
+def test_a_torn_last_line_costs_that_line_only(tmp_path):
+    path = make_run(tmp_path, "table1:mlp_1x512")
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 1170, "train_lo')
+    (run,) = collect.collect([tmp_path]).runs
+    assert [line["step"] for line in run.metrics] == [0, 390, 780]
+    (path / "metrics.jsonl").unlink()
+    (run,) = collect.collect([tmp_path]).runs
+    assert run.metrics == [] and run.status == "complete"
+
+
+@pytest.mark.parametrize(("file", "content", "reason"), [
+    ("result.json", '{"status": "comp', "result.json is not JSON"),
+    ("result.json", '{"status": "odd"}', "status 'odd'"),
+    ("result.json", "[]", "no JSON object"),
+    ("config.json", '{"row": "table1', "config.json is not JSON"),
+    ("config.json", b"\xff\xfe", "config.json is not JSON"),
+    ("config.json", '{"architectures": []}', "not that of a run"),
+    ("config.json", '{"row": "table3:mnist", "seed": 0, "kind": "kernel"}', "of kind 'kernel'"),
+])  # fmt: skip
+def test_a_broken_run_is_named_and_the_rest_is_read(tmp_path, caplog, file, content, reason):
+    broken = make_run(tmp_path, "table1:mlp_1x512")
+    make_run(tmp_path, "table1:mlp_3x512")
+    (broken / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    collection = collect.collect([tmp_path])
+    assert [run.row for run in collection.runs] == ["table1:mlp_3x512"]
+    assert len(collection.broken) == 1 and str(broken) in collection.broken[0] and reason in collection.broken[0]
+    assert str(broken) in caplog.text
+
+
+def test_equal_runs_count_once_and_the_one_that_got_furthest_is_kept(tmp_path):
+    make_run(tmp_path / "a", "table1:mlp_1x512", status="unfinished")
+    kept = make_run(tmp_path / "b", "table1:mlp_1x512")
+    make_run(tmp_path / "b", "table1:mlp_1x512", seed=1)
+    figure = configs.table_row("table1", "mlp_1x512")
+    make_run(tmp_path / "c", "figure1:mlp_1x512+true_labels", config=figure)
+    collection = collect.collect([tmp_path, tmp_path / "b"])  # overlapping folders do not count twice either
+    assert sorted(run.seed for run in collection.runs) == [0, 1]
+    assert len(collection.repeated) == 2 and all(f"repeats {kept}" in line for line in collection.repeated)
+    for row in ("table1:mlp_1x512", "figure1:mlp_1x512+true_labels"):  # the one stands for the other
+        assert [run.seed for run in collection.of_row(row)] == [0, 1]
+
+
+def test_another_draw_of_the_corruption_is_another_run(tmp_path):
+    for folder, draw in (("a", 0), ("b", 1)):
+        path = make_run(tmp_path / folder, "table1:mlp_1x512+random_labels")
+        config = json.loads((path / "config.json").read_text())
+        config["randomize"]["seed"] = draw
+        (path / "config.json").write_text(json.dumps(config))
+    assert len(collect.collect([tmp_path]).runs) == 2
+
+
+def test_discrepancies_name_revisions_and_the_settings_that_differ(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", seed=0)
+    make_run(tmp_path, "table1:mlp_1x512", seed=1)
+    assert collect.discrepancies(collect.collect([tmp_path]).runs) == []
+    other = configs.table_row("table1", "mlp_1x512")
+    other.max_epochs = 7
+    make_run(tmp_path, "table1:mlp_1x512", seed=2, revision="def", config=other)
+    runs = collect.collect([tmp_path]).of_row("table1:mlp_1x512")
+    assert collect.discrepancies(runs) == [
+        "Made with different revisions of the code: abc (seeds 0, 1), def (seed 2).",
+        "Made with different configs: max_epochs 100 (seeds 0, 1), 7 (seed 2).",
+    ]
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such folder"):
+        collect.collect([tmp_path / "nowhere"])
+    assert collect.collect([tmp_path]).runs == []
+
+
+def test_numbers_that_are_none(tmp_path):
+    assert [collect.number(value) for value in (True, "1", None, math.nan, math.inf, 2)] == [None] * 5 + [2.0]
+    make_run(tmp_path, "table1:mlp_1x512", fit_step=None)
+    assert collect.collect([tmp_path]).runs[0].fit_epoch is None
+
+
+def test_reports_need_no_jax():
+    program = "import sys, rethinking.report; sys.exit(bool({'jax', 'flax', 'tensorflow'} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
