@@ -4,6 +4,8 @@
 
 A row is a setting of section 2.1. The network fits every one of them; with true labels (and with the pixels
 shuffled, which an MLP cannot notice) it also generalizes, with random labels it is as good as chance, 10%.
+Takes about a minute on two CPU cores, all rows and three seeds. The learning rate falls more slowly than on CIFAR10,
+by 0.98 an epoch, because an epoch is 44 steps instead of 390.
 """
 
 from rethinking import config
@@ -13,5 +15,5 @@ ROWS = ("true_labels", "random_labels", "corrupt=0.5", "shuffled_pixels", "rando
 
 def get_config(row: str = "true_labels"):
     settings = config.training()
-    settings.update(batch_size=32, max_epochs=100)
+    settings.update(batch_size=32, learning_rate=0.05, decay_per_epoch=0.98)
     return config.named(config.setting(settings, row), "quickstart", row)

@@ -198,12 +198,12 @@ def check(config: ConfigDict) -> None:
              "config.augment.crop=True needs config.data.crop_size, the side of the crop")
 
 
-def scientific(config: ConfigDict) -> dict[str, Any]:
+def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     """The flat fields that decide what a run computes: field path -> value."""
     return {field: value for field, value in flat(config).items() if field not in UNSCIENTIFIC}
 
 
-def digest(config: ConfigDict) -> str:
+def digest(config: ConfigDict | dict) -> str:
     """Twelve hex digits that agree exactly when two configs describe the same experiment, whatever their seeds."""
     fields = {field: value for field, value in scientific(config).items() if field not in SEEDS}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -11,8 +11,6 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from rethinking import config as configs
 from rethinking.config import ConfigError
 
@@ -150,7 +148,7 @@ def read(path: pathlib.Path) -> Run:
     result = _json_object(path / "result.json") if (path / "result.json").exists() else None
     if result is not None and result.get("status") not in ("complete", "diverged"):
         raise ValueError(f"result.json has status {result.get('status')!r}, not complete or diverged")
-    digest = (result or {}).get("config_digest") or configs.digest(ConfigDict(config))
+    digest = (result or {}).get("config_digest") or configs.digest(config)
     return Run(path, settings, _json_lines(path / "metrics.jsonl"), result, str(digest))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from rethinking.training import checkpoint, evaluate, metrics, optim, state, ste
 _LOG = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, workdir: str, deadline: float = math.inf) -> dict[str, Any] | None:
+def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf) -> dict[str, Any] | None:
     """Trains as `config` says, continuing what `workdir` holds; returns the contents of result.json.
 
     Returns None if `deadline` (of time.time()) came first: the state is saved then, and the same call continues.
@@ -33,7 +34,7 @@ def run(config: ConfigDict, workdir: str, deadline: float = math.inf) -> dict[st
         if run_directory.result is not None:
             _LOG.info("%s is finished already.", workdir)
             return run_directory.result
-        experiment = _prepare(config)
+        experiment = prepare(config)
         checkpoints = checkpoint.Checkpoints(run_directory.path)
         try:
             return _train(config, experiment, run_directory, checkpoints, start, deadline)
@@ -42,7 +43,7 @@ def run(config: ConfigDict, workdir: str, deadline: float = math.inf) -> dict[st
 
 
 @dataclasses.dataclass(frozen=True)
-class _Experiment:
+class Experiment:
     """The compiled programs of a run and the data on the device that they run on."""
 
     state: state.TrainState
@@ -51,9 +52,11 @@ class _Experiment:
     train_epoch: Callable  # (state, epoch) -> (state, mean loss of the steps)
     evaluate: Callable  # state -> {"train_loss": ..., "test_accuracy": ...}
     learning_rate: Callable  # step -> float
+    compile_seconds: float  # of train_epoch
 
 
-def _prepare(config: ConfigDict) -> _Experiment:
+def prepare(config: ConfigDict) -> Experiment:
+    """Checks the config against data, devices and network, then loads, corrupts, places and compiles."""
     info = arrays.check(config.data.name, config.data.data_dir or None)
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
     devices = sharding.DataParallel(mesh)
@@ -80,14 +83,16 @@ def _prepare(config: ConfigDict) -> _Experiment:
 
     train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
     epoch_program = steps.make_train_epoch(train_step, devices, config.batch_size, train_view)
+    compile_start = time.time()
     train_epoch = epoch_program.lower(initial, *train, indices, seed, sharding.replicate(jnp.uint32(0), mesh)).compile()
+    compile_seconds = time.time() - compile_start
     evaluate_set = evaluate.make_evaluate(model, devices, config.eval_batch_size, test_view)
 
     def evaluate_both(state):
         values = {"train": evaluate_set(state, *train), "test": evaluate_set(state, *test)}
         return {f"{split}_{name}": float(value) for split in values for name, value in values[split].items()}
 
-    return _Experiment(
+    return Experiment(
         state=initial,
         num_params=sum(param.size for param in jax.tree.leaves(initial.params)),
         steps_per_epoch=steps_per_epoch,
@@ -96,6 +101,7 @@ def _prepare(config: ConfigDict) -> _Experiment:
         ),
         evaluate=evaluate_both,
         learning_rate=lambda step: float(learning_rate(step)),
+        compile_seconds=compile_seconds,
     )
 
 
@@ -133,28 +139,30 @@ def _train(config, experiment, run_directory, checkpoints, start, deadline) -> d
     if epoch:
         _LOG.info("Continuing after epoch %d.", epoch)
     spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
-    saved_at = time.time()
+    saved_at = began = time.time()
     with metrics.Progress(run_directory.path, config.row, config.max_epochs, epoch) as progress:
         while not (status := _status(config, run_directory.metrics)):
-            line = {}
-            if run_directory.metrics:
-                epoch_start = time.time()
+            # An epoch that would end after the deadline is not begun: it is taken to last as long as the one before.
+            if (now := time.time()) + (now - began) > deadline:
+                break
+            began = now
+            trained = {}
+            if run_directory.metrics:  # the first line is measured before training
                 train_state, loss = experiment.train_epoch(train_state, epoch)
-                line["step_loss"] = float(loss)
+                trained["step_loss"] = float(loss)
                 epoch += 1
                 num_images = experiment.steps_per_epoch * config.batch_size
-                line["examples_per_second"] = num_images / (time.time() - epoch_start)
+                trained["examples_per_second"] = num_images / (time.time() - began)
             step = epoch * experiment.steps_per_epoch
-            line = {"step": step, "epoch": epoch, **experiment.evaluate(train_state),
-                    "learning_rate": experiment.learning_rate(step), "examples_per_second": None, **line}
-            line["seconds"] = spent + time.time() - start
-            run_directory.append(line)
+            run_directory.append(
+                {"step": step, "epoch": epoch, "learning_rate": experiment.learning_rate(step)}
+                | {"examples_per_second": None} | trained | experiment.evaluate(train_state)
+                | {"seconds": spent + time.time() - start}
+            )  # fmt: skip
             progress.show(run_directory.metrics[-1])
-            if (now := time.time()) - saved_at >= config.checkpoint_seconds:
+            if time.time() - saved_at >= config.checkpoint_seconds:
                 checkpoints.save(epoch, train_state)
-                saved_at = now
-            if now >= deadline:
-                break
+                saved_at = time.time()
     checkpoints.save(epoch, train_state)
     if not status:
         _LOG.info("Out of time after epoch %d; the same command continues.", epoch)

@@ -1,0 +1,1 @@
+"""Programs behind the README's claims of speed; benchmarks/README.md has what they measured."""

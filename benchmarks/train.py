@@ -1,0 +1,89 @@
+"""Training speed on CIFAR10: whole epochs as the runs do them, beside the bare compiled step.
+
+    python -m benchmarks.train --model=mlp_1x512 [--config.dtype=bfloat16] [--config.data.num_train=1280 ...]
+
+Prints one JSON line. An epoch is shuffling, gathering, augmentation if the config asks for it, and all steps; the bare
+step runs on one batch that stays where it is. Rates are the best of `--repeats`; everything before the first step
+(imports, data, compilation or its cache) is in `seconds_to_first_step`.
+"""
+
+import functools
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from rethinking import cli, models, runs, sharding
+from rethinking import config as configs
+from rethinking.config import ConfigError
+from rethinking.training import loop, optim, state, steps
+
+_MODEL = flags.DEFINE_string("model", None, "A network of rethinking.models.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Epochs to time; the best counts.", lower_bound=1)
+
+
+def time_epochs(experiment: loop.Experiment, repeats: int) -> float:
+    """Seconds of the fastest of `repeats` epochs, after one that is not counted."""
+    train_state, loss = experiment.train_epoch(experiment.state, 0)
+    loss.block_until_ready()
+    best = float("inf")
+    for epoch in range(1, repeats + 1):
+        start = time.perf_counter()
+        train_state, loss = experiment.train_epoch(train_state, epoch)
+        loss.block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def time_bare_step(config: ConfigDict, repeats: int) -> float:
+    """Seconds of one compiled step on a fixed random batch: forward, backward and SGD, called from Python."""
+    devices = sharding.DataParallel(sharding.data_mesh(1, config.batch_size))
+    model = models.create(config.model.name, 10, jnp.dtype(config.dtype))
+    optimizer = optim.sgd(optim.schedule(config.learning_rate, 0.95, 390), config.momentum, config.weight_decay)
+    size = config.data.crop_size
+    images = jax.random.normal(jax.random.key(0), (config.batch_size, size, size, 3))
+    labels = jnp.asarray(np.arange(config.batch_size) % 10, jnp.int32)
+    train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
+    compiled = jax.jit(lambda carry: train_step(carry, images, labels, jax.random.key(0)), donate_argnums=0)
+    train_state, _ = compiled(state.create(model, optimizer, (size, size, 3), 0))
+    best, count = float("inf"), 5
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        for _ in range(count):
+            train_state, loss = compiled(train_state)
+        loss.block_until_ready()
+        best = min(best, (time.perf_counter() - start) / count)
+        count = max(5, int(2 / best))  # about two seconds
+    return best
+
+
+def main(overrides: list[str]) -> None:
+    """Times the network that the flags name."""
+    cli.log_to_terminal()
+    cli.use_compilation_cache()
+    try:
+        config = cli.parse_config([f"--config=configs/table1.py:{_MODEL.value}", *overrides])
+        configs.check(config)
+        experiment = loop.prepare(config)
+    except ConfigError as error:
+        cli.fail(error)
+    ready = time.time() - psutil.Process().create_time()
+    epoch = time_epochs(experiment, _REPEATS.value)
+    bare = time_bare_step(config, _REPEATS.value)
+    step = epoch / experiment.steps_per_epoch
+    print(json.dumps({
+        "model": _MODEL.value, "batch": config.batch_size, "dtype": config.dtype, "device": runs.device_name(),
+        "jax": jax.__version__, "images_per_second": round(config.batch_size / step),
+        "bare_step_images_per_second": round(config.batch_size / bare), "epoch_over_bare_step": round(bare / step, 3),
+        "step_ms": round(1e3 * step, 3), "compile_seconds": round(experiment.compile_seconds, 2),
+        "seconds_to_first_step": round(ready + step, 2),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=functools.partial(cli.parse_flags, required=("model",)))

@@ -1,0 +1,70 @@
+"""The command line: bad input ends with its reason, exit code 2, within seconds."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIGITS = "--config=configs/quickstart.py:true_labels"
+CIFAR10 = "--config=configs/table1.py:mlp_1x512"
+
+
+def run(*arguments):
+    start = time.monotonic()
+    command = [sys.executable, "-m", "rethinking.main", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return ended, time.monotonic() - start
+
+
+def refused(arguments, reason):
+    ended, seconds = run(*arguments)
+    assert ended.returncode == 2, ended.stderr
+    assert "error: " in ended.stderr
+    assert reason in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert seconds < 30  # 10 on an idle machine, where all of these take 1 to 4
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
+    ([CIFAR10, "--config.lerning_rate=1"], "learning_rate"),
+    ([CIFAR10, "--config.batch_size=big"], "batch_size"),
+    ([DIGITS, "--config.data.name=cifar11"], "'cifar10'"),
+    ([DIGITS, "--config.randomize.labels=1.5"], "must be in [0, 1]"),
+    ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training images"),
+    ([DIGITS, "--config.model.name=alexnet", "--config.data.crop_size=1"], "1x1"),
+    ([DIGITS, "--workdr=x"], "workdir"),
+    ([DIGITS, "more"], "unknown arguments: more"),
+])  # fmt: skip
+def test_bad_input_is_refused_with_its_reason(arguments, reason, tmp_path):
+    refused([*arguments, f"--workdir={tmp_path / 'run'}"], reason)
+
+
+def test_a_set_that_is_not_prepared_is_refused_with_the_command_that_prepares_it(tmp_path):
+    refused([CIFAR10, f"--config.data.data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"],
+            "python -m rethinking.data.prepare cifar10")
+
+
+def test_foreign_and_unwritable_workdirs_are_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    refused([DIGITS, f"--workdir={tmp_path}"], "neither empty nor a run directory")
+    refused([DIGITS, f"--workdir={tmp_path / 'thesis.tex' / 'run'}"], "cannot be written")
+
+
+def test_a_truncated_data_file_is_named(tmp_path, tfds_dir):
+    shutil.copytree(f"{tfds_dir('mnist')}/mnist", tmp_path / "mnist")
+    shard = next(tmp_path.rglob("*train*array_record*"))
+    with open(shard, "r+b") as file:
+        file.truncate(shard.stat().st_size // 2)
+    refused([DIGITS, "--config.data.name=mnist", f"--config.data.data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"],
+            shard.name)
+
+
+def test_help_lists_the_flags():
+    ended, _ = run("--help")
+    assert "--workdir" in ended.stdout
+    assert ended.returncode in (0, 1)

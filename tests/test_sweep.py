@@ -1,0 +1,86 @@
+"""Sweeps: what is planned, skipped, shared and continued."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import sweep
+from rethinking import runs
+from rethinking.config import ConfigError
+
+FAST = ("--config.max_epochs=2", "--config.num_devices=1")
+QUICKSTART = "configs/quickstart.py"
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "launch.sweep", f"--config={QUICKSTART}", *FAST, *arguments]
+    root = pathlib.Path(__file__).parent.parent
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+def test_plan_has_every_row_and_seed_in_its_place_seed_0_first(tmp_path):
+    jobs = sweep.plan("configs/table1.py", tmp_path, rows="mlp_1x512", seeds=2)
+    assert [str(job.workdir.relative_to(tmp_path)) for job in jobs] == [
+        f"table1/mlp_1x512{option}/seed_{seed}" for seed in (0, 1) for option in ("+wd", "", "+random_labels")
+    ]
+    assert [(job.config.seed, job.config.randomize.seed) for job in jobs] == [(0, 0)] * 3 + [(1, 1)] * 3
+    assert {job.state for job in jobs} == {"to do"}
+
+
+def test_equal_runs_are_made_once(tmp_path):
+    jobs = {job.config.row: job for job in sweep.plan("configs/figure1.py", tmp_path, rows="^alexnet")}
+    assert jobs["figure1:alexnet+corrupt=1.0"].state == str(tmp_path / "figure1/alexnet+random_labels/seed_0")
+    assert jobs["figure1:alexnet+corrupt=0.9"].state == "to do"
+    table1 = sweep.plan("configs/table1.py", tmp_path, rows="^alexnet$")[0]
+    with runs.open_run(table1.workdir, table1.config) as directory:
+        directory.finish({"status": "complete"})
+    again = {job.config.row: job.state for job in sweep.plan("configs/figure1.py", tmp_path, rows="^alexnet")}
+    assert again["figure1:alexnet+true_labels"] == str(table1.workdir)
+    assert sweep.plan("configs/table1.py", tmp_path, rows="^alexnet$")[0].state == "finished"
+
+
+def test_bad_plans_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="matches no row"):
+        sweep.plan(QUICKSTART, tmp_path, rows="gausian")
+    with pytest.raises(ConfigError, match="not a regular expression"):
+        sweep.plan(QUICKSTART, tmp_path, rows="(")
+    with pytest.raises(ConfigError, match="batch_size"):
+        sweep.plan(QUICKSTART, tmp_path, overrides=("--config.batch_sise=3",))
+    with pytest.raises(ConfigError, match="num_train"):
+        sweep.plan(QUICKSTART, tmp_path, overrides=("--config.data.num_train=-1",))
+
+
+def test_one_failure_does_not_end_the_others(tmp_path):
+    jobs = sweep.plan(QUICKSTART, tmp_path, rows="true|random_labels", overrides=(*FAST, "--config.data.num_train=64"))
+    jobs[0].config.data.num_train = 10_000
+    ended = [how for _, how in sweep.run_all(jobs, 1, time.time() + 1000, tmp_path / "logs")]
+    assert ended[0].startswith("failed: ConfigError: ")
+    assert ended[1] == "complete"
+
+
+def test_command_runs_skips_and_reports(tmp_path):
+    dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run")
+    assert dry.stdout.endswith("4 of 4 to run\n")
+    assert not list(tmp_path.iterdir())
+    late = run(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
+    assert "continues with 2: quickstart:true_labels seed 0, quickstart:random_labels seed 0" in late.stdout
+    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--parallel=2", "--report")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count(": complete (") == 4
+    assert "| true_labels " in first.stdout
+    assert (tmp_path / "report/index.html").exists()
+    assert sorted(path.parent.name for path in tmp_path.rglob("result.json")) == ["seed_0"] * 2 + ["seed_1"] * 2
+    again = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels")
+    assert again.stdout.count(": finished") == 4
+
+
+def test_a_bad_command_line_ends_with_code_2(tmp_path):
+    for arguments, reason in (([], "--workdir"), ([f"--workdir={tmp_path}", "--paralel=2"], "parallel"),
+                              ([f"--workdir={tmp_path}", "--rows=none"], "matches no row")):
+        ended = run(*arguments)
+        assert ended.returncode == 2
+        assert ended.stderr.startswith("error: ")
+        assert reason in ended.stderr
