@@ -13,6 +13,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from rethinking import runs
 from rethinking.config import ConfigError, known, load_file
 
 # What `config.kind` names: the module whose run(config, workdir, deadline) computes it.
@@ -59,14 +60,9 @@ def use_compilation_cache() -> None:
 
     if not jax.config.jax_compilation_cache_dir:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rethinking"
-        jax.config.update("jax_compilation_cache_dir", str(cache / f"xla_{usable_cores()}_cores"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / f"xla_{runs.usable_cores()}_cores"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def usable_cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def log_to_terminal() -> None:

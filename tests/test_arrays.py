@@ -170,7 +170,6 @@ def test_check_of_prepared_sets(name, tfds_dir):
     assert arrays.check(name, tfds_dir(name)) == source.Info(num_train, num_test, shape, 10)
 
 
-@pytest.mark.slow  # Decodes both sets.
 @pytest.mark.parametrize("name", SETS)
 def test_prepared_sets_are_bit_identical_to_tfds(name, tfds_dir):
     import tensorflow_datasets as tfds

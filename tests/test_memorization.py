@@ -1,0 +1,21 @@
+"""The paper's first claim, on a thousand images: convolutional networks fit random labels (section 2.1)."""
+
+import pytest
+
+from rethinking import cli
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("model", ["alexnet", "inception", "inception_no_bn"])
+def test_convolutional_networks_fit_random_labels_of_1000_images(model, tmp_path, tfds_dir):
+    """At the paper's hyperparameters; every label, in evaluation mode; and the test set is at chance."""
+    config = cli.parse_config([
+        f"--config=configs/table1.py:{model}+random_labels", "--config.data.num_train=1000",
+        f"--config.data.data_dir={tfds_dir('cifar10')}", "--config.fit_accuracy=1.0", "--config.stop_when_fit=true",
+        "--config.num_devices=1", "--config.eval_batch_size=500",
+    ])  # fmt: skip
+    result = cli.run(config, tmp_path)
+    assert result["status"] == "complete"
+    assert result["train_accuracy"] == 1.0
+    assert abs(result["test_accuracy"] - 0.1) < 0.02
