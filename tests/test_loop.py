@@ -102,6 +102,7 @@ def test_a_diverged_run_ends_with_that_status(tmp_path):
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's own, of the failed read
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog):
     config = quickstart(checkpoint_seconds=0, max_epochs=4)
     cli.run(config, tmp_path)

@@ -164,7 +164,7 @@ def test_output_that_cannot_be_written_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--output=o"], "needed: --runs, --output"),
+    (["--output=o"], "needed: --runs"),
     (["--runs=nowhere", "--output=o"], "--runs=nowhere: no such folder"),
     (["--runs=.", "--outputs=o"], "Unknown command line flag 'outputs'"),
 ])  # fmt: skip
