@@ -21,7 +21,7 @@ def data():
     return images, random.integers(0, CLASSES, NUM).astype(np.int32)
 
 
-def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_rate=3e-4, seed=3):
+def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_rate=3e-4, seed=3, scan=None):
     """Trains for some epochs; returns the mean loss of each, the final state and the evaluation."""
     mesh = sharding.data_mesh(num_devices, batch_size)
     devices = sharding.DataParallel(mesh)
@@ -29,7 +29,8 @@ def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_r
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
     train_state = sharding.replicate(state.create(model, optimizer, (SIZE, SIZE, 3), seed), mesh)
     train_step = steps.make_train_step(model, optimizer, devices, batch_size)
-    epoch = steps.make_train_epoch(train_step, devices, batch_size, lambda images, keys: images)
+    scan = steps.use_scan(train_state.params) if scan is None else scan
+    epoch = steps.make_train_epoch(train_step, devices, batch_size, lambda images, keys: images, scan)
     arrays = map(jnp.asarray, (*data, np.arange(NUM, dtype=np.uint32)))
     images, labels, indices = sharding.replicate(tuple(arrays), mesh)
     losses = []
@@ -51,6 +52,18 @@ def test_one_device_equals_many(name, sync, counts, data):
         many = train(name, count, data, epochs=4, sync=sync)
         np.testing.assert_allclose(many[0], one[0], rtol=1e-4)
         np.testing.assert_allclose(many[2]["loss"], one[2]["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_one_program_per_step_equals_one_per_epoch(num_devices, data):
+    scanned, stepped = (train("mlp_1x512", num_devices, data, epochs=2, scan=scan) for scan in (True, False))
+    np.testing.assert_allclose(stepped[0], scanned[0], rtol=1e-5)
+    np.testing.assert_allclose(stepped[2]["loss"], scanned[2]["loss"], rtol=1e-5)
+
+
+def test_convolutions_on_a_cpu_take_one_program_per_step():
+    assert steps.use_scan({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)})
+    assert not steps.use_scan({"kernel": jnp.zeros((3, 3, 3, 4))})
 
 
 def test_batch_norm_of_each_device_its_own_batch_differs_from_synchronized(data):

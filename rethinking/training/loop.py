@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.i
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The compiled programs of a run and the data on the device that they run on."""
+    """The programs of a run, each compiled when first called, and the data on the device that they run on."""
 
     state: state.TrainState
     num_params: int
@@ -52,11 +52,10 @@ class Experiment:
     train_epoch: Callable  # (state, epoch) -> (state, mean loss of the steps)
     evaluate: Callable  # state -> {"train_loss": ..., "test_accuracy": ...}
     learning_rate: Callable  # step -> float
-    compile_seconds: float  # of train_epoch
 
 
 def prepare(config: ConfigDict) -> Experiment:
-    """Checks the config against data, devices and network, then loads, corrupts, places and compiles."""
+    """Checks the config against data, devices and network, then loads, corrupts and places."""
     info = arrays.check(config.data.name, config.data.data_dir or None)
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
     devices = sharding.DataParallel(mesh)
@@ -82,10 +81,9 @@ def prepare(config: ConfigDict) -> Experiment:
     indices, seed = sharding.replicate((jnp.asarray(dataset.train.indices, jnp.uint32), jnp.uint32(config.seed)), mesh)
 
     train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
-    epoch_program = steps.make_train_epoch(train_step, devices, config.batch_size, train_view)
-    compile_start = time.time()
-    train_epoch = epoch_program.lower(initial, *train, indices, seed, sharding.replicate(jnp.uint32(0), mesh)).compile()
-    compile_seconds = time.time() - compile_start
+    train_epoch = steps.make_train_epoch(
+        train_step, devices, config.batch_size, train_view, steps.use_scan(initial.params)
+    )
     evaluate_set = evaluate.make_evaluate(model, devices, config.eval_batch_size, test_view)
 
     def evaluate_both(state):
@@ -101,7 +99,6 @@ def prepare(config: ConfigDict) -> Experiment:
         ),
         evaluate=evaluate_both,
         learning_rate=lambda step: float(learning_rate(step)),
-        compile_seconds=compile_seconds,
     )
 
 

@@ -3,19 +3,23 @@
 import pathlib
 import statistics
 import sys
+import time
 from typing import Any
 
 import tensorboardX
 import tqdm
 
+SECONDS_BETWEEN_LINES = 5.0
+
 
 class Progress:
-    """A bar on the terminal, or plain lines where there is none, and TensorBoard event files. A context manager."""
+    """A bar on the terminal, or now and then a line where there is none; and TensorBoard files. A context manager."""
 
     def __init__(self, run_directory: pathlib.Path, title: str, max_epochs: int, epoch: int):
         self._title, self._max_epochs = title, max_epochs
         self._writer = tensorboardX.SummaryWriter(str(run_directory), purge_step=None)
         self._terminal = sys.stderr.isatty()
+        self._printed_at = 0.0
         self._bar = tqdm.tqdm(
             total=max_epochs, initial=epoch, desc=title, unit="epoch", disable=not self._terminal, dynamic_ncols=True
         )
@@ -38,7 +42,8 @@ class Progress:
         if self._terminal:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(line["epoch"] - self._bar.n)
-        else:
+        elif time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES or line["epoch"] == self._max_epochs:
+            self._printed_at = time.monotonic()
             left = line["seconds"] / line["epoch"] * (self._max_epochs - line["epoch"]) if line["epoch"] else None
             print(f"{self._title}: epoch {line['epoch']}/{self._max_epochs}, {text}, {_number(left, '.0f')} s left",
                   file=sys.stderr, flush=True)

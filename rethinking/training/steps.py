@@ -1,9 +1,11 @@
 """A whole epoch as one compiled program: shuffle, gather, augment, whiten, step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from jax import lax
 
@@ -46,32 +48,57 @@ def make_train_step(
     return train_step
 
 
-def make_train_epoch(train_step: Callable, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
-    """A compiled function (state, images, labels, indices, seed, epoch) -> (state, mean loss over the epoch's steps).
+def make_train_epoch(
+    train_step: Callable, devices: DataParallel, batch_size: int, view: Callable, scan: bool = True
+) -> Callable:
+    """A function (state, images, labels, indices, seed, epoch) -> (state, mean loss over the epoch's steps).
 
     `images` [n, h, w, c], `labels` [n] and `indices` [n] (positions in the source, which augmentation draws depend
     on) are on every device. Each epoch is a fresh permutation, of which the n mod batch_size last are left out.
     `view(images, keys)` makes of stored images what the network sees, with one key per example.
     The state's buffers are reused: the one passed in is gone afterwards.
+
+    With `scan` the epoch is one compiled program; without, a program per step that Python calls. See `use_scan`.
     """
-    local = batch_size // devices.size
 
-    def train_epoch(state, images, labels, indices, seed, epoch):
-        order_key, augment_key, dropout_key = (
-            jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), epoch)
-            for stream in (ORDER, AUGMENT, DROPOUT)
-        )
+    def key(stream, seed, epoch):
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), epoch)
+
+    def shuffle(labels, seed, epoch):
         num = labels.shape[0]
-        order = jax.random.permutation(order_key, num)[: num // batch_size * batch_size].reshape(-1, batch_size)
+        order = jax.random.permutation(key(ORDER, seed, epoch), num)
+        return order[: num // batch_size * batch_size].reshape(-1, batch_size)
+
+    def step(state, images, labels, indices, seed, epoch, rows):
+        local = batch_size // devices.size
         device = devices.index()
-        order = lax.dynamic_slice_in_dim(order, device * local, local, axis=1)
+        rows = lax.dynamic_slice_in_dim(rows, device * local, local)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key(AUGMENT, seed, epoch), indices[rows])
+        dropout_key = jax.random.fold_in(jax.random.fold_in(key(DROPOUT, seed, epoch), state.step), device)
+        return train_step(state, view(images[rows], keys), labels[rows], dropout_key)
 
-        def step(state, rows):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, indices[rows])
-            dropout = jax.random.fold_in(jax.random.fold_in(dropout_key, state.step), device)
-            return train_step(state, view(images[rows], keys), labels[rows], dropout)
-
-        state, losses = lax.scan(step, state, order)
+    def scanned_epoch(state, images, labels, indices, seed, epoch):
+        state, losses = lax.scan(
+            lambda state, rows: step(state, images, labels, indices, seed, epoch, rows),
+            state, shuffle(labels, seed, epoch),
+        )  # fmt: skip
         return state, losses.mean()
 
-    return devices.compile(train_epoch, donate_argnums=(0,))
+    if scan:
+        return devices.compile(scanned_epoch, donate_argnums=(0,))
+    compiled_shuffle, compiled_step = devices.compile(shuffle), devices.compile(step, donate_argnums=(0,))
+
+    def stepped_epoch(state, images, labels, indices, seed, epoch):
+        losses = []
+        for rows in compiled_shuffle(labels, seed, epoch):
+            state, loss = compiled_step(state, images, labels, indices, seed, epoch, rows)
+            losses.append(loss)
+        return state, jnp.stack(losses).mean()
+
+    return stepped_epoch
+
+
+def use_scan(params: Any) -> bool:
+    """Whether a network with these parameters should be trained by one program per epoch: always, but for convolutions
+    on a CPU, whose gradients XLA computes some thirty times slower inside of a loop (jax issue 12868)."""
+    return jax.default_backend() != "cpu" or all(param.ndim <= 2 for param in jax.tree.leaves(params))
