@@ -70,6 +70,7 @@ def training() -> ConfigDict:
             "name": "digits",  # "digits" or a TFDS image-classification set
             "data_dir": "",  # "": $TFDS_DATA_DIR, else ~/tensorflow_datasets
             "num_train": 0,  # keep the first n of a seeded permutation of the training set; 0: all, in order
+            "num_test": 0,  # likewise of the test set
             "crop_size": 0,  # side of the centre crop that the network sees; 0: the whole image
             "whiten": True,  # per image: mean zero, variance one
         },
@@ -100,7 +101,7 @@ def cifar10(model: str) -> ConfigDict:
     - batch size 128, 100 epochs: the author's demo repository uses 128; Figure 1a's 25,000 steps are 64 epochs of
       it; and with 100 of them MLP 1x512 ends at 99.2% on random labels, where the paper has 99.34%. Neither more
       epochs (the learning rate has decayed to 0.6% of its first value) nor another batch size is needed.
-    - initialization: He et al. (2015), see `rethinking.models.layers.kernel_init`.
+    - initialization: Glorot and Bengio (2010), TensorFlow slim's default; see `rethinking.models.layers.kernel_init`.
     - weight decay, where a row asks for it (`wd`): 5e-4, the custom of the time, on kernels only.
     - random crop: 28x28 windows of the 32x32 images, no padding: the centre crop is one of them.
     """
@@ -176,8 +177,9 @@ def check(config: ConfigDict) -> None:
         _require(config[field] >= 1, f"config.{field}={config[field]}: must be at least 1")
     for field in ("learning_rate", "decay_per_epoch"):
         _require(0 < config[field] < math.inf, f"config.{field}={config[field]}: must be a positive number")
-    for field in ("weight_decay", "checkpoint_seconds", "num_devices", "data.num_train", "data.crop_size", "seed",
-                  "randomize.seed", *(f"augment.{name}" for name in ("brightness", "saturation", "hue", "contrast"))):
+    colours = [f"augment.{name}" for name in ("brightness", "saturation", "hue", "contrast")]
+    for field in ("weight_decay", "checkpoint_seconds", "num_devices", "data.num_train", "data.num_test",
+                  "data.crop_size", "seed", "randomize.seed", *colours):
         value = _get(config, field)
         _require(0 <= value < math.inf, f"config.{field}={value}: must not be negative")
     for field in ("seed", "randomize.seed"):
@@ -199,8 +201,14 @@ def check(config: ConfigDict) -> None:
 
 
 def scientific(config: ConfigDict | dict) -> dict[str, Any]:
-    """The flat fields that decide what a run computes: field path -> value."""
-    return {field: value for field, value in flat(config).items() if field not in UNSCIENTIFIC}
+    """The flat fields that decide what a run computes, field path -> value, where they differ from their defaults.
+
+    Without the defaults, because then a field that is added later, off by default, leaves old runs what they are. A
+    default must therefore never change its meaning.
+    """
+    defaults = flat(training())
+    return {field: value for field, value in flat(config).items()
+            if field not in UNSCIENTIFIC and not (field in defaults and value == defaults[field])}
 
 
 def digest(config: ConfigDict | dict) -> str:

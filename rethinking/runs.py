@@ -101,8 +101,9 @@ def _write_config(file: pathlib.Path, config: ConfigDict) -> None:
         there = ConfigDict(json.loads(file.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise ConfigError(f"{file} is not JSON. Remove the folder, or choose another --workdir.") from None
-    old, new = configs.scientific(there), configs.scientific(config)
-    changed = [f"{field}: {old.get(field)!r} there, {new.get(field)!r} now" for field in sorted(old.keys() | new.keys())
+    old, new = configs.flat(there), configs.flat(config)
+    fields = sorted(configs.scientific(there).keys() | configs.scientific(config).keys())
+    changed = [f"{field}: {old.get(field)!r} there, {new.get(field)!r} now" for field in fields
                if old.get(field) != new.get(field)]
     if changed:
         raise ConfigError(f"{file.parent} holds a run of another config ({'; '.join(changed)}). "

@@ -42,7 +42,7 @@ class Dataset:
 _DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)
 
 
-def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0) -> Dataset:
+def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0) -> Dataset:
     """The training and the test set, images as uint8 of 0 to 255, decoded once and from then on mapped from a cache.
 
     Args:
@@ -52,21 +52,27 @@ def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int =
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         num_train: keep the first so many of a seeded permutation of the training set; 0 for all, in the source's order.
         seed: of that permutation.
+        num_test: likewise of the test set.
 
     Raises:
-        ConfigError: see `check`; also if a file is damaged inside, or `num_train` is more than there is.
+        ConfigError: see `check`; also if a file is damaged inside, or a number is more than there is.
     """
     source = None if name == "digits" else _find_arrays(name, data_dir)
     info = source.info if source else _DIGITS
-    if not 0 <= num_train <= info.num_train:
-        raise ConfigError(f"data.num_train must be 0 (all) to {info.num_train:,}, what {name} has, but is {num_train}.")
+    for field, wanted, there in (("num_train", num_train, info.num_train), ("num_test", num_test, info.num_test)):
+        if not 0 <= wanted <= there:
+            raise ConfigError(f"data.{field} must be 0 (all) to {there:,}, what {name} has, but is {wanted}.")
     arrays = _load_cached(source) if source else _load_digits()
-    train = Split(arrays["train_images"], arrays["train_labels"], np.arange(info.num_train))
-    test = Split(arrays["test_images"], arrays["test_labels"], np.arange(info.num_test))
-    if num_train:
-        keep = np.random.default_rng(seed).permutation(info.num_train)[:num_train]
-        train = Split(train.images[keep], train.labels[keep], keep)
+    train = _subset(arrays["train_images"], arrays["train_labels"], num_train, seed)
+    test = _subset(arrays["test_images"], arrays["test_labels"], num_test, seed)
     return Dataset(name, train, test, info.num_classes)
+
+
+def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Split:
+    if not num:
+        return Split(images, labels, np.arange(len(labels)))
+    keep = np.random.default_rng(seed).permutation(len(labels))[:num]
+    return Split(images[keep], labels[keep], keep)
 
 
 def check(name: str, data_dir: str | None = None) -> Info:

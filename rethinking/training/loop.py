@@ -104,7 +104,8 @@ def prepare(config: ConfigDict) -> Experiment:
 
 def _dataset(config: ConfigDict) -> arrays.Dataset:
     """The data with its corruption, which acts on what the network sees: after the centre crop, before whitening."""
-    dataset = arrays.load(config.data.name, config.data.data_dir or None, config.data.num_train, config.seed)
+    data = config.data
+    dataset = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed, data.num_test)
     if not config.augment.crop:
         crop = functools.partial(images.center_crop, size=config.data.crop_size)
         dataset = dataclasses.replace(dataset, **{
