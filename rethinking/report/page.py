@@ -60,7 +60,7 @@ def render(collection: Collection, tables: Sequence[Table], figures: Sequence[Dr
         _listing("Missing from the figures", [f"{figure.title}: {'; '.join(figure.missing)}" for figure in figures
                                               if figure.missing]),
         _listing("Rows without a run", [f"{table.name}: {', '.join(table.missing)}" for table in tables
-                                        if table.missing]),
+                                        if table.runs and table.missing]),
         _listing("Diverged runs", diverged),
         _listing("Left out", collection.broken),
         _listing("Counted once", collection.repeated),
