@@ -41,15 +41,15 @@ def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_r
     return losses, jax.device_get(train_state), jax.tree.map(float, measured)
 
 
-@pytest.mark.parametrize("name, sync, counts", [
-    ("mlp_1x512", False, (2, 8)), ("inception_no_bn", False, (8,)), ("inception", True, (8,)),
+@pytest.mark.parametrize("name, sync, learning_rate, counts", [
+    ("mlp_1x512", False, 3e-3, (2, 8)), ("inception_no_bn", False, 3e-2, (8,)), ("inception", True, 1e-4, (8,)),
 ])  # fmt: skip
-def test_one_device_equals_many(name, sync, counts, data):
-    """24 steps, at a learning rate that does not blow rounding up: it is chaos, not devices, that differs at 0.1."""
-    one = train(name, 1, data, epochs=4, sync=sync)
-    assert one[0][3] < 0.95 * one[0][0]
+def test_one_device_equals_many(name, sync, learning_rate, counts, data):
+    """24 steps, at rates that do not blow rounding up: at larger ones it is chaos, not devices, that differs."""
+    one = train(name, 1, data, epochs=4, sync=sync, learning_rate=learning_rate)
+    assert one[0][3] < 0.985 * one[0][0]
     for count in counts:
-        many = train(name, count, data, epochs=4, sync=sync)
+        many = train(name, count, data, epochs=4, sync=sync, learning_rate=learning_rate)
         np.testing.assert_allclose(many[0], one[0], rtol=1e-4)
         np.testing.assert_allclose(many[2]["loss"], one[2]["loss"], rtol=1e-4)
 
