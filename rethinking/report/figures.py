@@ -69,6 +69,7 @@ def _draw_a(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> 
                 axis.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         axis.set(title=_literal(f"{title(model)} ({data})"), ylabel="training loss", xlabel="step")
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step else "0")
         axis.legend()
     caption = ("Training loss against step under the five randomizations. " + EXTREMES.format("bands")
                + " Only steps that all complete seeds reached; diverged runs are left out.")
