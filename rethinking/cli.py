@@ -17,7 +17,11 @@ from rethinking import runs
 from rethinking.config import ConfigError, known, load_file
 
 # What `config.kind` names: the module whose run(config, workdir, deadline) computes it.
-EXPERIMENTS = {"training": "rethinking.training.loop"}
+EXPERIMENTS = {
+    "training": "rethinking.training.loop",
+    "kernels": "rethinking.kernels.experiment",
+    "expressivity": "rethinking.theory.experiment",
+}
 BAD_INPUT = (ConfigError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 

@@ -1,12 +1,13 @@
 """Settings of an experiment: defaults, row names, and the checks made before any time is spent."""
 
+import dataclasses
 import difflib
 import hashlib
 import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,8 @@ SETTINGS = {
 }
 PIXELS = ("none", "shuffled", "random", "gaussian")
 DTYPES = ("float32", "bfloat16")
+KERNELS = ("gaussian", "laplacian", "linear", "polynomial")
+FEATURES = ("pixels", "gabor", "random_conv")
 # Fields that say where and how a run is made, not what it computes.
 UNSCIENTIFIC = ("experiment", "row", "data.data_dir", "num_devices", "checkpoint_seconds", "eval_batch_size")
 # Fields in which the repetitions of one experiment differ.
@@ -91,6 +94,50 @@ def training() -> ConfigDict:
             "hue": 0.0,  # largest shift, of a full turn
             "contrast": 0.0,  # c: factor from [1 - c, 1 + c]
         },
+    })
+
+
+def expressivity() -> ConfigDict:
+    """The fields of every run that builds a network of section 4 instead of training one."""
+    return ConfigDict({
+        "experiment": "",
+        "row": "",
+        "kind": "expressivity",
+        "seed": 0,  # the subset of the data, and the projection's draws
+        "num_devices": 1,  # one is all that is used
+        "depth": 2,  # 2: Theorem 1; more: Corollary 1
+        "one_hot": False,  # targets: a vector for each class instead of the label as a number
+        "data": {"name": "cifar10", "data_dir": "", "num_train": 0},  # as in `training`
+        "randomize": {"labels": 1.0, "seed": 0},  # as in `training`; by default all labels are random
+    })
+
+
+def interpolation() -> ConfigDict:
+    """The fields of every run that solves a linear system of section 5 instead of training a network."""
+    return ConfigDict({
+        "experiment": "",
+        "row": "",
+        "kind": "kernels",
+        "seed": 0,  # the subset of the data, the filters, the random centers, the held-out examples
+        "num_devices": 0,  # 0: all there are
+        "dtype": "float64",  # of the factor; float32 is refined with residuals in float64
+        "ridge": 0.0,  # added to the matrix's diagonal, in units of that diagonal's mean; 0: interpolation
+        "choose_ridge": False,  # by the error on held-out training examples; then `ridge` is not used
+        "random_centers": 0,  # so many centers per example, at random points; 0: the examples are the centers
+        "random_test_labels": False,  # the test images join the training set, with random labels
+        "kernel": {
+            "name": "gaussian",
+            "bandwidth": 5.0,  # of "gaussian" and "laplacian", in units of the features
+            "degree": 2,  # of "polynomial"
+            "offset": 1.0,  # of "polynomial"
+        },
+        "features": {
+            "name": "pixels",  # of the images, divided by 255
+            "num_filters": 32_000,  # of "random_conv"
+            "filters_per_block": 128,  # of "random_conv": so many filters' features exist at once
+        },
+        "data": {"name": "mnist", "data_dir": "", "num_train": 0, "num_test": 0},  # as in `training`
+        "randomize": {"labels": 0.0, "seed": 0},  # as in `training`
     })
 
 
@@ -172,22 +219,51 @@ def named(config: ConfigDict, experiment: str, row: str) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises ConfigError for values that no training run can have. Data and workdir are checked where they are read."""
+    """Raises ConfigError for values that no run can have. Data and workdir are checked where they are read."""
+    known(config.kind, KINDS, "config.kind: unknown")
+    for field in ("seed", "randomize.seed"):
+        value = _get(config, field)
+        _require(value >= 0, f"config.{field}={value}: must not be negative")
+        _require(value < 2**31, f"config.{field}={value}: must be below 2**31")
+    for field in ("num_devices", "data.num_train"):
+        _require(_get(config, field) >= 0, f"config.{field}={_get(config, field)}: must not be negative")
+    value = config.randomize.labels
+    _require(0 <= value <= 1, f"config.randomize.labels={value}: must be in [0, 1]")
+    KINDS[config.kind].check(config)
+
+
+def _check_expressivity(config: ConfigDict) -> None:
+    _require(config.depth >= 2, f"config.depth={config.depth}: must be at least 2, one hidden layer and the output")
+
+
+def _check_interpolation(config: ConfigDict) -> None:
+    for field in ("ridge", "random_centers", "data.num_test"):
+        value = _get(config, field)
+        _require(0 <= value < math.inf, f"config.{field}={value}: must not be negative")
+    for field in ("kernel.bandwidth", "kernel.degree", "features.num_filters", "features.filters_per_block"):
+        value = _get(config, field)
+        _require(0 < value < math.inf, f"config.{field}={value}: must be a positive number")
+    known(config.dtype, ("float32", "float64"), "config.dtype: unknown")
+    known(config.kernel.name, KERNELS, "config.kernel.name: unknown")
+    known(config.features.name, FEATURES, "config.features.name: unknown")
+    streamed = config.features.name == "random_conv"
+    _require(not streamed or config.kernel.name == "linear",
+             "config.features.name=random_conv: its features never exist at once, so only config.kernel.name=linear")
+    _require(not config.random_centers or not (streamed or config.ridge or config.choose_ridge),
+             "config.random_centers is for a kernel on features that exist at once, without a ridge")
+
+
+def _check_training(config: ConfigDict) -> None:
     for field in ("batch_size", "eval_batch_size", "max_epochs"):
         _require(config[field] >= 1, f"config.{field}={config[field]}: must be at least 1")
     for field in ("learning_rate", "decay_per_epoch"):
         _require(0 < config[field] < math.inf, f"config.{field}={config[field]}: must be a positive number")
     colours = [f"augment.{name}" for name in ("brightness", "saturation", "hue", "contrast")]
-    for field in ("weight_decay", "checkpoint_seconds", "num_devices", "data.num_train", "data.num_test",
-                  "data.crop_size", "seed", "randomize.seed", *colours):
+    for field in ("weight_decay", "checkpoint_seconds", "data.num_test", "data.crop_size", *colours):
         value = _get(config, field)
         _require(0 <= value < math.inf, f"config.{field}={value}: must not be negative")
-    for field in ("seed", "randomize.seed"):
-        _require(_get(config, field) < 2**31, f"config.{field}={_get(config, field)}: must be below 2**31")
     _require(0 <= config.momentum < 1, f"config.momentum={config.momentum}: must be in [0, 1)")
-    for field in ("randomize.labels", "fit_accuracy"):
-        value = _get(config, field)
-        _require(0 <= value <= 1, f"config.{field}={value}: must be in [0, 1]")
+    _require(0 <= config.fit_accuracy <= 1, f"config.fit_accuracy={config.fit_accuracy}: must be in [0, 1]")
     for field in ("saturation", "contrast"):
         _require(config.augment[field] <= 1, f"config.augment.{field}={config.augment[field]}: must be at most 1")
     _require(config.augment.hue <= 0.5, f"config.augment.hue={config.augment.hue}: half a turn, 0.5, is the most")
@@ -200,13 +276,27 @@ def check(config: ConfigDict) -> None:
              "config.augment.crop=True needs config.data.crop_size, the side of the crop")
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What is known of the configs of one kind of experiment."""
+
+    defaults: Callable[[], ConfigDict]
+    check: Callable[[ConfigDict], None]
+
+
+KINDS = {"training": Kind(training, _check_training), "expressivity": Kind(expressivity, _check_expressivity),
+         "kernels": Kind(interpolation, _check_interpolation)}
+
+
 def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     """The flat fields that decide what a run computes, field path -> value, where they differ from their defaults.
 
     Without the defaults, because then a field that is added later, off by default, leaves old runs what they are. A
     default must therefore never change its meaning.
     """
-    defaults = flat(training())
+    kind = KINDS.get(config.get("kind"), KINDS["training"])
+    # "training" for every kind, since configs of different kinds with nothing but defaults differ in this alone.
+    defaults = flat(kind.defaults()) | {"kind": "training"}
     return {field: value for field, value in flat(config).items()
             if field not in UNSCIENTIFIC and not (field in defaults and value == defaults[field])}
 

@@ -1,7 +1,9 @@
 """Rows, fields and the checks made before anything is loaded."""
 
 import glob
+import json
 import math
+import pathlib
 
 import pytest
 
@@ -9,7 +11,7 @@ from rethinking import cli, config, models
 from rethinking.config import ConfigError
 
 FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
-COUNTS = {"quickstart": 6, "table1": 19, "table4": 6, "figure1": 45}
+COUNTS = {"quickstart": 6, "table1": 19, "table4": 6, "figure1": 45, "expressivity": 8, "table3": 10}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -66,6 +68,23 @@ def test_a_field_added_later_leaves_old_digests_alone():
     assert config.digest(old) == config.digest(new)
 
 
+def test_committed_records_keep_their_digests():
+    records = list((pathlib.Path(__file__).parent.parent / "results").rglob("result.json"))
+    assert records
+    for record in records:
+        settings = json.loads((record.parent / "config.json").read_text())
+        assert config.digest(settings) == json.loads(record.read_text())["config_digest"], record
+
+
+def test_kinds_are_told_apart_and_each_has_its_experiment():
+    assert config.KINDS.keys() == cli.EXPERIMENTS.keys()
+    assert config.scientific(config.training()) == {}
+    assert config.scientific(config.expressivity()) == {"kind": "expressivity"}
+    deep = config.expressivity()
+    deep.depth = 3
+    assert config.scientific(deep) == {"kind": "expressivity", "depth": 3}
+
+
 def test_every_configured_network_exists():
     assert set(config.TABLE1_MODELS) <= set(models.MODELS)
 
@@ -83,6 +102,7 @@ def test_overrides_are_typed():
     (["--config=configs/figure1.py:alexnet+gausian"], "Did you mean 'gaussian'"),
     (["--config=configs/figure1.py:alexnt+gaussian"], "Did you mean 'alexnet+gaussian'"),
     (["--config=configs/figure1.py:alexnet+corrupt=half"], "a number in [0, 1]"),
+    (["--config=configs/expressivity.py:depth=33"], "Did you mean 'depth=3"),
     (["--config=configs/table1.py:alexnet", "--config.weightdecay=1"], "weight_decay"),
     (["--config=configs/table1.py:alexnet", "--config.data.nme=x"], "name"),
     (["--config=configs/table1.py:alexnet", "--config.batch_size=many"], "batch_size"),
@@ -105,6 +125,23 @@ def test_impossible_values_are_refused_by_name(field, value):
     settings = config.training()
     settings.update_from_flattened_dict({field: value})
     with pytest.raises(ConfigError, match=f"config.{field}"):
+        config.check(settings)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("depth", 1), ("randomize.labels", 1.1), ("seed", -1), ("randomize.seed", 2**31), ("data.num_train", -1),
+])  # fmt: skip
+def test_impossible_constructions_are_refused_by_name(field, value):
+    settings = config.expressivity()
+    settings.update_from_flattened_dict({field: value})
+    with pytest.raises(ConfigError, match=f"config.{field}"):
+        config.check(settings)
+
+
+def test_an_unknown_kind_is_refused():
+    settings = config.expressivity()
+    settings.kind = "expresivity"
+    with pytest.raises(ConfigError, match="Did you mean 'expressivity'"):
         config.check(settings)
 
 

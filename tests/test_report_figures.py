@@ -124,7 +124,7 @@ def test_report_of_a_half_finished_folder(tmp_path):
     text = report.build([runs], output)
     assert "### Table 1" in text and "### Figure 1" in text and "Table 4" not in text
     names = {file.name for file in output.iterdir()}
-    assert names == {"index.html", "rows.csv", "table1.md", "table4.md", "figure1.md"} | {
+    assert names == {"index.html", "rows.csv", "table1.md", "table3.md", "table4.md", "figure1.md"} | {
         f"figure_1{letter}_cifar10.{kind}" for letter in "abc" for kind in ("png", "svg")}
     assert (output / "figure_1b_cifar10.png").read_bytes().startswith(b"\x89PNG")
     page = Page((output / "index.html").read_text())

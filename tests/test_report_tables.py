@@ -55,9 +55,10 @@ def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
     assert row_of(tmp_path, "table1", "inception+crop") == ["inception+crop", none, "100.00", none, "89.31", none]
 
 
-def test_no_runs_give_both_tables_with_every_row_missing(tmp_path):
-    table1, table4 = tables.make(collect.collect([tmp_path]))
+def test_no_runs_give_all_tables_with_every_row_missing(tmp_path):
+    table1, table3, table4 = tables.make(collect.collect([tmp_path]))
     assert (table1.missing, table4.missing) == (list(paper.TABLE1), list(paper.TABLE4))
+    assert table3.missing == list(paper.TABLE3)
     assert row_of(tmp_path, "table4", "alexnet+wd+random_labels")[2] == "fails to converge †"
     assert row_of(tmp_path, "table4", "mlp_1x512+wd+random_labels")[2:5:2] == ["99.21 †", paper.MISSING]
     assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:5:2] == ["100.00", "10.48 †"]
@@ -111,9 +112,32 @@ def test_csv_has_every_row_with_its_numbers(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", 0, test=0.5)
     make_run(tmp_path, "table1:mlp_1x512", 1, test=0.6)
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(tables.make(collect.collect([tmp_path]))))))
-    assert len(rows) == len(paper.TABLE1) + len(paper.TABLE4)
+    assert len(rows) == len(paper.TABLE1) + len(paper.TABLE3) + len(paper.TABLE4)
     (row,) = [row for row in rows if row["row"] == "mlp_1x512"]
     assert (row["complete"], row["test_accuracy_n"], row["seeds"], row["revisions"]) == ("2", "2", "0 1", "abc")
     assert float(row["test_accuracy_mean"]) == pytest.approx(0.55)
     assert float(row["test_accuracy_std"]) == pytest.approx(0.1 / 2**0.5)
     assert float(row["published_test_accuracy"]) == 0.5051
+
+
+def test_table_3_has_errors_norms_and_times_beside_the_published(tmp_path):
+    settings = config.named(config.interpolation(), "table3", "mnist")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(settings.to_json())
+    result = {"status": "complete", "test_error": 0.0122, "train_error": 0.0, "norm": 221.3, "ridge": 0.0,
+              "residual": 3e-12, "num_examples": 60000, "seconds": 300.0}
+    (folder / "result.json").write_text(json.dumps(result))
+    assert row_of(tmp_path, "table3", "mnist") == ["mnist", "1.22 (1)", "1.20", "0.00 (1)", "221.3",
+                                                   "approximately 220", "0e+00", "3e-12", "60,000", "300", "1"]
+    assert row_of(tmp_path, "table3", "cifar10+random_conv+ridge")[1:3] == [paper.MISSING, "15.00"]
+
+
+def test_expressivity_has_a_table(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(config.named(config.expressivity(), "expressivity", "cifar10").to_json())
+    result = {"status": "complete", "train_error": 0.0, "num_weights": 103072, "depth": 2, "width": 50000}
+    (folder / "result.json").write_text(json.dumps(result))
+    row = row_of(tmp_path, "expressivity", "cifar10")
+    assert row[2:6] == ["103,072", "2", "50,000", "0.00 (1)"]

@@ -26,7 +26,7 @@ def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
         for table in made:
             (output / f"{collect.slug(table.name)}.md").write_text(tables.to_markdown(table), encoding="utf-8")
         (output / "rows.csv").write_text(tables.to_csv(made), encoding="utf-8", newline="")
-        drawn = figures.draw(collection.runs, output)
+        drawn = figures.draw([run for run in collection.runs if run.kind == "training"], output)
         (output / "index.html").write_text(page.render(collection, made, drawn, output), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output={output} cannot be written: {error.strerror}. Choose another.") from error

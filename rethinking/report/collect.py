@@ -40,6 +40,11 @@ class Run:
         return row if ":" in row else f"{self.settings.get('experiment')}:{row}"
 
     @property
+    def kind(self) -> str:
+        """What was done: "training", "kernels", "expressivity"."""
+        return self.settings.get("kind", "training")
+
+    @property
     def seed(self) -> int:
         return self.settings["seed"]
 
@@ -138,13 +143,13 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
 
 
 def read(path: pathlib.Path) -> Run:
-    """Reads one run directory; raises ValueError, with the reason, or OSError if it is no readable training run."""
+    """Reads one run directory; raises ValueError, with the reason, or OSError if it cannot be read."""
     config = _json_object(path / "config.json")
     settings = configs.flat(config)
     if not isinstance(settings.get("row"), str) or type(settings.get("seed")) is not int:
         raise ValueError("config.json is not that of a run: no row or no seed")
-    if settings.get("kind", "training") != "training":
-        raise ValueError(f"reports show training runs; this one is of kind {settings['kind']!r}")
+    if settings.get("kind", "training") not in configs.KINDS:
+        raise ValueError(f"config.json is of an unknown kind: {settings['kind']!r}")
     result = _json_object(path / "result.json") if (path / "result.json").exists() else None
     if result is not None and result.get("status") not in ("complete", "diverged"):
         raise ValueError(f"result.json has status {result.get('status')!r}, not complete or diverged")

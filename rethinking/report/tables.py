@@ -52,9 +52,12 @@ class Table:
 
 
 def make(collection: Collection) -> list[Table]:
-    """Tables 1 and 4, with all their published rows, and a plain table of every other experiment that has runs."""
-    others = sorted({row.partition(":")[0] for row in collection.digests} - paper.TABLES.keys())
-    return [_published(collection, name) for name in paper.TABLES] + [_plain(collection, name) for name in others]
+    """Tables 1, 3 and 4, with all their published rows, and a table of every other experiment that has runs."""
+    kinds = {run.row.partition(":")[0]: run.kind for run in collection.runs}
+    others = sorted(kinds.keys() - paper.TABLES.keys() - {"table3"})
+    shapes = {"training": _plain, "kernels": _interpolated, "expressivity": _memorized}
+    tables = [_published(collection, "table1"), _interpolated(collection, "table3"), _published(collection, "table4")]
+    return tables + [shapes[kinds[name]](collection, name) for name in others]
 
 
 def _published(collection: Collection, experiment: str) -> Table:
@@ -86,6 +89,42 @@ def _plain(collection: Collection, experiment: str) -> Table:
     return Table(experiment, title, ["row", "train", "test", "epochs to fit", "runs"], rows, _OURS)
 
 
+def _interpolated(collection: Collection, experiment: str) -> Table:
+    published = paper.TABLE3 if experiment == "table3" else {}
+    rows = []
+    for name in (*published, *(name for name in _rows_run(collection, experiment) if name not in published)):
+        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
+        numbers = published.get(name, paper.Interpolated())
+        row.cells.extend([name, _percent(row, "test_error"), str(numbers.error), _percent(row, "train_error"),
+                          _number(row, "norm", ".4g"), numbers.norm, _number(row, "ridge", ".0e"),
+                          _number(row, "residual", ".0e"), _number(row, "num_examples", ",.0f"),
+                          _number(row, "seconds", ".0f"), _runs(row)])
+        row.notes.extend(discrepancies(row.runs))
+        rows.append(row)
+    header = ["row", "test error, ours", "paper", "train error", "norm, ours", "paper", "ridge", "residual", "n",
+              "seconds", "runs"]
+    title = paper.TITLES.get(experiment, f"{experiment}: linear models that interpolate")
+    legend = (f"{_OURS} Norm: of the function in its kernel's space. Residual: of the linear system, relative. "
+              "Ridge: in units of the mean of the matrix's diagonal.")
+    return Table(experiment, title, header, rows, legend)
+
+
+def _memorized(collection: Collection, experiment: str) -> Table:
+    rows, sizes = [], ("num_points", "num_weights", "depth", "width")
+    for name in _rows_run(collection, experiment):
+        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
+        row.cells.extend([name, *(_number(row, field, ",.0f") for field in sizes),
+                          _percent(row, "train_error"), _number(row, "max_residual", ".1e"),
+                          _percent(row, "train_error_float32"), _number(row, "smallest_eigenvalue", ".1e"),
+                          _number(row, "seconds", ".0f"), _runs(row)])
+        row.notes.extend(discrepancies(row.runs))
+        rows.append(row)
+    header = ["row", "points", "weights", "depth", "width", "error, float64", "largest residual", "error, float32",
+              "smallest eigenvalue", "seconds", "runs"]
+    title = paper.TITLES.get(experiment, f"{experiment}: networks built to reproduce random labels")
+    return Table(experiment, title, header, rows, f"{_OURS} Errors: of the training labels, in percent.")
+
+
 _OURS = "Ours: mean ± sample standard deviation (number of complete runs), at the end of training."
 
 
@@ -100,6 +139,15 @@ def _rows_run(collection: Collection, experiment: str) -> list[str]:
 def _percent(row: Row, field: str) -> str:
     value = row.statistic(field)
     return _formatted(value, 100, ".2f") if value else _no_number(row)
+
+
+def _number(row: Row, field: str, form: str) -> str:
+    """The mean; with its spread where that is not zero."""
+    value = row.statistic(field)
+    if not value:
+        return _no_number(row)
+    spread = f" ± {value.std:{form}}" if value.std else ""
+    return f"{value.mean:{form}}{spread}"
 
 
 def _epochs_to_fit(row: Row) -> str:
@@ -157,7 +205,7 @@ def escape(text: str) -> str:
 
 def to_csv(tables: Sequence[Table]) -> str:
     """All rows of all tables; accuracies in [0, 1], those of the paper included."""
-    fields = ("train_accuracy", "test_accuracy", "fit_epoch")
+    fields = ("train_accuracy", "test_accuracy", "fit_epoch", "train_error", "test_error", "norm", "seconds")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["experiment", "row", "complete", "diverged", "unfinished",

@@ -1,0 +1,1 @@
+"""Exact kernel interpolation: Gram matrices, their Cholesky factors over devices, certified solutions (section 5)."""

@@ -1,0 +1,108 @@
+"""The Cholesky factorization of a symmetric positive definite matrix, half of it stored, over any number of devices.
+
+Left-looking: panel g of the matrix is made when its turn comes, has all earlier panels' products subtracted, and is
+replaced by panel g of the factor. So no more is ever stored than the factor and the panel at hand.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+from scipy.sparse.linalg import LinearOperator, onenormest
+
+from rethinking.config import ConfigError
+from rethinking.kernels import layout as layouts
+from rethinking.kernels.blas import BlasBackend
+from rethinking.kernels.sharded import ShardedBackend
+
+Backend = BlasBackend | ShardedBackend
+
+
+class NotPositiveDefiniteError(ConfigError):
+    """The matrix has no Cholesky factor; `pivot` is the first row, counted from 0, at which that shows."""
+
+    def __init__(self, pivot: int, dtype: str):
+        remedies = "add a ridge" + ("" if dtype == "float64" else ", compute in float64")
+        super().__init__(f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. Remedies: "
+                         f"remove examples that repeat others, {remedies}, or choose a narrower kernel.")
+        self.pivot = pivot
+
+
+def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int = 0) -> Backend:
+    """Where and how an n x n matrix is worked on: JAX on the devices of `mesh`, a mesh of one axis, or all there are.
+
+    If that is a single CPU device, SciPy's BLAS.
+    Raises ConfigError for n below 1 and for dtypes other than float32 and float64.
+    """
+    if n < 1:
+        raise ConfigError(f"a system of n = {n} examples: at least 1 is needed")
+    if dtype not in ("float32", "float64"):
+        raise ConfigError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
+    mesh = mesh or jax.make_mesh((jax.device_count(),), ("rows",))
+    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+        return BlasBackend(layouts.make(n, num_panels=num_panels), dtype)
+    return ShardedBackend(layouts.make(n, mesh.size, num_panels), dtype, mesh)
+
+
+def in_float64(backend: Backend) -> Backend:
+    """The backend itself if it computes in float64, else one beside it that does: on a TPU, which has none, the CPU."""
+    if backend.dtype == np.float64:
+        return backend
+    if isinstance(backend, BlasBackend) or backend.mesh.devices.flat[0].platform == "tpu":
+        return BlasBackend(layouts.make(backend.layout.n), "float64")
+    return ShardedBackend(backend.layout, "float64", backend.mesh)
+
+
+class Cholesky:
+    """L with L L^T = A, as panels of its lower half. See `factor`."""
+
+    def __init__(self, backend: Backend, panels: list[Any]):
+        self.backend, self.panels = backend, panels
+
+    def solve(self, b: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+        """x with A x = b."""
+        return self.backend.solve(self.panels, b)
+
+    def multiply(self, v: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+        """A v, computed as L (L^T v)."""
+        return self.backend.multiply(self.panels, v)
+
+    @functools.cached_property
+    def norm(self) -> float:
+        """An estimate of A's 1-norm, from below and seldom far off (Higham and Tisseur, 2000)."""
+        return _one_norm(self.multiply, self.backend.layout.n)
+
+    @functools.cached_property
+    def condition(self) -> float:
+        """An estimate of A's condition number in the 1-norm, likewise."""
+        return self.norm * _one_norm(self.solve, self.backend.layout.n)
+
+
+def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
+    """The 1-norm of the symmetric n x n matrix whose product with [n, c] is given."""
+    if n < 5:  # too small for the estimate
+        return float(np.abs(product(np.eye(n))).sum(0).max())
+
+    def vector(v: np.ndarray) -> np.ndarray:
+        return product(v.reshape(n, 1))[:, 0]
+
+    return float(onenormest(LinearOperator((n, n), dtype=np.float64, matvec=vector, rmatvec=vector, matmat=product,
+                                           rmatmat=product)))
+
+
+def factor(panel: Callable[[int], Any], backend: Backend) -> Cholesky:
+    """The factor of the matrix whose panel g, as `backend` lays it out, is `panel(g)`, and is overwritten.
+
+    Raises NotPositiveDefiniteError.
+    """
+    panels: list[Any] = []
+    for g in range(backend.layout.num_panels):
+        result, bad = backend.factor_panel(panels, panel(g), g)
+        if bad:
+            raise NotPositiveDefiniteError(backend.layout.offsets[g] + bad - 1, str(backend.dtype))
+        panels.append(result)
+    return Cholesky(backend, panels)

@@ -1,0 +1,227 @@
+"""Exact interpolation of a training set by a kernel (section 5, equation 3), with a certificate of what was reached.
+
+    model = interpolate.fit(x, labels, gram.Gaussian(bandwidth=5.0))
+    model.predict(x_test), model.certificate
+"""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from rethinking.config import ConfigError
+from rethinking.kernels import cholesky, memory
+from rethinking.kernels.cholesky import Cholesky
+from rethinking.kernels.gram import Kernel
+from rethinking.kernels.systems import KernelSystem, System
+
+_LOG = logging.getLogger(__name__)
+REFINED = 1e-10  # residual, relative to the targets, at which a solution is refined no more
+MOST_REFINEMENTS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What a solution alpha of (K + ridge I) alpha = y is worth; residuals are computed in float64."""
+
+    residual: float  # ||(K + ridge I) alpha - y|| / ||y||, Frobenius norms
+    largest_residual: float  # its largest entry, in units of y
+    train_error: float | None  # share of the examples whose largest output isn't their label's; None without labels
+    norm: float  # of the function in the kernel's space: the root of the sum over outputs of alpha^T K alpha
+    norms: list[float]  # of each output
+    condition: float  # estimate of the matrix's condition number, 1-norm
+    error: float  # estimate of ||alpha - exact|| / ||exact||: the condition number times the backward error
+    refinements: int  # steps of iterative refinement
+    dtype: str  # of the factor
+
+    def __str__(self) -> str:
+        digits = max(0, math.floor(-math.log10(max(self.error, 1e-17))))
+        reached = f"residual {self.residual:.1e}, condition {self.condition:.1e}, norm {self.norm:.4g}"
+        holds = f"alpha holds to about {digits} digits" if digits else "alpha itself is not determined to one digit"
+        return f"{reached}; {holds} ({self.dtype} factor, {self.refinements} refinements)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """Where the time went."""
+
+    gram: float
+    factor: float
+    solve: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolant:
+    """The function sum_i alpha_i k(x_i, .), its certificate and the seconds spent on it."""
+
+    alpha: Float[np.ndarray, "n c"]
+    certificate: Certificate
+    seconds: Seconds
+    predict: Callable[[np.ndarray], Float[np.ndarray, "m c"]]  # examples [m, ...] -> outputs, in batches
+
+    def error(self, x: np.ndarray, labels: Int[np.ndarray, " m"]) -> float:
+        """The share of examples whose largest output isn't their label's."""
+        return float(np.mean(self.predict(x).argmax(1) != labels))
+
+
+def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype: str = "float64",
+        mesh: Mesh | None = None) -> Interpolant:  # fmt: skip
+    """Solves (K + ridge I) alpha = y for the Gram matrix K of x, on all devices there are or those of `mesh`.
+
+    Args:
+        x: examples [n, ...].
+        y: labels, integers [n] from 0, which become one-hot targets; or targets, floating-point [n, c].
+        kernel: of `rethinking.kernels.gram`, or your own.
+        ridge: added to the diagonal.
+        dtype: of the factor. Below float64 the solution is refined with residuals in float64.
+        mesh: of one axis.
+
+    Raises:
+        ConfigError: for empty, infinite or mismatched data, for repeated examples without a ridge, and where memory
+            does not suffice, before any time is spent; if the matrix is not positive definite in `dtype`
+            (`NotPositiveDefiniteError`); if refinement does not reach a residual of 1e-8.
+    """
+    x, targets, labels = check(x, y, ridge)
+    with jax.enable_x64(True):
+        backend = cholesky.make_backend(len(x), dtype, mesh)
+        memory.require(backend, targets.shape[1], x.shape[1])
+        return solve(KernelSystem(kernel, x, ridge, backend), targets, labels)
+
+
+def check(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(examples [n, d], targets [n, c], labels or None), in float64; raises ConfigError, see `fit`."""
+    if len(x) != len(y):
+        raise ConfigError(f"{len(x)} examples but {len(y)} labels or targets: there must be one for each")
+    if not len(x):
+        raise ConfigError("a system of n = 0 examples: at least 1 is needed")
+    if not 0 <= ridge < math.inf:
+        raise ConfigError(f"ridge {ridge}: must be 0 (interpolation) or a positive number")
+    x = x.reshape(len(x), -1).astype(np.float64)
+    labels = y if np.issubdtype(y.dtype, np.integer) else None
+    if labels is not None and labels.min() < 0:
+        raise ConfigError(f"label {labels.min()} of example {labels.argmin()}: labels are integers from 0")
+    targets = y.reshape(len(y), -1).astype(np.float64) if labels is None else one_hot(labels, int(labels.max()) + 1)
+    for name, values in (("features", x), ("targets", targets)):
+        if not (finite := np.isfinite(values).all(1)).all():
+            raise ConfigError(f"the {name} of example {finite.argmin()} are not finite ({(~finite).sum()} such "
+                              "examples). Remove or mend them.")
+    if not ridge:
+        _refuse_repeated(x, targets)
+    return x, targets, labels
+
+
+def one_hot(labels: Int[np.ndarray, " n"], num_classes: int) -> Float[np.ndarray, "n c"]:
+    """1 at each example's label, else 0; raises ConfigError for labels that are no class."""
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ConfigError(f"labels from {labels.min()} to {labels.max()}: with {num_classes} classes they must be 0 to "
+                          f"{num_classes - 1}")
+    return np.eye(num_classes)[labels]
+
+
+def repeated(x: Float[np.ndarray, "n d"]) -> list[tuple[int, int]]:
+    """Pairs (first, later) of examples that are equal in every feature."""
+    first: dict[bytes, int] = {}
+    pairs = ((first.setdefault(row.tobytes(), index), index) for index, row in enumerate(x + 0.0))  # -0.0 is 0.0
+    return [(one, other) for one, other in pairs if one != other]
+
+
+def _refuse_repeated(x: np.ndarray, targets: np.ndarray) -> None:
+    pairs = repeated(x)
+    if not pairs:
+        return
+    conflicting = [pair for pair in pairs if (targets[pair[0]] != targets[pair[1]]).any()]
+    shown = ", ".join(f"{one} and {other}" for one, other in (conflicting or pairs)[:5])
+    if conflicting:
+        raise ConfigError(f"{len(conflicting)} examples repeat another with a different label ({shown}): no function "
+                          "interpolates them. Remove them, or set a ridge above 0.")
+    raise ConfigError(f"{len(pairs)} examples repeat another ({shown}), which makes the matrix singular. Remove the "
+                      "repetitions, which changes no interpolant, or set a ridge above 0.")
+
+
+def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray | None) -> Interpolant:
+    """Factors, solves, refines and certifies a system; for its errors see `fit`."""
+    clock = _Clock()
+
+    def timed_panel(g: int):
+        clock.lap("factor")
+        panel = jax.block_until_ready(system.panel(g))
+        clock.lap("gram")
+        return panel
+
+    factor = cholesky.factor(timed_panel, system.backend)
+    jax.block_until_ready(factor.panels)
+    clock.lap("factor")
+    alpha, residual, refinements = _refine(factor, system.product, targets)
+    certificate = _certify(factor, system, alpha, residual, targets, labels, refinements)
+    clock.lap("solve")
+    _LOG.info("%s", certificate)
+
+    def predict(z: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            return system.predict(alpha, np.asarray(z))
+
+    return Interpolant(alpha, certificate, Seconds(**clock.seconds), predict)
+
+
+class _Clock:
+    """Adds up seconds by what they were spent on."""
+
+    def __init__(self):
+        self.seconds = {"gram": 0.0, "factor": 0.0, "solve": 0.0}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] += now - self._last
+        self._last = now
+
+
+def _refine(factor: Cholesky, product: Callable, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """alpha, targets - A alpha, and the number of steps of iterative refinement that it took.
+
+    Goes on until the residual is below REFINED, or no longer halves. Raises ConfigError if it is above 1e-8 then.
+    """
+    alpha = factor.solve(targets).astype(np.float64)
+    residual = targets - product(alpha)
+    scale = np.linalg.norm(targets) or 1.0
+    steps = 0
+    while (before := np.linalg.norm(residual) / scale) > REFINED and steps < MOST_REFINEMENTS:
+        better = alpha + factor.solve(residual)
+        left = targets - product(better)
+        if not np.linalg.norm(left) / scale < before:
+            break
+        alpha, residual, steps = better, left, steps + 1
+        _LOG.info("Refinement %d: residual %.1e", steps, np.linalg.norm(residual) / scale)
+        if np.linalg.norm(residual) / scale > before / 2:
+            break
+    if (reached := np.linalg.norm(residual) / scale) > 1e-8:
+        dtype = factor.backend.dtype
+        raise ConfigError(f"the {dtype} factor reaches a residual of {reached:.1e} after {steps} refinements, not "
+                          "1e-8: the matrix is too ill-conditioned for it. Remedies: "
+                          f"{'' if dtype == np.float64 else 'float64, '}a ridge, or a narrower kernel.")
+    return alpha, residual, steps
+
+
+def _certify(factor: Cholesky, system: System, alpha: np.ndarray, residual: np.ndarray, targets: np.ndarray,
+             labels: np.ndarray | None, refinements: int) -> Certificate:  # fmt: skip
+    fitted = targets - residual - system.ridge * alpha  # K alpha
+    squares = system.square_norms(alpha, fitted)
+    condition = factor.condition
+    size = np.linalg.norm(alpha) * factor.norm + np.linalg.norm(targets)
+    return Certificate(
+        residual=float(np.linalg.norm(residual) / (np.linalg.norm(targets) or 1.0)),
+        largest_residual=float(np.abs(residual).max()),
+        train_error=None if labels is None else float(np.mean(fitted.argmax(1) != labels)),
+        norm=float(np.sqrt(max(squares.sum(), 0.0))),
+        norms=[float(value) for value in np.sqrt(np.maximum(squares, 0.0))],
+        condition=condition,
+        error=float(condition * np.linalg.norm(residual) / (size or 1.0)),
+        refinements=refinements,
+        dtype=str(factor.backend.dtype),
+    )

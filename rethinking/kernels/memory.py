@@ -1,0 +1,28 @@
+"""Memory first: what a system takes, and whether it is there, before anything is computed."""
+
+from rethinking.config import ConfigError
+from rethinking.kernels.cholesky import Backend
+
+
+def needed(backend: Backend, num_outputs: int, num_features: int) -> int:
+    """Bytes that each device needs for an n x n system: factor, panel at hand, examples and right-hand sides."""
+    layout, itemsize = backend.layout, backend.dtype.itemsize
+    rows = layout.size // layout.num_devices
+    temporary = backend.working_rows * max(layout.widths) * itemsize * 4  # arrays of kernel and update
+    vectors = rows * (num_features + 6 * num_outputs) * 8
+    return layout.entries * itemsize + temporary + vectors
+
+
+def require(backend: Backend, num_outputs: int, num_features: int) -> None:
+    """Raises ConfigError, with the numbers and the remedies, if some memory has too little left."""
+    layout = backend.layout
+    per_device = needed(backend, num_outputs, num_features)
+    for name, devices, free in backend.memories():
+        if per_device * devices > free:
+            remedies = ["fewer examples (config.data.num_train)"]
+            remedies += ["more devices"] if layout.num_devices > 1 or name != "this machine" else []
+            remedies += ["float32 (config.dtype)"] if backend.dtype.itemsize == 8 else []
+            raise ConfigError(
+                f"a system of n = {layout.n} in {backend.dtype} takes {per_device / 1e9:.1f} GB on each of "
+                f"{layout.num_devices} devices, {per_device * layout.num_devices / 1e9:.1f} GB in all; {name}, which "
+                f"has {devices} of them, has {free / 1e9:.1f} GB free. Remedies: {', '.join(remedies)}.")

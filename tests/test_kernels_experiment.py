@@ -1,0 +1,58 @@
+"""Rows of Table 3, small, through the command's own entry."""
+
+import numpy as np
+import pytest
+
+from rethinking import cli
+from rethinking.config import ConfigError
+from rethinking.data import arrays
+from rethinking.kernels import gram
+
+
+def run(tmp_path, row, *overrides):
+    config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
+    return cli.run(config, tmp_path / row)
+
+
+def test_row_is_the_dense_solution_and_has_the_contracts_fields(tmp_path):
+    settings = ("--config.data.name=digits", "--config.kernel.bandwidth=2", "--config.num_devices=2")
+    result = run(tmp_path, "mnist", *settings)
+    data = arrays.load("digits")
+    x, z = (split.images.reshape(len(split.labels), -1) / 255 for split in (data.train, data.test))
+    alpha = np.linalg.solve(gram.Gaussian(2.0)(x, x), np.eye(10)[data.train.labels])
+    assert result["test_error"] == np.mean((gram.Gaussian(2.0)(z, x) @ alpha).argmax(1) != data.test.labels)
+    assert result["norm"] == pytest.approx(np.sqrt(np.sum(alpha * np.eye(10)[data.train.labels])))
+    assert result["train_error"] == 0
+    assert result["residual"] < 1e-10
+    assert {"status", "condition", "gram_seconds", "factor_seconds", "solve_seconds", "peak_bytes",
+            "config_digest"} <= result.keys()
+    assert run(tmp_path, "mnist", *settings) == result
+
+
+def test_ridge_is_chosen_on_held_out_training_examples(tmp_path):
+    settings = ("--config.data.name=digits", "--config.kernel.bandwidth=2", "--config.num_devices=1")
+    result = run(tmp_path, "mnist+ridge", *settings)
+    errors = result["held_out_errors"]
+    assert errors[f"{result['ridge']:g}"] == min(errors.values())
+
+
+@pytest.mark.parametrize("row, least, most", [
+    ("mnist", 0.03, 0.2), ("mnist+gabor", 0.0, 0.1), ("mnist+random_centers", 0.1, 0.6),
+    ("mnist+random_test_labels", 0.7, 1.0), ("cifar10+random_conv+ridge", 0.4, 0.85),
+])  # fmt: skip
+def test_rows(row, least, most, tmp_path, tfds_dir):
+    name = row.partition("+")[0]
+    result = run(tmp_path, row, f"--config.data.data_dir={tfds_dir(name)}", "--config.data.num_train=600",
+                 "--config.data.num_test=300", "--config.features.num_filters=40", "--config.num_devices=1")
+    assert least < result["test_error"] < most
+    assert "ridge" in row or result["train_error"] == 0
+
+
+@pytest.mark.parametrize("override, reason", [
+    ("--config.kernel.bandwidth=-1.0", "kernel.bandwidth"), ("--config.kernel.name=gausian", "Did you mean 'gaussian'"),
+    ("--config.dtype=bfloat16", "config.dtype"), ("--config.ridge=-1.0", "config.ridge"),
+    ("--config.features.name=random_conv", "kernel.name=linear"), ("--config.num_devices=99", "num_devices=99"),
+])  # fmt: skip
+def test_bad_settings_are_refused(override, reason, tmp_path):
+    with pytest.raises(ConfigError, match=reason):
+        run(tmp_path, "mnist", "--config.data.name=digits", override)

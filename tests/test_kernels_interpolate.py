@@ -1,0 +1,144 @@
+"""Exact interpolation and its certificate, against dense NumPy."""
+
+import dataclasses
+from collections import namedtuple
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from rethinking.config import ConfigError
+from rethinking.kernels import cholesky, gram, interpolate, memory, systems
+
+KERNEL = gram.Gaussian(1.5)
+MESH = jax.sharding.Mesh(np.array(jax.devices()[:3]), ("rows",))
+ONE = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, labels = load_digits(return_X_y=True)
+    return images[:300] / 16, labels[:300], images[300:700] / 16, labels[300:700]
+
+
+def test_interpolant_is_the_dense_solution(digits):
+    x, labels, z, test_labels = digits
+    matrix = KERNEL(x, x)
+    alpha = np.linalg.solve(matrix, np.eye(10)[labels])
+    outputs = KERNEL(z, x) @ alpha
+    model = interpolate.fit(x, labels, KERNEL, mesh=MESH)
+    np.testing.assert_allclose(model.alpha, alpha, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(model.predict(z), outputs, atol=1e-9)
+    assert model.error(z, test_labels) == np.mean(outputs.argmax(1) != test_labels)
+    certificate = model.certificate
+    assert certificate.residual < 1e-12
+    assert certificate.train_error == 0
+    assert certificate.norms == pytest.approx(np.sqrt(np.diag(np.eye(10)[labels].T @ alpha)), rel=1e-8)
+    assert certificate.norm == pytest.approx(np.linalg.norm(certificate.norms))
+    assert certificate.condition == pytest.approx(np.linalg.cond(matrix, 1), rel=0.7)
+    assert np.linalg.norm(model.alpha - alpha) / np.linalg.norm(alpha) < 1e-8
+
+
+def test_ridge_norm_is_that_of_the_function(digits):
+    x, labels, *_ = digits
+    matrix = KERNEL(x, x)
+    alpha = np.linalg.solve(matrix + 0.5 * np.eye(300), np.eye(10)[labels])
+    model = interpolate.fit(x, labels, KERNEL, ridge=0.5, mesh=MESH)
+    assert model.certificate.norm == pytest.approx(np.sqrt(np.einsum("nc,nm,mc", alpha, matrix, alpha)))
+    assert model.certificate.train_error == np.mean((matrix @ alpha).argmax(1) != labels)
+
+
+def test_float32_is_refined_to_float64s_solution(digits):
+    x, labels, z, _ = digits
+    exact = interpolate.fit(x, labels, KERNEL, mesh=MESH)
+    model = interpolate.fit(x, labels, KERNEL, dtype="float32", mesh=MESH)
+    assert model.certificate.refinements > 0
+    assert model.certificate.residual < 1e-8
+    np.testing.assert_allclose(model.predict(z), exact.predict(z), atol=1e-5)
+
+
+def test_what_cannot_be_refined_is_said():
+    # Condition 1e9: a float32 factor exists for some such matrices, but no digit of its solutions is right.
+    x = np.linspace(0, 1, 40)[:, None]
+    with pytest.raises(ConfigError, match=r"float64|not positive definite in float32"):
+        interpolate.fit(x, np.sign(np.sin(40 * x)), gram.Gaussian(0.06), dtype="float32", mesh=ONE)
+
+
+def test_own_kernel_is_a_small_frozen_object(digits):
+    @dataclasses.dataclass(frozen=True)
+    class Cauchy:
+        scale: float
+
+        def __call__(self, x, z):
+            return 1 / (1 + gram.squared_distances(x, z) * (1 / self.scale**2))
+
+    x, labels, *_ = digits
+    assert interpolate.fit(x[:50], labels[:50], Cauchy(2.0), mesh=MESH).certificate.residual < 1e-12
+
+
+def test_features_in_blocks_are_their_linear_kernel(digits):
+    x, labels, z, _ = digits
+    weights = np.random.default_rng(0).standard_normal((64, 500)).astype(np.float32)
+
+    def blocks(images):
+        return (np.maximum(images.astype(np.float32) @ weights[:, i : i + 200], 0) for i in range(0, 500, 200))
+
+    features, theirs = (np.concatenate(list(blocks(part)), 1).astype(np.float64) for part in (x, z))
+    alpha = np.linalg.solve(features @ features.T + 0.1 * np.eye(300), np.eye(10)[labels])
+    with jax.enable_x64(True):
+        for mesh in (ONE, MESH):
+            backend = cholesky.make_backend(300, "float64", mesh, num_panels=4)
+            system = systems.FeatureSystem(blocks, x, 0.1, backend)
+            model = interpolate.solve(system, np.eye(10)[labels], labels)
+            np.testing.assert_allclose(model.predict(z), theirs @ features.T @ alpha, atol=1e-5)
+
+
+def test_random_centers_interpolate_with_a_larger_norm(digits):
+    x, labels, *_ = digits
+    centers = np.random.default_rng(0).random((600, 64))
+    with jax.enable_x64(True):
+        backend = cholesky.make_backend(300, "float64", MESH)
+        model = interpolate.solve(systems.CentersSystem(KERNEL, centers, x, backend), np.eye(10)[labels], labels)
+    assert model.certificate.train_error == 0
+    features = KERNEL(x, centers)
+    weights = np.linalg.lstsq(features, np.eye(10)[labels])[0]
+    norm = np.sqrt(np.einsum("nc,nm,mc", weights, KERNEL(centers, centers), weights))
+    assert model.certificate.norm == pytest.approx(norm, rel=1e-3)
+    assert norm > 3 * interpolate.fit(x, labels, KERNEL, mesh=MESH).certificate.norm
+
+
+@pytest.mark.parametrize("change, reason", [
+    (lambda x, y: (x[:0], y[:0]), "n = 0"),
+    (lambda x, y: (x[:10], y), "10 examples but 300 labels"),
+    (lambda x, y: (np.where(np.arange(300)[:, None] == 7, np.nan, x), y), "features of example 7 are not finite"),
+    (lambda x, y: (x, np.full((300, 2), np.inf)), "targets of example 0 are not finite"),
+    (lambda x, y: (x, y - 5), "label -5"),
+    (lambda x, y: (np.concatenate([x, x[3:4]]), np.append(y, 9)), r"different label \(3 and 300\)"),
+    (lambda x, y: (np.concatenate([x, x[3:4]]), np.append(y, y[3])), r"repeat another \(3 and 300\)"),
+])  # fmt: skip
+def test_bad_data_are_refused(digits, change, reason):
+    with pytest.raises(ConfigError, match=reason):
+        interpolate.fit(*change(*digits[:2]), KERNEL, mesh=MESH)
+
+
+def test_labels_beyond_the_classes_are_refused():
+    with pytest.raises(ConfigError, match="with 3 classes"):
+        interpolate.one_hot(np.array([0, 3]), 3)
+
+
+def test_repeated_examples_are_no_matter_with_a_ridge(digits):
+    x, labels, *_ = digits
+    twice = np.concatenate([x, x[:5]]), np.append(labels, labels[:5])
+    assert interpolate.fit(*twice, KERNEL, ridge=0.1, mesh=MESH).certificate.residual < 1e-12
+
+
+def test_too_little_memory_is_said_before_anything_is_computed(digits, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(10**5))
+    with pytest.raises(ConfigError, match=r"n = 300 in float64 takes .* GB free. Remedies: .*more devices.*float32"):
+        interpolate.fit(*digits[:2], KERNEL, mesh=MESH)
+
+
+def test_sixty_thousand_points_take_sixteen_gigabytes():
+    backend = cholesky.make_backend(60_000, "float64", ONE)
+    assert 15e9 < memory.needed(backend, 10, 784) < 16.5e9
