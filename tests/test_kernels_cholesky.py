@@ -150,7 +150,7 @@ def test_compiled_work_is_what_is_counted():
     backend = make_backend(256, "float32", 2, num_panels=4)
     shapes = [jax.ShapeDtypeStruct((backend.layout.height(g) * 2, backend.layout.widths[g]), np.float32,
                                    sharding=jax.sharding.NamedSharding(backend.mesh, backend.rows)) for g in range(4)]
-    compiled = backend.factor_program(2).lower(shapes[2], *shapes[:2]).compile()
+    compiled = backend.factor_programs(2)[0].lower(shapes[2], *shapes[:2]).compile()
     # XLA counts the products, of this device; LAPACK's calls it does not see.
     products = 2 * backend.layout.height(2) * backend.layout.offsets[2] * backend.layout.widths[2]
     assert compiled.cost_analysis()["flops"] == pytest.approx(products, rel=0.1)
@@ -175,3 +175,13 @@ def test_two_processes_agree_with_one(tmp_path):
     exact = scipy.linalg.solve(KERNEL(x, x) + RIDGE * np.eye(101), y, assume_a="pos")
     for rank in range(2):
         np.testing.assert_allclose(np.load(tmp_path / f"{rank}.npy"), exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", [100, 256, 300])
+def test_rows_solved_in_a_loop_as_on_a_tpu(width, monkeypatch):
+    backend = make_backend(width, "float32", 1)
+    lower = np.linalg.cholesky(np.eye(width) + 0.01 * np.ones((width, width))).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((20, width)).astype(np.float32)
+    monkeypatch.setattr(backend, "platform", "tpu")
+    exact = scipy.linalg.solve_triangular(lower, rows.T, lower=True).T
+    np.testing.assert_allclose(backend._solve_rows(*map(jax.numpy.asarray, (lower, rows))), exact, atol=1e-5)

@@ -52,7 +52,7 @@ def in_float64(backend: Backend) -> Backend:
     """The backend itself if it computes in float64, else one beside it that does: on a TPU, which has none, the CPU."""
     if backend.dtype == np.float64:
         return backend
-    if isinstance(backend, BlasBackend) or backend.mesh.devices.flat[0].platform == "tpu":
+    if isinstance(backend, BlasBackend) or backend.platform == "tpu":
         return BlasBackend(layouts.make(backend.layout.n), "float64")
     return ShardedBackend(backend.layout, "float64", backend.mesh)
 

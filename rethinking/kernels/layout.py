@@ -72,5 +72,7 @@ def make(n: int, num_devices: int = 1, num_panels: int = 0) -> Layout:
     num_panels = num_panels or min(max(32, 4 * math.isqrt(num_devices)), math.ceil(n / 256))
     # In units of a row per device, so that every device owns a block of every panel.
     units = math.ceil(n / num_devices)
-    cuts = np.linspace(0, units, min(num_panels, units) + 1).round().astype(int)
-    return Layout(n, num_devices, tuple(int(width) * num_devices for width in np.diff(cuts)))
+    width = math.ceil(units / num_panels)
+    # All of one width but the last, since programs for a diagonal block are compiled for its width.
+    blocks = [min(width, units - first) for first in range(0, units, width)]
+    return Layout(n, num_devices, tuple(block * num_devices for block in blocks))

@@ -1,7 +1,7 @@
 """Any number of devices and processes: the panels of `rethinking.kernels.layout` as sharded JAX arrays.
 
 Each device works on its own rows; what it needs of others' is the block row of the panel at hand, gathered piece by
-piece. Every program has the shapes of one panel, so that nothing is computed twice and little above the diagonal.
+piece. Programs have the shapes of one panel, so that nothing is computed twice and little above the diagonal.
 """
 
 import functools
@@ -21,6 +21,7 @@ from rethinking.kernels.gram import Kernel
 from rethinking.kernels.layout import Layout
 
 BATCH = 4096  # examples that are predicted at once
+TPU_BLOCK = 128  # columns that a TPU solves for at once
 
 
 class ShardedBackend:
@@ -33,6 +34,7 @@ class ShardedBackend:
         self.layout, self.dtype, self.mesh = layout, jnp.dtype(dtype), mesh
         (self.axis,) = mesh.axis_names
         self.rows, self.replicated = PartitionSpec(self.axis), PartitionSpec()
+        self.platform = mesh.devices.flat[0].platform
         self._programs: dict[Any, Callable] = {}
 
     def deal(self, rows: np.ndarray) -> jax.Array:
@@ -88,29 +90,41 @@ class ShardedBackend:
         Also returns the first of its columns, counted from 1, at which the matrix is seen not to be positive definite,
         or 0.
         """
-        result, diagonal, failed = self.factor_program(g)(panel, *factored)
+        update, factor, solve = self.factor_programs(g)
+        panel, diagonal = update(panel, *factored)
+        lower, failed = factor(diagonal)
+        panel = solve(panel, lower)
         if not np.asarray(failed.addressable_data(0)).any():
-            return result, 0
+            return panel, 0
         diagonal = np.array(diagonal.addressable_data(0), order="F")
         (potrf,) = get_lapack_funcs(("potrf",), (diagonal,))
-        return result, potrf(diagonal, lower=True)[1] or self.layout.widths[g]
+        return panel, potrf(diagonal, lower=True)[1] or self.layout.widths[g]
 
-    def factor_program(self, g: int) -> Callable:
-        """(panel g of the matrix, panels of the factor before it) -> (panel g of the factor, its diagonal block before
-        it was factored, one copy per device, whether that failed, likewise)."""
-        block, start = self.layout.block(g), self.layout.start(g)
+    def factor_programs(self, g: int) -> tuple[Callable, Callable, Callable]:
+        """The three programs that make panel g of the factor; those for the diagonal block depend on its width alone.
 
-        def compute(panel, *factored):
+        (panel, panels of the factor before it) -> (updated panel, its diagonal block, one copy per device);
+        diagonal block -> (its factor, whether that failed), likewise; (updated panel, that factor) -> the panel.
+        """
+        width, block, start = self.layout.widths[g], self.layout.block(g), self.layout.start(g)
+
+        def update(panel, *factored):
             for k, done in enumerate(factored):
                 mine = done[start - self.layout.start(k) :]
                 panel = panel - mine @ self._gather(mine[:block]).T
-            diagonal = self._gather(panel[:block])
-            lower = jnp.tril(jnp.linalg.cholesky(diagonal, symmetrize_input=False))
-            own = lax.dynamic_slice_in_dim(lower, lax.axis_index(self.axis) * block, block)
-            below = solve_triangular(lower, panel[block:].T, lower=True).T
-            return jnp.concatenate([own, below]), diagonal, jnp.isnan(lower).any()[None]
+            return panel, self._gather(panel[:block])
 
-        return self._compiled(("factor", g), compute, (self.rows,) * (g + 1), donate=0)
+        def factor(diagonal):
+            lower = jnp.tril(jnp.linalg.cholesky(diagonal, symmetrize_input=False))
+            return lower, jnp.isnan(lower).any()[None]
+
+        def solve(panel, lower):
+            own = lax.dynamic_slice_in_dim(lower, lax.axis_index(self.axis) * block, block)
+            return jnp.concatenate([own, self._solve_rows(lower, panel[block:])])
+
+        return (self._compiled(("update", g), update, (self.rows,) * (g + 1), donate=0),
+                self._compiled(("diagonal", width), factor, (self.rows,)),
+                self._compiled(("below", g), solve, (self.rows,) * 2, donate=0))
 
     def solve(self, panels: Sequence[jax.Array], b: np.ndarray) -> np.ndarray:
         """Solves L L^T x = b, for b [n, c]."""
@@ -166,10 +180,28 @@ class ShardedBackend:
     def memories(self) -> list[tuple[str, int, int]]:
         """(name, devices that share it, free bytes) of every memory of this process that is used, as far as known."""
         devices = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
-        if devices[0].platform == "cpu":
+        if self.platform == "cpu":
             return [("this machine", len(devices), psutil.virtual_memory().available)]
         stats = [(str(device), device.memory_stats() or {}) for device in devices]
         return [(name, 1, s["bytes_limit"] - s["bytes_in_use"]) for name, s in stats if "bytes_limit" in s]
+
+    def _solve_rows(self, lower: jax.Array, rows: jax.Array) -> jax.Array:
+        """x with x lower^T = rows. On a TPU in a loop: it took XLA minutes to compile the whole."""
+        width = lower.shape[0]
+        if self.platform != "tpu" or width <= TPU_BLOCK:
+            return solve_triangular(lower, rows.T, lower=True).T
+        missing = -width % TPU_BLOCK
+        padded = jnp.pad(lower, (0, missing)) + jnp.diag(jnp.arange(width + missing) >= width).astype(lower.dtype)
+        rows = jnp.pad(rows, ((0, 0), (0, missing)))
+
+        def step(j, solved):
+            first = j * TPU_BLOCK
+            factor = lax.dynamic_slice_in_dim(padded, first, TPU_BLOCK)
+            right = lax.dynamic_slice_in_dim(rows, first, TPU_BLOCK, axis=1) - solved @ factor.T
+            corner = lax.dynamic_slice_in_dim(factor, first, TPU_BLOCK, axis=1)
+            return lax.dynamic_update_slice_in_dim(solved, solve_triangular(corner, right.T, lower=True).T, first, 1)
+
+        return lax.fori_loop(0, (width + missing) // TPU_BLOCK, step, jnp.zeros_like(rows))[:, :width]
 
     def _below(self, rows: jax.Array, g: int) -> jax.Array:
         """A device's own rows from panel g's diagonal block on."""

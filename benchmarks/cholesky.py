@@ -1,0 +1,124 @@
+"""Speed of the Cholesky factorization, and what it takes on many devices by count, without them.
+
+    python -m benchmarks.cholesky --n=16000 [--dtype=float32] [--num_devices=0]
+    python -m benchmarks.cholesky --n=60000 --dtype=float32 --count
+    TPU_SKIP_MDS_QUERY=1 python -m benchmarks.cholesky --n=60000 --dtype=float32 --topology=v5e:4x4
+
+The first prints one JSON line: GFLOP/s are n^3 / 3 over the seconds of the factorization alone, the best of
+`--repeats`. `--count` prints work, bytes sent and bytes held per device for 1 to 256 devices. `--topology` compiles
+the programs of the first, the middle and the last panel for TPU chips that need not be there (package libtpu), and
+prints the seconds and what they take, the finished panels included.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+
+from rethinking import cli, runs
+from rethinking.config import ConfigError
+from rethinking.kernels import cholesky, gram, layout, memory
+from rethinking.kernels.sharded import ShardedBackend
+
+_N = flags.DEFINE_integer("n", 16_000, "Rows of the matrix.", lower_bound=1)
+_DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Of the matrix.")
+_NUM_DEVICES = flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.", lower_bound=0)
+_NUM_PANELS = flags.DEFINE_integer("num_panels", 0, "Panels; 0: as many as are chosen by themselves.", lower_bound=0)
+_REPEATS = flags.DEFINE_integer("repeats", 2, "Factorizations to time; the best counts.", lower_bound=1)
+_COUNT = flags.DEFINE_boolean("count", False, "Count work, traffic and memory instead of measuring.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Compile for TPU chips such as v5e:4x4 instead of measuring.")
+
+
+def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: int) -> dict:
+    """Seconds of the factorization of a Gaussian Gram matrix with a small ridge, its making not counted."""
+    mesh = Mesh(np.array(jax.devices()[: num_devices or None]), ("rows",))
+    backend = cholesky.make_backend(n, dtype, mesh, num_panels)
+    memory.require(backend, 1, 64)
+    x = backend.deal(np.random.default_rng(0).standard_normal((n, 64)))
+    kernel, best, first = gram.Gaussian(8.0), float("inf"), None
+    for _ in range(repeats + 1):
+        spent = 0.0
+
+        def panel(g: int):
+            nonlocal spent
+            start = time.perf_counter()
+            made = jax.block_until_ready(backend.gram_panel(kernel, x, 1e-3, g))
+            spent += time.perf_counter() - start
+            return made
+
+        start = time.perf_counter()
+        jax.block_until_ready(cholesky.factor(panel, backend).panels)
+        seconds = time.perf_counter() - start - spent
+        first, best = first or seconds, min(best, seconds)
+    return {"n": n, "dtype": dtype, "device": runs.device_name(), "num_devices": mesh.size,
+            "num_panels": backend.layout.num_panels, "seconds": round(best, 3),
+            "gflops": round(n**3 / 3 / best / 1e9, 1), "seconds_first": round(first, 3),
+            "factor_gb_per_device": round(backend.layout.entries * backend.dtype.itemsize / 1e9, 3)}
+
+
+def count(n: int, num_devices: int, itemsize: int) -> dict:
+    """What the programs of `rethinking.kernels.sharded` do, per device; `work` is relative to n^3 / 3 over all."""
+    places = layout.make(n, num_devices)
+    work = sent = 0
+    for g, width in enumerate(places.widths):
+        rows, before = places.height(g), places.offsets[g]
+        work += 2 * rows * before * width + (rows - places.block(g)) * width**2 + width**3 / 3
+        sent += places.block(g) * (before + width) * (num_devices - 1)
+    return {"devices": num_devices, "panels": places.num_panels, "work": round(num_devices * work / (n**3 / 3), 3),
+            "sent_gb": round(sent * itemsize / 1e9, 2), "held_gb": round(places.entries * itemsize / 1e9, 3)}
+
+
+def compile_for(topology: str, n: int, dtype: str) -> Iterator[dict]:
+    """Compiles three panels' programs for the chips of `topology`: seconds, and bytes on each chip while they run."""
+    devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
+    backend = ShardedBackend(layout.make(n, len(devices)), dtype, Mesh(np.array(devices), ("rows",)))
+    places = backend.layout
+
+    def shape(rows: int, columns: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows * len(devices), columns), jnp.dtype(dtype),
+                                    sharding=NamedSharding(backend.mesh, backend.rows))
+
+    panels = [shape(places.height(g), width) for g, width in enumerate(places.widths)]
+    for g in (0, places.num_panels // 2, places.num_panels - 1):
+        square = shape(places.widths[g], places.widths[g])
+        update, factor, solve = backend.factor_programs(g)
+        done = sum(panel.size for panel in panels[:g]) * backend.dtype.itemsize // len(devices)
+        for name, program, arguments, beside in (
+            ("update", update, (panels[g], *panels[:g]), 0), ("diagonal block", factor, (square,), done),
+            ("below", solve, (panels[g], square), done),
+        ):  # fmt: skip
+            start = time.perf_counter()
+            used = program.lower(*arguments).compile().memory_analysis()
+            held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+            yield {"topology": topology, "chips": len(devices), "n": n, "dtype": dtype, "panels": places.num_panels,
+                   "panel": g, "program": name, "compile_seconds": round(time.perf_counter() - start, 1),
+                   "gb_per_chip": round((beside + held + used.temp_size_in_bytes) / 1e9, 3)}
+
+
+def main(argv: list[str]) -> None:
+    """Measures, counts or compiles, as the flags say."""
+    if len(argv) > 1:
+        cli.fail(f"unknown arguments: {' '.join(argv[1:])}")
+    with jax.enable_x64(_DTYPE.value == "float64"):
+        try:
+            if _COUNT.value:
+                for num_devices in (1, 4, 16, 64, 256):
+                    print(json.dumps(count(_N.value, num_devices, np.dtype(_DTYPE.value).itemsize)))
+            elif _TOPOLOGY.value:
+                for line in compile_for(_TOPOLOGY.value, _N.value, _DTYPE.value):
+                    print(json.dumps(line), flush=True)
+            else:
+                print(json.dumps(time_factor(_N.value, _DTYPE.value, _NUM_DEVICES.value, _NUM_PANELS.value,
+                                             _REPEATS.value)))
+        except ConfigError as error:
+            cli.fail(error)
+
+
+if __name__ == "__main__":
+    app.run(main)
