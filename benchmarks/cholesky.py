@@ -6,8 +6,8 @@
 
 The first prints one JSON line: GFLOP/s are n^3 / 3 over the seconds of the factorization alone, the best of
 `--repeats`. `--count` prints work, bytes sent and bytes held per device for 1 to 256 devices. `--topology` compiles
-the programs of the first, the middle and the last panel for TPU chips that need not be there (package libtpu), and
-prints the seconds and what they take, the finished panels included.
+the factorization's programs for TPU chips that need not be there (package libtpu), and prints the seconds and what they
+take of a chip's memory, the matrix included.
 """
 
 import json
@@ -45,15 +45,15 @@ def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: 
     for _ in range(repeats + 1):
         spent = 0.0
 
-        def panel(g: int):
+        def make_panel(storage, g: int):
             nonlocal spent
             start = time.perf_counter()
-            made = jax.block_until_ready(backend.gram_panel(kernel, x, 1e-3, g))
+            made = jax.block_until_ready(backend.gram_panel(storage, kernel, x, 1e-3, g))
             spent += time.perf_counter() - start
             return made
 
         start = time.perf_counter()
-        jax.block_until_ready(cholesky.factor(panel, backend).panels)
+        jax.block_until_ready(cholesky.factor(make_panel, backend).storage)
         seconds = time.perf_counter() - start - spent
         first, best = first or seconds, min(best, seconds)
     return {"n": n, "dtype": dtype, "device": runs.device_name(), "num_devices": mesh.size,
@@ -65,40 +65,40 @@ def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: 
 def count(n: int, num_devices: int, itemsize: int) -> dict:
     """What the programs of `rethinking.kernels.sharded` do, per device; `work` is relative to n^3 / 3 over all."""
     places = layout.make(n, num_devices)
+    width, tile = places.width, places.block * places.width
     work = sent = 0
-    for g, width in enumerate(places.widths):
-        rows, before = places.height(g), places.offsets[g]
-        work += 2 * rows * before * width + (rows - places.block(g)) * width**2 + width**3 / 3
-        sent += places.block(g) * (before + width) * (num_devices - 1)
+    for g in range(places.num_panels):
+        slots = places.num_panels - g
+        work += 2 * slots * g * tile * width + (slots - 1) * tile * width + width**3 / 3
+        sent += (g + 1) * tile * (num_devices - 1)
     return {"devices": num_devices, "panels": places.num_panels, "work": round(num_devices * work / (n**3 / 3), 3),
             "sent_gb": round(sent * itemsize / 1e9, 2), "held_gb": round(places.entries * itemsize / 1e9, 3)}
 
 
 def compile_for(topology: str, n: int, dtype: str) -> Iterator[dict]:
-    """Compiles three panels' programs for the chips of `topology`: seconds, and bytes on each chip while they run."""
+    """Compiles the factorization's programs for the chips of `topology`: seconds, and bytes on each chip meanwhile."""
     devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
     backend = ShardedBackend(layout.make(n, len(devices)), dtype, Mesh(np.array(devices), ("rows",)))
     places = backend.layout
 
-    def shape(rows: int, columns: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows * len(devices), columns), jnp.dtype(dtype),
-                                    sharding=NamedSharding(backend.mesh, backend.rows))
+    def shape(*local: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((len(devices) * local[0], *local[1:]), backend.dtype,
+                                    sharding=NamedSharding(backend.mesh, backend.dealt))
 
-    panels = [shape(places.height(g), width) for g, width in enumerate(places.widths)]
-    for g in (0, places.num_panels // 2, places.num_panels - 1):
-        square = shape(places.widths[g], places.widths[g])
-        update, factor, solve = backend.factor_programs(g)
-        done = sum(panel.size for panel in panels[:g]) * backend.dtype.itemsize // len(devices)
-        for name, program, arguments, beside in (
-            ("update", update, (panels[g], *panels[:g]), 0), ("diagonal block", factor, (square,), done),
-            ("below", solve, (panels[g], square), done),
-        ):  # fmt: skip
-            start = time.perf_counter()
-            used = program.lower(*arguments).compile().memory_analysis()
-            held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
-            yield {"topology": topology, "chips": len(devices), "n": n, "dtype": dtype, "panels": places.num_panels,
-                   "panel": g, "program": name, "compile_seconds": round(time.perf_counter() - start, 1),
-                   "gb_per_chip": round((beside + held + used.temp_size_in_bytes) / 1e9, 3)}
+    tiles, square = shape(places.num_tiles, places.block, places.width), shape(places.width, places.width)
+    g = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(backend.mesh, backend.replicated))
+    matrix = places.entries * backend.dtype.itemsize
+    for name, function, dealt, shared in (("update", backend.update, (tiles,), (g,)),
+                                          ("diagonal block", backend.factor_diagonal, (square,), ()),
+                                          ("below", backend.solve_below, (tiles, square), (g,))):  # fmt: skip
+        start = time.perf_counter()
+        program = backend.program(name, function, len(dealt), len(shared), donate=dealt[0] is tiles)
+        used = program.lower(*dealt, *shared).compile().memory_analysis()
+        held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+        total = held + used.temp_size_in_bytes + (0 if dealt[0] is tiles else matrix)
+        yield {"topology": topology, "chips": len(devices), "n": n, "dtype": dtype, "panels": places.num_panels,
+               "program": name, "compile_seconds": round(time.perf_counter() - start, 1),
+               "matrix_gb_per_chip": round(matrix / 1e9, 3), "gb_per_chip": round(total / 1e9, 3)}
 
 
 def main(argv: list[str]) -> None:

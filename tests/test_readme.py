@@ -9,7 +9,8 @@ from rethinking.data import arrays
 
 
 def test_library_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (pathlib.Path(__file__).parent.parent / "README.md").read_text(), re.DOTALL)
+    text = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     digits = arrays.load("digits")
     x, x_test = (split.images[:300].reshape(300, -1) / 255 for split in (digits.train, digits.test))
     names = {"x": x, "labels": digits.train.labels[:300], "x_test": x_test}

@@ -1,7 +1,7 @@
 """The Cholesky factorization of a symmetric positive definite matrix, half of it stored, over any number of devices.
 
-Left-looking: panel g of the matrix is made when its turn comes, has all earlier panels' products subtracted, and is
-replaced by panel g of the factor. So no more is ever stored than the factor and the panel at hand.
+Left-looking: panel g of the matrix is made where the factor's will lie when its turn comes, has all earlier panels'
+products subtracted, and is overwritten by panel g of the factor. So nothing is stored beside the factor.
 """
 
 import functools
@@ -58,18 +58,18 @@ def in_float64(backend: Backend) -> Backend:
 
 
 class Cholesky:
-    """L with L L^T = A, as panels of its lower half. See `factor`."""
+    """L with L L^T = A, in the storage of its backend. See `factor`."""
 
-    def __init__(self, backend: Backend, panels: list[Any]):
-        self.backend, self.panels = backend, panels
+    def __init__(self, backend: Backend, storage: Any):
+        self.backend, self.storage = backend, storage
 
     def solve(self, b: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """x with A x = b."""
-        return self.backend.solve(self.panels, b)
+        return self.backend.solve(self.storage, b)
 
     def multiply(self, v: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """A v, computed as L (L^T v)."""
-        return self.backend.multiply(self.panels, v)
+        return self.backend.multiply(self.storage, v)
 
     @functools.cached_property
     def norm(self) -> float:
@@ -94,15 +94,14 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
                                            rmatmat=product)))
 
 
-def factor(panel: Callable[[int], Any], backend: Backend) -> Cholesky:
-    """The factor of the matrix whose panel g, as `backend` lays it out, is `panel(g)`, and is overwritten.
+def factor(make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None) -> Cholesky:
+    """The factor of a matrix whose panel g is made by `make_panel(storage, g)`, which returns the storage.
 
-    Raises NotPositiveDefiniteError.
+    `storage`, by default a new one, is overwritten. Raises NotPositiveDefiniteError.
     """
-    panels: list[Any] = []
+    storage = backend.unmade() if storage is None else storage
     for g in range(backend.layout.num_panels):
-        result, bad = backend.factor_panel(panels, panel(g), g)
+        storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad:
-            raise NotPositiveDefiniteError(backend.layout.offsets[g] + bad - 1, str(backend.dtype))
-        panels.append(result)
-    return Cholesky(backend, panels)
+            raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
+    return Cholesky(backend, storage)

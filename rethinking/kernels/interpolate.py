@@ -148,14 +148,16 @@ def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray 
     """Factors, solves, refines and certifies a system; for its errors see `fit`."""
     clock = _Clock()
 
-    def timed_panel(g: int):
+    def timed_panel(storage, g: int):
         clock.lap("factor")
-        panel = jax.block_until_ready(system.panel(g))
+        storage = jax.block_until_ready(system.make_panel(storage, g))
         clock.lap("gram")
-        return panel
+        return storage
 
-    factor = cholesky.factor(timed_panel, system.backend)
-    jax.block_until_ready(factor.panels)
+    storage = jax.block_until_ready(system.storage())
+    clock.lap("gram")
+    factor = cholesky.factor(timed_panel, system.backend, storage)
+    jax.block_until_ready(factor.storage)
     clock.lap("factor")
     alpha, residual, refinements = _refine(factor, system.product, targets)
     certificate = _certify(factor, system, alpha, residual, targets, labels, refinements)

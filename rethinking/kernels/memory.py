@@ -8,7 +8,7 @@ def needed(backend: Backend, num_outputs: int, num_features: int) -> int:
     """Bytes that each device needs for an n x n system: factor, panel at hand, examples and right-hand sides."""
     layout, itemsize = backend.layout, backend.dtype.itemsize
     rows = layout.size // layout.num_devices
-    temporary = backend.working_rows * max(layout.widths) * itemsize * 4  # arrays of kernel and update
+    temporary = backend.working_rows * layout.width * itemsize * 4  # arrays of kernel and update
     vectors = rows * (num_features + 6 * num_outputs) * 8
     return layout.entries * itemsize + temporary + vectors
 

@@ -1,11 +1,12 @@
-"""Any number of devices and processes: the panels of `rethinking.kernels.layout` as sharded JAX arrays.
+"""Any number of devices and processes: a matrix of `rethinking.kernels.layout` as one sharded JAX array of tiles.
 
-Each device works on its own rows; what it needs of others' is the block row of the panel at hand, gathered piece by
-piece. Programs have the shapes of one panel, so that nothing is computed twice and little above the diagonal.
+Each device works on its own tiles; what it needs of others' is the block row of the panel at hand, gathered tile by
+tile. All loops run over exactly the tiles at and below the diagonal, with the panel's number as an argument: a handful
+of small programs serve every panel, and hold no more than a few tiles beside the matrix.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,161 +22,217 @@ from rethinking.kernels.gram import Kernel
 from rethinking.kernels.layout import Layout
 
 BATCH = 4096  # examples that are predicted at once
-TPU_BLOCK = 128  # columns that a TPU solves for at once
+TPU_BLOCK = 128  # rows that a TPU solves for at once
 
 
 class ShardedBackend:
-    """What `rethinking.kernels.cholesky` needs done to panels. A panel is [dealt rows from its diagonal down, width].
+    """What `rethinking.kernels.cholesky` needs done to a matrix, stored as [tiles of all devices, block, width].
 
-    float64 needs `jax.enable_x64`, switched on around every call, construction included.
+    Methods that return a storage overwrite the one that they are given. Vectors that go with the rows are dealt as they
+    are: [slots of all devices, block, ...]. float64 needs `jax.enable_x64` around every call, construction included.
     """
 
     def __init__(self, layout: Layout, dtype: str, mesh: Mesh):
         self.layout, self.dtype, self.mesh = layout, jnp.dtype(dtype), mesh
-        (self.axis,) = mesh.axis_names
-        self.rows, self.replicated = PartitionSpec(self.axis), PartitionSpec()
         self.platform = mesh.devices.flat[0].platform
+        (self.axis,) = mesh.axis_names
+        self.dealt, self.replicated = PartitionSpec(self.axis), PartitionSpec()
+        self.working_rows = layout.block  # of the temporary arrays that computing a panel takes
         self._programs: dict[Any, Callable] = {}
 
     def deal(self, rows: np.ndarray) -> jax.Array:
         """One value per row of the matrix, placed as the rows are; zero for the rows that pad it."""
-        order, n = self.layout.order, self.layout.n
-        padded = np.where(order.reshape(-1, *[1] * (rows.ndim - 1)) < n, rows[np.minimum(order, n - 1)], 0)
-        padded = padded.astype(self.dtype)
-        return jax.make_array_from_callback(padded.shape, NamedSharding(self.mesh, self.rows), padded.__getitem__)
+        places, n = self.layout, self.layout.n
+        inside = (places.order < n).reshape(-1, *[1] * (rows.ndim - 1))
+        padded = np.where(inside, rows[np.minimum(places.order, n - 1)], 0).astype(self.dtype)
+        padded = padded.reshape(-1, places.block, *rows.shape[1:])
+        return jax.make_array_from_callback(padded.shape, NamedSharding(self.mesh, self.dealt), padded.__getitem__)
 
     def collect(self, dealt: jax.Array) -> np.ndarray:
         """The inverse of `deal`, on every process."""
         replicate = self._program("collect", lambda: jax.jit(
             lambda x: x, out_shardings=NamedSharding(self.mesh, self.replicated)))
         rows = np.asarray(replicate(dealt).addressable_data(0))
-        whole = np.empty_like(rows)
-        whole[self.layout.order] = rows
+        whole = np.empty((self.layout.size, *rows.shape[2:]), rows.dtype)
+        whole[self.layout.order] = rows.reshape(whole.shape)
         return whole[: self.layout.n]
 
-    def gram_panel(self, kernel: Kernel, x: jax.Array, ridge: float, g: int) -> jax.Array:
-        """Panel g of the kernel's Gram matrix of the dealt examples x plus ridge times the identity."""
-
-        def compute(x, ridge):
-            mine = self._below(x, g)
-            return self._add_ridge(kernel(mine, self._gather(mine[: self.layout.block(g)])), ridge, g)
-
-        program = self._compiled(("gram", kernel, g), compute, (self.rows, self.replicated))
-        return program(x, jnp.asarray(ridge, self.dtype))
-
-    def empty_panel(self, g: int) -> jax.Array:
-        shape = (self.layout.height(g) * self.layout.num_devices, self.layout.widths[g])
-        zeros = self._program(("empty", g), lambda: jax.jit(
-            functools.partial(jnp.zeros, shape, self.dtype), out_shardings=NamedSharding(self.mesh, self.rows)))
+    def zeros(self) -> jax.Array:
+        """The storage of a matrix to which products are to be added."""
+        places = self.layout
+        shape = (places.num_tiles * places.num_devices, places.block, places.width)
+        zeros = self._program("zeros", lambda: jax.jit(
+            functools.partial(jnp.zeros, shape, self.dtype), out_shardings=NamedSharding(self.mesh, self.dealt)))
         return zeros()
 
-    def add_product(self, panel: jax.Array, features: jax.Array, g: int) -> jax.Array:
-        """Adds panel g of features features^T, for dealt features; `panel` is overwritten."""
+    unmade = zeros  # The storage of a matrix whose panels are to be made one by one.
 
-        def compute(panel, features):
-            mine = self._below(features, g)
-            return panel + mine @ self._gather(mine[: self.layout.block(g)]).T
+    def gram_panel(self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int) -> jax.Array:
+        """Makes panel g that of the kernel's Gram matrix of the dealt examples x plus ridge times the identity."""
 
-        return self._compiled(("product", g), compute, (self.rows, self.rows), donate=0)(panel, features)
+        def compute(tiles, x, ridge, g):
+            columns = self._gather(x[g])
 
-    def add_ridge(self, panel: jax.Array, ridge: float, g: int) -> jax.Array:
-        """Adds ridge to the diagonal and makes the padding the identity; `panel` is overwritten."""
-        program = self._compiled(("ridge", g), lambda panel, ridge: self._add_ridge(panel, ridge, g),
-                                 (self.rows, self.replicated), donate=0)
-        return program(panel, jnp.asarray(ridge, self.dtype))
+            def make(slot, tiles):
+                return self._set(tiles, g, slot, self._with_ridge(kernel(x[slot], columns), ridge, g, slot))
 
-    def factor_panel(self, factored: Sequence[jax.Array], panel: jax.Array, g: int) -> tuple[jax.Array, int]:
-        """Panel g of the factor from that of the matrix, overwritten, and all panels before.
+            return self._loop(g, make, tiles)
+
+        shared = self._number(ridge), jnp.int32(g)
+        return self._run(("gram", kernel), compute, storage, x, shared=shared, donate=True)
+
+    def gram_product(self, kernel: Kernel, x: jax.Array, ridge: float, v: np.ndarray) -> np.ndarray:
+        """(K + ridge I) v for the kernel's Gram matrix K of the dealt examples x and v [n, c], with little memory."""
+
+        def compute(x, v, ridge):
+            def multiply_columns(g, product):
+                columns, theirs = self._gather(x[g]), self._gather(v[g])
+
+                def multiply(slot, carry):
+                    product, above = carry
+                    tile = self._with_ridge(kernel(x[slot], columns), ridge, g, slot)
+                    above += jnp.where(slot > g, 1, 0).astype(tile.dtype) * (tile.T @ v[slot])
+                    return product.at[slot].add(tile @ theirs), above
+
+                start = product, self._zeros(*theirs.shape)
+                product, above = self._loop(g, multiply, start)
+                return product.at[g].add(self._own(lax.psum(above, self.axis)))
+
+            return self._loop(0, multiply_columns, self._zeros(*v.shape))
+
+        program = ("gram product", kernel)
+        return self.collect(self._run(program, compute, x, self.deal(v), shared=(self._number(ridge),)))
+
+    def add_product(self, storage: jax.Array, features: np.ndarray) -> jax.Array:
+        """Adds features features^T, for features [n, f]."""
+
+        def compute(tiles, features):
+            def add_panel(g, tiles):
+                columns = self._gather(features[g]).T
+
+                def add(slot, tiles):
+                    return self._set(tiles, g, slot, self._tile(tiles, g, slot) + features[slot] @ columns)
+
+                return self._loop(g, add, tiles)
+
+            return self._loop(0, add_panel, tiles)
+
+        return self._run("add product", compute, storage, self.deal(features), donate=True)
+
+    def add_ridge(self, storage: jax.Array, ridge: float, g: int) -> jax.Array:
+        """Adds ridge to the diagonal within panel g, and makes its padding the identity."""
+
+        def compute(tiles, ridge, g):
+            def add(slot, tiles):
+                return self._set(tiles, g, slot, self._with_ridge(self._tile(tiles, g, slot), ridge, g, slot))
+
+            return self._loop(g, add, tiles)
+
+        return self._run("add ridge", compute, storage, shared=(self._number(ridge), jnp.int32(g)), donate=True)
+
+    def factor_panel(self, storage: jax.Array, g: int) -> tuple[jax.Array, int]:
+        """Makes panel g of the matrix that of the factor, given the factor's panels before.
 
         Also returns the first of its columns, counted from 1, at which the matrix is seen not to be positive definite,
         or 0.
         """
-        update, factor, solve = self.factor_programs(g)
-        panel, diagonal = update(panel, *factored)
-        lower, failed = factor(diagonal)
-        panel = solve(panel, lower)
+        storage, diagonal = self._run("update", self.update, storage, shared=(jnp.int32(g),), donate=True)
+        lower, failed = self._run("diagonal", self.factor_diagonal, diagonal)
+        storage = self._run("below", self.solve_below, storage, lower, shared=(jnp.int32(g),), donate=True)
         if not np.asarray(failed.addressable_data(0)).any():
-            return panel, 0
+            return storage, 0
         diagonal = np.array(diagonal.addressable_data(0), order="F")
         (potrf,) = get_lapack_funcs(("potrf",), (diagonal,))
-        return panel, potrf(diagonal, lower=True)[1] or self.layout.widths[g]
+        return storage, potrf(diagonal, lower=True)[1] or self.layout.width
 
-    def factor_programs(self, g: int) -> tuple[Callable, Callable, Callable]:
-        """The three programs that make panel g of the factor; those for the diagonal block depend on its width alone.
+    def update(self, tiles: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """On each device: panel g less the products of the panels before it, and its diagonal block."""
 
-        (panel, panels of the factor before it) -> (updated panel, its diagonal block, one copy per device);
-        diagonal block -> (its factor, whether that failed), likewise; (updated panel, that factor) -> the panel.
-        """
-        width, block, start = self.layout.widths[g], self.layout.block(g), self.layout.start(g)
+        def subtract_panel(k, tiles):
+            columns = self._gather(self._tile(tiles, k, g)).T
 
-        def update(panel, *factored):
-            for k, done in enumerate(factored):
-                mine = done[start - self.layout.start(k) :]
-                panel = panel - mine @ self._gather(mine[:block]).T
-            return panel, self._gather(panel[:block])
+            def subtract(slot, tiles):
+                rest = self._tile(tiles, g, slot) - self._tile(tiles, k, slot) @ columns
+                return self._set(tiles, g, slot, rest)
 
-        def factor(diagonal):
-            lower = jnp.tril(jnp.linalg.cholesky(diagonal, symmetrize_input=False))
-            return lower, jnp.isnan(lower).any()[None]
+            return self._loop(g, subtract, tiles)
 
-        def solve(panel, lower):
-            own = lax.dynamic_slice_in_dim(lower, lax.axis_index(self.axis) * block, block)
-            return jnp.concatenate([own, self._solve_rows(lower, panel[block:])])
+        tiles = self._loop(0, subtract_panel, tiles, stop=g)
+        return tiles, self._gather(self._tile(tiles, g, g))
 
-        return (self._compiled(("update", g), update, (self.rows,) * (g + 1), donate=0),
-                self._compiled(("diagonal", width), factor, (self.rows,)),
-                self._compiled(("below", g), solve, (self.rows,) * 2, donate=0))
+    def factor_diagonal(self, diagonal: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """On each device: the factor of a diagonal block, and whether it has none."""
+        lower = jnp.tril(jnp.linalg.cholesky(diagonal, symmetrize_input=False))
+        return lower, jnp.isnan(lower).any()[None]
 
-    def solve(self, panels: Sequence[jax.Array], b: np.ndarray) -> np.ndarray:
+    def solve_below(self, tiles: jax.Array, lower: jax.Array, g: jax.Array) -> jax.Array:
+        """On each device: panel g of the factor, from its updated panel and the factor of its diagonal block."""
+
+        def solve(slot, tiles):
+            return self._set(tiles, g, slot, self._solve(lower, self._tile(tiles, g, slot).T).T)
+
+        return self._loop(g + 1, solve, self._set(tiles, g, g, self._own(lower)))
+
+    def solve(self, storage: jax.Array, b: np.ndarray) -> np.ndarray:
         """Solves L L^T x = b, for b [n, c]."""
+        def forward(tiles, x, g):
+            solved = self._solve(self._gather(self._tile(tiles, g, g)), self._gather(x[g]))
 
-        def compute(x, *panels):
-            for g, panel in enumerate(panels):
-                x = self._forward(panel, x, g)
-            for g, panel in reversed(list(enumerate(panels))):
-                x = self._backward(panel, x, g)
-            return x
+            def subtract(slot, x):
+                return x.at[slot].add(-self._tile(tiles, g, slot) @ solved)
 
-        program = self._compiled("solve", compute, (self.rows,) * (1 + len(panels)))
-        return self.collect(program(self.deal(b), *panels))
+            return self._loop(g + 1, subtract, x.at[g].set(self._own(solved)))
 
-    def multiply(self, panels: Sequence[jax.Array], v: np.ndarray) -> np.ndarray:
+        def backward(tiles, x, g):
+            def multiply(slot, known):
+                return known + self._tile(tiles, g, slot).T @ x[slot]
+
+            zeros = self._zeros(self.layout.width, x.shape[2])
+            known = lax.psum(self._loop(g + 1, multiply, zeros), self.axis)
+            right = self._gather(x[g]) - known
+            return x.at[g].set(self._own(self._solve(self._gather(self._tile(tiles, g, g)), right, transposed=True)))
+
+        def compute(tiles, x):
+            x = self._loop(0, lambda g, x: forward(tiles, x, g), x)
+            return self._loop(0, lambda g, x: backward(tiles, x, self.layout.num_panels - 1 - g), x)
+
+        return self.collect(self._run("solve", compute, storage, self.deal(b)))
+
+    def multiply(self, storage: jax.Array, v: np.ndarray) -> np.ndarray:
         """L L^T v, for v [n, c]."""
 
-        def compute(v, *panels):
-            product = jnp.zeros_like(v)
-            for g, panel in enumerate(panels):
-                part = panel @ lax.psum(panel.T @ self._below(v, g), self.axis)
-                product = product.at[self.layout.start(g) :].add(part)
-            return product
+        def compute(tiles, v):
+            def multiply_panel(g, product):
+                def inner(slot, total):
+                    return total + self._tile(tiles, g, slot).T @ v[slot]
 
-        program = self._compiled("multiply", compute, (self.rows,) * (1 + len(panels)))
-        return self.collect(program(self.deal(v), *panels))
+                zeros = self._zeros(self.layout.width, v.shape[2])
+                total = lax.psum(self._loop(g, inner, zeros), self.axis)
 
-    def gram_product(self, kernel: Kernel, x: jax.Array, ridge: float, v: np.ndarray) -> np.ndarray:
-        """(K + ridge I) v for the kernel's Gram matrix K of the dealt examples x and v [n, c]."""
-        v = self.deal(v)
-        product = jnp.zeros_like(v)
-        for g in range(self.layout.num_panels):
-            product = self._gram_product_part(g)(product, self.gram_panel(kernel, x, ridge, g), v)
-        return self.collect(product)
+                def outer(slot, product):
+                    return product.at[slot].add(self._tile(tiles, g, slot) @ total)
+
+                return self._loop(g, outer, product)
+
+            return self._loop(0, multiply_panel, self._zeros(*v.shape))
+
+        return self.collect(self._run("multiply", compute, storage, self.deal(v)))
 
     def predict(self, kernel: Kernel, x: jax.Array, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         """sum_i k(z_j, x_i) alpha_i for z [m, d]; [m, c]."""
 
         def compute(x, alpha, z):
-            return lax.psum(kernel(z, x) @ alpha, self.axis)
+            def add(slot, outputs):
+                return outputs + kernel(z, x[slot]) @ alpha[slot]
 
-        program = self._compiled(("predict", kernel), compute, (self.rows, self.rows, self.replicated),
-                                 out_specs=self.replicated)
-        alpha = self.deal(alpha)
-        batches = np.split(z.astype(self.dtype), range(BATCH, len(z), BATCH))
-        return np.concatenate([np.asarray(program(x, alpha, batch).addressable_data(0)) for batch in batches])
+            zeros = self._zeros(z.shape[0], alpha.shape[2])
+            return lax.psum(self._loop(0, add, zeros), self.axis)[None]
 
-    @property
-    def working_rows(self) -> int:
-        """Rows of the temporary arrays that computing a panel takes."""
-        return self.layout.size // self.layout.num_devices
+        alpha, outputs = self.deal(alpha), []
+        for batch in np.split(z.astype(self.dtype), range(BATCH, len(z), BATCH)):
+            parts = self._run(("predict", kernel), compute, x, alpha, shared=(batch,))
+            outputs.append(np.asarray(parts.addressable_data(0))[0])
+        return np.concatenate(outputs)
 
     def memories(self) -> list[tuple[str, int, int]]:
         """(name, devices that share it, free bytes) of every memory of this process that is used, as far as known."""
@@ -185,78 +242,83 @@ class ShardedBackend:
         stats = [(str(device), device.memory_stats() or {}) for device in devices]
         return [(name, 1, s["bytes_limit"] - s["bytes_in_use"]) for name, s in stats if "bytes_limit" in s]
 
-    def _solve_rows(self, lower: jax.Array, rows: jax.Array) -> jax.Array:
-        """x with x lower^T = rows. On a TPU in a loop: it took XLA minutes to compile the whole."""
-        width = lower.shape[0]
-        if self.platform != "tpu" or width <= TPU_BLOCK:
-            return solve_triangular(lower, rows.T, lower=True).T
-        missing = -width % TPU_BLOCK
-        padded = jnp.pad(lower, (0, missing)) + jnp.diag(jnp.arange(width + missing) >= width).astype(lower.dtype)
-        rows = jnp.pad(rows, ((0, 0), (0, missing)))
+    def _tile(self, tiles: jax.Array, panel: jax.Array | int, slot: jax.Array | int) -> jax.Array:
+        return lax.dynamic_index_in_dim(tiles, self.layout.tile(panel, slot), keepdims=False)
+
+    def _set(self, tiles: jax.Array, panel: jax.Array, slot: jax.Array | int, tile: jax.Array) -> jax.Array:
+        return lax.dynamic_update_index_in_dim(tiles, tile, self.layout.tile(panel, slot), 0)
+
+    def _gather(self, block: jax.Array) -> jax.Array:
+        """All rows of a slot, in the matrix's order, from the block that each device owns."""
+        return lax.all_gather(block, self.axis, tiled=True)
+
+    def _own(self, rows: jax.Array) -> jax.Array:
+        """The block that a device owns of all rows of a slot."""
+        return lax.dynamic_slice_in_dim(rows, lax.axis_index(self.axis) * self.layout.block, self.layout.block)
+
+    def _zeros(self, *shape: int) -> jax.Array:
+        """The start of a sum that differs from device to device."""
+        return lax.pcast(jnp.zeros(shape, self.dtype), self.axis, to="varying")
+
+    def _number(self, value: float) -> jax.Array:
+        return jnp.asarray(value, self.dtype)
+
+    def _with_ridge(self, tile: jax.Array, ridge: jax.Array, panel: jax.Array, slot: jax.Array) -> jax.Array:
+        """The tile with ridge added to the matrix's diagonal, and its padding overwritten by the identity's."""
+        block, width = tile.shape
+        first = slot * width + lax.axis_index(self.axis) * block
+        rows = (first + jnp.arange(block, dtype=jnp.int32))[:, None]
+        columns = (panel * width + jnp.arange(width, dtype=jnp.int32))[None, :]
+        inside = (rows < self.layout.n) & (columns < self.layout.n)
+        return jnp.where(inside, tile, 0) + jnp.where(rows == columns, jnp.where(inside, ridge, 1), 0)
+
+    def _solve(self, lower: jax.Array, right: jax.Array, transposed: bool = False) -> jax.Array:
+        """x with lower x = right, or lower^T x = right.
+
+        On a TPU in a loop of blocked substitution, since it takes XLA minutes there to compile a wide triangular solve.
+        """
+        if self.platform != "tpu" or lower.shape[0] <= TPU_BLOCK:
+            return solve_triangular(lower, right, trans=int(transposed), lower=True)
+        if transposed:
+            return self._solve(lower[::-1, ::-1].T, right[::-1])[::-1]
+        missing = -lower.shape[0] % TPU_BLOCK
+        ones = jnp.arange(lower.shape[0] + missing, dtype=jnp.int32) >= lower.shape[0]
+        lower = jnp.pad(lower, (0, missing)) + jnp.diag(ones).astype(lower.dtype)
+        right = jnp.pad(right, ((0, missing), (0, 0)))
 
         def step(j, solved):
             first = j * TPU_BLOCK
-            factor = lax.dynamic_slice_in_dim(padded, first, TPU_BLOCK)
-            right = lax.dynamic_slice_in_dim(rows, first, TPU_BLOCK, axis=1) - solved @ factor.T
-            corner = lax.dynamic_slice_in_dim(factor, first, TPU_BLOCK, axis=1)
-            return lax.dynamic_update_slice_in_dim(solved, solve_triangular(corner, right.T, lower=True).T, first, 1)
+            rows = lax.dynamic_slice_in_dim(lower, first, TPU_BLOCK)
+            rest = lax.dynamic_slice_in_dim(right, first, TPU_BLOCK) - rows @ solved
+            corner = lax.dynamic_slice_in_dim(rows, first, TPU_BLOCK, axis=1)
+            return lax.dynamic_update_slice_in_dim(solved, solve_triangular(corner, rest, lower=True), first, 0)
 
-        return lax.fori_loop(0, (width + missing) // TPU_BLOCK, step, jnp.zeros_like(rows))[:, :width]
+        solved = lax.fori_loop(0, len(lower) // TPU_BLOCK, step, jnp.zeros_like(right))
+        return solved[: len(lower) - missing]
 
-    def _below(self, rows: jax.Array, g: int) -> jax.Array:
-        """A device's own rows from panel g's diagonal block on."""
-        return rows[self.layout.start(g) :]
+    def _loop(self, first: Any, body: Callable, start: Any, stop: Any = None) -> Any:
+        """`lax.fori_loop` to `stop`, or over the slots from `first` on."""
+        stop = self.layout.num_panels if stop is None else stop
+        return lax.fori_loop(jnp.int32(first), jnp.int32(stop), body, start)
 
-    def _gather(self, block: jax.Array) -> jax.Array:
-        """A block row, from the block that each device owns; in the matrix's order, since a block is one device's."""
-        return lax.all_gather(block, self.axis, tiled=True)
+    def _run(self, name: Any, function: Callable, *dealt: jax.Array, shared: tuple = (), donate: bool = False) -> Any:
+        """`function(*dealt, *shared)` on every device, of its parts of `dealt`, jitted once under `name`.
 
-    def _add_ridge(self, panel: jax.Array, ridge: jax.Array, g: int) -> jax.Array:
-        """Adds ridge to the diagonal of a device's part of panel g, and overwrites the padding by the identity."""
-        first = lax.axis_index(self.axis) * (self.layout.size // self.layout.num_devices) + self.layout.start(g)
-        order = jnp.asarray(self.layout.order, jnp.int32)
-        rows = lax.dynamic_slice_in_dim(order, first, panel.shape[0])[:, None]
-        columns = jnp.arange(*self.layout.offsets[g : g + 2], dtype=jnp.int32)[None, :]
-        inside = (rows < self.layout.n) & (columns < self.layout.n)
-        return jnp.where(inside, panel, 0) + jnp.where(rows == columns, jnp.where(inside, ridge, 1), 0)
+        Products are at full precision. The first array is overwritten if `donate`.
+        """
+        return self.program(name, function, len(dealt), len(shared), donate)(*dealt, *shared)
 
-    def _forward(self, panel: jax.Array, x: jax.Array, g: int) -> jax.Array:
-        block, start = self.layout.block(g), self.layout.start(g)
-        solved = solve_triangular(self._gather(panel[:block]), self._gather(x[start : start + block]), lower=True)
-        own = lax.dynamic_slice_in_dim(solved, lax.axis_index(self.axis) * block, block)
-        return jnp.concatenate([x[:start], own, x[start + block :] - panel[block:] @ solved])
-
-    def _backward(self, panel: jax.Array, x: jax.Array, g: int) -> jax.Array:
-        block, start = self.layout.block(g), self.layout.start(g)
-        known = lax.psum(panel[block:].T @ x[start + block :], self.axis)
-        right = self._gather(x[start : start + block]) - known
-        solved = solve_triangular(self._gather(panel[:block]), right, trans=1, lower=True)
-        own = lax.dynamic_slice_in_dim(solved, lax.axis_index(self.axis) * block, block)
-        return jnp.concatenate([x[:start], own, x[start + block :]])
-
-    def _gram_product_part(self, g: int) -> Callable:
-        block = self.layout.block(g)
-
-        def compute(product, lower, v):
-            mine = self._below(v, g)
-            product = product.at[self.layout.start(g) :].add(lower @ self._gather(mine[:block]))
-            above = lax.psum(lower[block:].T @ mine[block:], self.axis)
-            own = lax.dynamic_slice_in_dim(above, lax.axis_index(self.axis) * block, block)
-            return product.at[self.layout.start(g) : self.layout.start(g) + block].add(own)
-
-        return self._compiled(("gram product", g), compute, (self.rows,) * 3, donate=0)
-
-    def _compiled(self, name: Any, function: Callable, in_specs: tuple, donate: int | None = None,
-                  out_specs: PartitionSpec | None = None) -> Callable:  # fmt: skip
-        """`function` of each device's own parts, jitted once under `name`, with products at full precision."""
+    def program(self, name: Any, function: Callable, dealt: int, shared: int, donate: bool = False) -> Callable:
+        """The program of `_run`, for so many arrays that are dealt and so many that every device has."""
 
         def precise(*arguments):
             with jax.default_matmul_precision("highest"):
                 return function(*arguments)
 
+        specs = (self.dealt,) * dealt + (self.replicated,) * shared
         return self._program(name, lambda: jax.jit(
-            jax.shard_map(precise, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs or self.rows),
-            donate_argnums=() if donate is None else donate))
+            jax.shard_map(precise, mesh=self.mesh, in_specs=specs, out_specs=self.dealt),
+            donate_argnums=0 if donate else ()))
 
     def _program(self, name: Any, make: Callable[[], Callable]) -> Callable:
         if name not in self._programs:

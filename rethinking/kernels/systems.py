@@ -20,8 +20,11 @@ class System(Protocol):
     ridge: float
     backend: Backend
 
-    def panel(self, g: int) -> Any:
-        """Panel g of the matrix, new, as `backend` lays it out."""
+    def storage(self) -> Any:
+        """Where the matrix is to be made, in the backend's storage."""
+
+    def make_panel(self, storage: Any, g: int) -> Any:
+        """Makes panel g of the matrix there; returns the storage."""
 
     def product(self, v: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """The matrix times v, in float64."""
@@ -42,8 +45,11 @@ class KernelSystem:
         self._precise = cholesky.in_float64(backend)
         self._dealt_precise = self._dealt if self._precise is backend else self._precise.deal(x)
 
-    def panel(self, g: int) -> Any:
-        return self.backend.gram_panel(self.kernel, self._dealt, self.ridge, g)
+    def storage(self) -> Any:
+        return self.backend.unmade()
+
+    def make_panel(self, storage: Any, g: int) -> Any:
+        return self.backend.gram_panel(storage, self.kernel, self._dealt, self.ridge, g)
 
     def product(self, v: np.ndarray) -> np.ndarray:
         return self._precise.gram_product(self.kernel, self._dealt_precise, self.ridge, v)
@@ -62,37 +68,30 @@ class FeatureSystem:
     Args:
         blocks: from examples to their features, some at a time: arrays [n, f] whose columns together are all features.
         x: the training examples.
-        scale: factor on every product of features.
     """
 
-    def __init__(self, blocks: Blocks, x: np.ndarray, ridge: float, backend: Backend, scale: float = 1.0):
-        self.blocks, self.x, self.ridge, self.backend, self.scale = blocks, x, ridge, backend, scale
-        self._panels: list[Any] = []
+    def __init__(self, blocks: Blocks, x: np.ndarray, ridge: float, backend: Backend):
+        self.blocks, self.x, self.ridge, self.backend = blocks, x, ridge, backend
 
-    def panel(self, g: int) -> Any:
-        if g == 0:
-            self._panels = self._accumulate()
-        panel, self._panels[g] = self._panels[g], None  # so that it is overwritten in place
-        return self.backend.add_ridge(panel, self.ridge, g)
-
-    def _accumulate(self) -> list[Any]:
-        panels = [self.backend.empty_panel(g) for g in range(self.backend.layout.num_panels)]
+    def storage(self) -> Any:
+        storage = self.backend.zeros()
         for block in self.blocks(self.x):
-            dealt = self.backend.deal(block * block.dtype.type(np.sqrt(self.scale)))
-            for g in range(len(panels)):
-                panels[g] = self.backend.add_product(panels[g], dealt, g)
-        return panels
+            storage = self.backend.add_product(storage, block)
+        return storage
+
+    def make_panel(self, storage: Any, g: int) -> Any:
+        return self.backend.add_ridge(storage, self.ridge, g)
 
     def product(self, v: np.ndarray) -> np.ndarray:
         product = self.ridge * v
         for block in self.blocks(self.x):
-            product += self.scale * (block @ (block.T @ v))
+            product += block @ (block.T @ v)
         return product
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         outputs = np.zeros((len(z), alpha.shape[1]))
         for mine, theirs in zip(self.blocks(self.x), self.blocks(z), strict=True):
-            outputs += self.scale * (theirs @ (mine.T @ alpha))
+            outputs += theirs @ (mine.T @ alpha)
         return outputs
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
