@@ -40,13 +40,19 @@ class ShardedBackend:
         self.working_rows = layout.block  # of the temporary arrays that computing a panel takes
         self._programs: dict[Any, Callable] = {}
 
-    def deal(self, rows: np.ndarray) -> jax.Array:
+    def deal(self, rows: np.ndarray, dtype: Any = None) -> jax.Array:
         """One value per row of the matrix, placed as the rows are; zero for the rows that pad it."""
-        places, n = self.layout, self.layout.n
-        inside = (places.order < n).reshape(-1, *[1] * (rows.ndim - 1))
-        padded = np.where(inside, rows[np.minimum(places.order, n - 1)], 0).astype(self.dtype)
-        padded = padded.reshape(-1, places.block, *rows.shape[1:])
-        return jax.make_array_from_callback(padded.shape, NamedSharding(self.mesh, self.dealt), padded.__getitem__)
+        places, dtype = self.layout, dtype or self.dtype
+        order = places.order.reshape(-1, places.block)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            mine = order[index[0]]
+            values = rows[np.minimum(mine, places.n - 1)].astype(dtype, copy=False)
+            values[mine >= places.n] = 0
+            return values
+
+        shape = (*order.shape, *rows.shape[1:])
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, self.dealt), part)
 
     def collect(self, dealt: jax.Array) -> np.ndarray:
         """The inverse of `deal`, on every process."""
@@ -107,6 +113,8 @@ class ShardedBackend:
         """Adds features features^T, for features [n, f]."""
 
         def compute(tiles, features):
+            features = features.astype(self.dtype)
+
             def add_panel(g, tiles):
                 columns = self._gather(features[g]).T
 
@@ -117,7 +125,7 @@ class ShardedBackend:
 
             return self._loop(0, add_panel, tiles)
 
-        return self._run("add product", compute, storage, self.deal(features), donate=True)
+        return self._run("add product", compute, storage, self.deal(features, features.dtype), donate=True)
 
     def add_ridge(self, storage: jax.Array, ridge: float, g: int) -> jax.Array:
         """Adds ridge to the diagonal within panel g, and makes its padding the identity."""
