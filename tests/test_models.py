@@ -24,6 +24,8 @@ PARAMETERS = {
     "mlp_3x512": 1_735_178,
     "wide_resnet_28_1": 369_498,
 }
+# For 299x299x3 and 1000 classes: TensorFlow's recipe. The rest of its tests are in test_inception_v3.py.
+IMAGENET_PARAMETERS = {"inception_v3": 23_834_568}
 WITH_BATCH_NORM = {"inception", "wide_resnet_28_1"}
 
 
@@ -65,7 +67,7 @@ def trained(name, dtype=jnp.float32):
 
 
 def test_every_model_has_a_known_count():
-    assert models.MODELS.keys() == PARAMETERS.keys()
+    assert models.MODELS.keys() == PARAMETERS.keys() | IMAGENET_PARAMETERS.keys()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -73,6 +75,12 @@ def test_parameter_counts(name):
     variables = shapes(models.create(name, 10), 28, 28, 3)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert ("batch_stats" in variables) == (name in WITH_BATCH_NORM)
+
+
+@pytest.mark.parametrize("name", IMAGENET_PARAMETERS)
+def test_parameter_counts_for_imagenet(name):
+    variables = shapes(models.create(name, 1000), 299, 299, 3)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == IMAGENET_PARAMETERS[name]
 
 
 @pytest.mark.parametrize(("size", "num_classes"), [((28, 28, 3), 10), ((8, 8, 1), 10), ((32, 32, 3), 100)])
@@ -170,6 +178,12 @@ def test_own_module_by_import_path():
     model = models.create(f"{__name__}:Own", 7, dtype=jnp.bfloat16, bn_axis_name="data")
     assert (type(model), model.num_classes) == (Own, 7)
     assert model.init_with_output(jax.random.key(0), images(2, 8, 8, 3), train=True)[0].shape == (2, 7)
+
+
+def test_options_are_fields_of_the_network():
+    assert models.create(f"{__name__}:Own", 7, hidden=5).hidden == 5
+    with pytest.raises(ConfigError, match=r"the network has no field 'dropuot'. Did you mean 'dropout'"):
+        models.create("inception_v3", 10, dropuot=0.2)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Networks against re-statements in PyTorch, with the same weights."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from rethinking.models.alexnet import local_response_norm
+from tests import test_inception_v3 as inception_v3
 from tests.test_models import X, images, trained, variables_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle; the extra `test` installs it for Python 3.11")
@@ -115,3 +118,80 @@ def test_forward_matches_pytorch(name, restatement):
     logits, _ = trained(name)
     expected = restatement(variables_of(name)["params"], to_torch(X)).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def torch_inception_v3(params, x):
+    """Features before dropout, and the input of the auxiliary head's last layer."""
+    functional = torch.nn.functional
+
+    def scope(layers):
+        numbers = itertools.count()
+
+        def conv(x, *kernel, stride=1, padding="same"):
+            layer = layers[f"ConvBlock_{next(numbers)}"]
+            weight = torch.from_numpy(np.array(layer["Conv_0"]["kernel"])).permute(3, 2, 0, 1)
+            assert weight.shape[2:] == kernel
+            return torch.relu(batch_norm(functional.conv2d(x, weight, None, stride, padding), layer["BatchNorm_0"]))
+
+        return conv
+
+    def mean(x):
+        return functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+
+    def down(conv, x):
+        return conv(x, 3, 3, stride=2, padding="valid")
+
+    def max_pool(x):
+        return functional.max_pool2d(x, 3, 2)
+
+    def block_5(conv, x):
+        a = conv(x, 1, 1)
+        b = conv(conv(x, 1, 1), 5, 5)
+        c = conv(conv(conv(x, 1, 1), 3, 3), 3, 3)
+        return [a, b, c, conv(mean(x), 1, 1)]
+
+    def block_6(conv, x):
+        a = conv(x, 1, 1)
+        b = conv(conv(conv(x, 1, 1), 1, 7), 7, 1)
+        c = conv(conv(conv(conv(conv(x, 1, 1), 7, 1), 1, 7), 7, 1), 1, 7)
+        return [a, b, c, conv(mean(x), 1, 1)]
+
+    def block_7(conv, x):
+        a = conv(x, 1, 1)
+        b = conv(x, 1, 1)
+        b1, b2 = conv(b, 1, 3), conv(b, 3, 1)
+        c = conv(conv(x, 1, 1), 3, 3)
+        c1, c2 = conv(c, 1, 3), conv(c, 3, 1)
+        return [a, b1, b2, c1, c2, conv(mean(x), 1, 1)]
+
+    def block_6a(conv, x):
+        return [down(conv, x), down(conv, conv(conv(x, 1, 1), 3, 3)), max_pool(x)]
+
+    def block_7a(conv, x):
+        a = down(conv, conv(x, 1, 1))
+        return [a, down(conv, conv(conv(conv(x, 1, 1), 1, 7), 7, 1)), max_pool(x)]
+
+    conv = scope(params)
+    x = conv(conv(down(conv, x), 3, 3, padding="valid"), 3, 3)
+    x = max_pool(conv(conv(max_pool(x), 1, 1), 3, 3, padding="valid"))
+    blocks = {"5b": block_5, "5c": block_5, "5d": block_5, "6a": block_6a, "6b": block_6, "6c": block_6,
+              "6d": block_6, "6e": block_6, "7a": block_7a, "7b": block_7, "7c": block_7}  # fmt: skip
+    for name, block in blocks.items():
+        x = torch.cat(block(scope(params[f"Mixed_{name}"]), x), 1)
+        if name == "6e":
+            conv = scope(params["AuxHead"])
+            aux = conv(functional.avg_pool2d(x, 5, 3), 1, 1)
+            aux = conv(aux, *aux.shape[2:], padding="valid")
+    return x.mean(dim=(2, 3)), aux.flatten(1)
+
+
+def test_inception_v3_matches_pytorch():
+    variables, (((_, aux_logits), updated), _) = inception_v3.trained()
+    params = variables["params"]
+    features, aux_features = torch_inception_v3(params, to_torch(inception_v3.X))
+    dropped = np.asarray(updated["intermediates"]["Dropout_0"]["__call__"][0])
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], features.numpy()[kept] / 0.8, rtol=1e-3, atol=1e-3)
+    expected = dense(aux_features, params["AuxHead"]["Dense_0"]).numpy()
+    # Wider than for the small networks: the head's last batch norm divides by the variance of six numbers.
+    np.testing.assert_allclose(aux_logits, expected, atol=1e-3 * np.abs(expected).max())

@@ -4,20 +4,23 @@ import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from rethinking.config import ConfigError, nearest
+from rethinking.config import ConfigError, known, nearest
 from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
+from rethinking.models.inception_v3 import InceptionV3
 from rethinking.models.mlp import MLP
 from rethinking.models.wide_resnet import WideResNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "inception": Inception,
     "inception_no_bn": partial(Inception, batch_norm=False),
+    "inception_v3": InceptionV3,
     "alexnet": AlexNet,
     "mlp_1x512": partial(MLP, depth=1),
     "mlp_3x512": partial(MLP, depth=3),
@@ -25,22 +28,27 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def create(name: str, num_classes: int, dtype: DTypeLike = jnp.float32, bn_axis_name: str | None = None) -> nn.Module:
+def create(
+    name: str, num_classes: int, dtype: DTypeLike = jnp.float32, bn_axis_name: str | None = None, **options: Any
+) -> nn.Module:
     """The network called `name`: a key of `MODELS`, or `package.module:Class` for a Flax module of the user's own.
 
     Each takes images [batch, height, width, channels] and returns logits [batch, num_classes] as `model(x, train)`.
     `dtype` is that of the computation; parameters and logits are float32. `bn_axis_name` names the mapped axis over
     which batch norm averages its statistics; None: each device has those of its own batch. An own class gets, of
-    num_classes, dtype and bn_axis_name, those that it has as fields.
-    Raises ConfigError for an unknown name, and for a class that cannot be imported, is no Flax module, or has
-    further fields without a default.
+    num_classes, dtype and bn_axis_name, those that it has as fields. `options` are further fields, such as
+    inception_v3's `dropout` and `aux_head`; with the latter it returns (logits, auxiliary logits) in training.
+    Raises ConfigError for an unknown name, an option that the network does not have, and a class that cannot be
+    imported, is no Flax module, or has further fields without a default.
     """
     constructor = _imported(name) if ":" in name else MODELS.get(name)
     if constructor is None:
         raise ConfigError(f"config.model.name={name}: unknown model. {nearest(name, MODELS)}")
     fields = {"num_classes": num_classes, "dtype": dtype, "bn_axis_name": bn_axis_name}
     signature = inspect.signature(constructor)
-    fields = {field: value for field, value in fields.items() if field in signature.parameters}
+    fields = {field: value for field, value in fields.items() if field in signature.parameters} | options
+    for option in options:
+        known(option, signature.parameters, f"config.model.name={name}: the network has no field")
     try:
         signature.bind(**fields)
     except TypeError as error:
@@ -64,8 +72,8 @@ def _imported(name: str) -> type[nn.Module]:
     found = getattr(module, class_name, None)
     if found is None:
         classes = [key for key, value in vars(module).items() if _is_module(value)]
-        known = nearest(class_name, classes) if classes else "It defines no flax.linen.Module at all."
-        raise ConfigError(f"{problem}: {module_name} has no {class_name}. {known}")
+        candidates = nearest(class_name, classes) if classes else "It defines no flax.linen.Module at all."
+        raise ConfigError(f"{problem}: {module_name} has no {class_name}. {candidates}")
     if not _is_module(found):
         raise ConfigError(f"{problem}: {class_name} is no class derived from flax.linen.Module. Derive it from that.")
     return found

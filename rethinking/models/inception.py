@@ -15,15 +15,16 @@ class ConvBlock(nn.Module):
     """Convolution, normalization, ReLU; where `norm` is None the convolution has a bias instead."""
 
     features: int
-    kernel: int
+    kernel: int | tuple[int, int]
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module] | None
     stride: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ {self.features}"]:
-        """Shrinks height and width by the stride, rounded up."""
-        kernel, strides = (self.kernel, self.kernel), (self.stride, self.stride)
+        """Shrinks height and width by the stride, rounded up where `conv` pads to SAME."""
+        kernel = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        strides = (self.stride, self.stride)
         x = self.conv(self.features, kernel, strides=strides, use_bias=self.norm is None)(x)
         if self.norm is not None:
             x = self.norm()(x)

@@ -101,6 +101,7 @@ TITLES = {
     "table1": "Table 1: accuracy on CIFAR10, in percent",
     "table4": "Table 4: fitting random labels with a regularizer on, CIFAR10, accuracy in percent",
     "table3": "Table 3: linear models that interpolate, one solve each; error in percent",
+    "complexity": "Section 2.2: measures of complexity that explain nothing",
     "expressivity": "Theorem 1 and Corollary 1: networks built to reproduce random labels",
     "figure1": "Figure 1: the runs behind it, accuracy in percent",
     "quickstart": "Quickstart: the randomization tests, accuracy in percent",

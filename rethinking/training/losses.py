@@ -1,0 +1,35 @@
+"""Losses of a batch, one number per example."""
+
+import jax
+import optax
+from jaxtyping import Array, Float, Int
+
+# Of the auxiliary head's loss, in TensorFlow's recipe for Inception V3.
+AUX_WEIGHT = 0.4
+
+Logits = Float[Array, "batch classes"]
+
+
+def cross_entropy(
+    outputs: Logits | tuple[Logits, Logits],
+    labels: Int[Array, "batch"],
+    smoothing: float = 0.0,
+    aux_weight: float = AUX_WEIGHT,
+) -> Float[Array, "batch"]:
+    """Softmax cross entropy of a network's outputs: logits, or (logits, auxiliary logits), whose loss is added with
+    `aux_weight`.
+
+    With `smoothing` a label counts for 1 - smoothing, and the rest is spread evenly over all classes, the right one
+    among them (Szegedy et al. 2015, section 7).
+    """
+    if isinstance(outputs, tuple):
+        logits, aux_logits = outputs
+        return _cross_entropy(logits, labels, smoothing) + aux_weight * _cross_entropy(aux_logits, labels, smoothing)
+    return _cross_entropy(outputs, labels, smoothing)
+
+
+def _cross_entropy(logits: Logits, labels: Int[Array, "batch"], smoothing: float) -> Float[Array, "batch"]:
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
