@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "training": "rethinking.training.loop",
     "kernels": "rethinking.kernels.experiment",
     "expressivity": "rethinking.theory.experiment",
+    "complexity": "rethinking.theory.complexity_experiment",
 }
 BAD_INPUT = (ConfigError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 

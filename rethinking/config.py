@@ -26,6 +26,7 @@ SETTINGS = {
 PIXELS = ("none", "shuffled", "random", "gaussian")
 DTYPES = ("float32", "bfloat16")
 KERNELS = ("gaussian", "laplacian", "linear", "polynomial")
+MEASURES = ("rademacher", "stability")
 FEATURES = ("pixels", "gabor", "random_conv")
 # Fields that say where and how a run is made, not what it computes.
 UNSCIENTIFIC = ("experiment", "row", "data.data_dir", "num_devices", "checkpoint_seconds", "eval_batch_size")
@@ -110,6 +111,22 @@ def expressivity() -> ConfigDict:
         "data": {"name": "cifar10", "data_dir": "", "num_train": 0},  # as in `training`
         "randomize": {"labels": 1.0, "seed": 0},  # as in `training`; by default all labels are random
     })
+
+
+def complexity() -> ConfigDict:
+    """The fields of every run that measures how complex a network is (section 2.2): those of its training, and more."""
+    config = training()
+    config.update({
+        "kind": "complexity",
+        "measure": "rademacher",
+        "draws": 5,  # rademacher: of the random signs
+        "halvings": 0,  # rademacher: also with a half, a quarter, ... of the training images
+        "doublings": 0,  # rademacher: linear models also with twice, four times, ... as many
+        "radius": 1.0,  # rademacher: of the kernel's ball, whose functions are at most so large
+        "bandwidth": 0.5,  # rademacher: of the Gaussian kernel, for images scaled to norm one
+        "replacements": 5,  # stability: of one example each, by one that is not in the training set
+    })
+    return config
 
 
 def interpolation() -> ConfigDict:
@@ -236,6 +253,17 @@ def _check_expressivity(config: ConfigDict) -> None:
     _require(config.depth >= 2, f"config.depth={config.depth}: must be at least 2, one hidden layer and the output")
 
 
+def _check_complexity(config: ConfigDict) -> None:
+    _check_training(config)
+    known(config.measure, MEASURES, "config.measure: unknown")
+    for field in ("draws", "replacements"):
+        _require(config[field] >= 1, f"config.{field}={config[field]}: must be at least 1")
+    for field in ("halvings", "doublings"):
+        _require(0 <= config[field] < 31, f"config.{field}={config[field]}: must be 0 to 30")
+    for field in ("radius", "bandwidth"):
+        _require(0 < config[field] < math.inf, f"config.{field}={config[field]}: must be a positive number")
+
+
 def _check_interpolation(config: ConfigDict) -> None:
     for field in ("ridge", "random_centers", "data.num_test"):
         value = _get(config, field)
@@ -285,7 +313,7 @@ class Kind:
 
 
 KINDS = {"training": Kind(training, _check_training), "expressivity": Kind(expressivity, _check_expressivity),
-         "kernels": Kind(interpolation, _check_interpolation)}
+         "kernels": Kind(interpolation, _check_interpolation), "complexity": Kind(complexity, _check_complexity)}
 
 
 def scientific(config: ConfigDict | dict) -> dict[str, Any]:

@@ -141,3 +141,14 @@ def test_expressivity_has_a_table(tmp_path):
     (folder / "result.json").write_text(json.dumps(result))
     row = row_of(tmp_path, "expressivity", "cifar10")
     assert row[2:6] == ["103,072", "2", "50,000", "0.00 (1)"]
+
+
+def test_complexity_has_a_table(tmp_path):
+    folder = tmp_path / "complexity" / "rademacher+alexnet" / "seed_0"
+    folder.mkdir(parents=True)
+    settings = config.named(config.complexity(), "complexity", "rademacher+alexnet")
+    (folder / "config.json").write_text(settings.to_json())
+    result = {"status": "complete", "rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0}
+    (folder / "result.json").write_text(json.dumps(result))
+    row = row_of(tmp_path, "complexity", "rademacher+alexnet")
+    assert (row[1], row[6], row[7], row[9]) == ("1.000", "5", "5", paper.MISSING)

@@ -41,7 +41,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What was done: "training", "kernels", "expressivity"."""
+        """What was done: "training", "kernels", "expressivity", "complexity"."""
         return self.settings.get("kind", "training")
 
     @property

@@ -124,7 +124,8 @@ def _lines(axis: "Axes", data: curves.DataSet, points: dict[str, list[curves.Poi
         if left := [f"{point.p:g}" for point in full if point.seeds == 0]:
             missing.append(f"{title(model)}: no run with p = {', '.join(left)}")
         nan = float("nan")
-        axis.plot([point.p for point in full], [nan if point.mean is None else point.mean for point in full],
+        run = [point for point in full if point.seeds]
+        axis.plot([point.p for point in run], [nan if point.mean is None else point.mean for point in run],
                   linestyle=LINES[index % len(LINES)], label=_literal(title(model)), **look)
         for point in full:
             if point.mean is not None:

@@ -55,7 +55,7 @@ def make(collection: Collection) -> list[Table]:
     """Tables 1, 3 and 4, with all their published rows, and a table of every other experiment that has runs."""
     kinds = {run.row.partition(":")[0]: run.kind for run in collection.runs}
     others = sorted(kinds.keys() - paper.TABLES.keys() - {"table3"})
-    shapes = {"training": _plain, "kernels": _interpolated, "expressivity": _memorized}
+    shapes = {"training": _plain, "kernels": _interpolated, "expressivity": _memorized, "complexity": _complex}
     tables = [_published(collection, "table1"), _interpolated(collection, "table3"), _published(collection, "table4")]
     return tables + [shapes[kinds[name]](collection, name) for name in others]
 
@@ -123,6 +123,28 @@ def _memorized(collection: Collection, experiment: str) -> Table:
               "smallest eigenvalue", "seconds", "runs"]
     title = paper.TITLES.get(experiment, f"{experiment}: networks built to reproduce random labels")
     return Table(experiment, title, header, rows, f"{_OURS} Errors: of the training labels, in percent.")
+
+
+def _complex(collection: Collection, experiment: str) -> Table:
+    rows, bounds = [], ("rademacher_low", "rademacher_high")
+    for name in _rows_run(collection, experiment):
+        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
+        row.cells.extend([
+            name, *(_number(row, field, ".3f") for field in ("rademacher", *bounds, "linear_span", "kernel_ball")),
+            *(_number(row, field, ",.0f") for field in ("num_fitted", "draws", "vc_at_least")),
+            *(_number(row, field, ".3g") for field in ("max_change", "mean_change", "train_loss", "test_loss")),
+            *(_number(row, field, ".3g") for field in ("weight_norm", "spectral_product", "margin_0.1")),
+            _number(row, "seconds", ".0f"), _runs(row),
+        ])  # fmt: skip
+        row.notes.extend(discrepancies(row.runs))
+        rows.append(row)
+    header = ["row", "Rademacher", "at least", "at most", "linear", "kernel ball", "draws fitted", "of", "VC at least",
+              "largest change of loss", "mean change", "train loss", "test loss", "weight norm",
+              "product of spectral norms", "margin, 10% quantile", "seconds", "runs"]
+    title = paper.TITLES.get(experiment, f"{experiment}: measures of complexity")
+    legend = (f"{_OURS} Rademacher: of the network's signs, by training on random ones, with a 95% interval. Linear: "
+              "of functions whose mean square is 1. Changes: of losses when one training example is replaced.")
+    return Table(experiment, title, header, rows, legend)
 
 
 _OURS = "Ours: mean ± sample standard deviation (number of complete runs), at the end of training."

@@ -1,9 +1,10 @@
-"""Loss and accuracy over a whole set, every example counted once."""
+"""Loss and accuracy over a whole set, every example counted once; and the logits behind them."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -41,3 +42,20 @@ def make_evaluate(model: nn.Module, devices: DataParallel, batch_size: int, view
         return {"loss": loss / num, "accuracy": correct.astype(jnp.float32) / num}
 
     return devices.compile(evaluate)
+
+
+def make_logits(model: nn.Module, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
+    """A function (state, images [n, h, w, c]) -> logits [n, num_classes] on the host, in evaluation mode.
+
+    Every device computes all of them, in batches of `batch_size`; `view` is as in `make_evaluate`.
+    """
+
+    @devices.compile
+    def batch_logits(state, images):
+        return model.apply({"params": state.params, **state.model_state}, view(images), train=False)
+
+    def logits(state, images):
+        starts = range(0, images.shape[0], batch_size)
+        return np.concatenate([batch_logits(state, images[start : start + batch_size]) for start in starts])
+
+    return logits

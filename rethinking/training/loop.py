@@ -11,12 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from clu import parameter_overview
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rethinking import config as configs
 from rethinking import models, randomize, runs, sharding
 from rethinking.data import arrays, images
+from rethinking.data.source import Info
 from rethinking.training import checkpoint, evaluate, metrics, optim, state, steps
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +46,38 @@ def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.i
 
 
 @dataclasses.dataclass(frozen=True)
+class Programs:
+    """A network's start and the programs that train and evaluate it on any examples, each compiled when first called.
+
+    Examples are what `place` makes of a split: stored images [n, h, w, c] and labels [n], on every device.
+    """
+
+    mesh: Mesh
+    initial: state.TrainState
+    steps_per_epoch: int
+    train_epoch: Callable  # (state, images, labels, indices, seed, epoch) -> (state, mean loss of the steps)
+    evaluate: Callable  # (state, images, labels) -> {"loss": ..., "accuracy": ...}
+    logits: Callable  # (state, images) -> [n, num_classes], in evaluation mode
+    learning_rate: optax.Schedule
+    store: Callable  # images of the data set -> as they are stored
+
+    @property
+    def num_params(self) -> int:
+        """The number of trained parameters."""
+        return sum(param.size for param in jax.tree.leaves(self.initial.params))
+
+    def place(self, split: arrays.Split) -> tuple[jax.Array, jax.Array]:
+        """Stored images and labels, on every device."""
+        return sharding.replicate((self.store(split.images), jnp.asarray(split.labels)), self.mesh)
+
+    def scalar(self, value: int) -> jax.Array:
+        """A seed or an epoch, on every device."""
+        return sharding.replicate(jnp.uint32(value), self.mesh)
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The programs of a run, each compiled when first called, and the data on the device that they run on."""
+    """The programs of a run, and the data on the device that they run on."""
 
     state: state.TrainState
     num_params: int
@@ -54,12 +87,13 @@ class Experiment:
     learning_rate: Callable  # step -> float
 
 
-def prepare(config: ConfigDict) -> Experiment:
-    """Checks the config against data, devices and network, then loads, corrupts and places."""
-    info = arrays.check(config.data.name, config.data.data_dir or None)
+def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
+    """The network of `config` and its programs, for `num_train` training images of a set described by `info`.
+
+    Raises ConfigError for devices, batch size or network that cannot work.
+    """
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
     devices = sharding.DataParallel(mesh)
-    num_train = config.data.num_train or info.num_train
     if config.batch_size > num_train:
         raise configs.ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
     image_shape = images.center_crop(jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size).shape[1:]
@@ -71,38 +105,48 @@ def prepare(config: ConfigDict) -> Experiment:
     learning_rate = optim.schedule(config.learning_rate, config.decay_per_epoch, steps_per_epoch)
     optimizer = optim.sgd(learning_rate, config.momentum, config.weight_decay)
     initial = sharding.replicate(state.create(model, optimizer, image_shape, config.seed), mesh)
-    _LOG.info("%s on %s:\n%s", config.model.name, runs.device_name(), parameter_overview.get_parameter_overview(
-        initial.params, include_stats=False))
-
-    train_view, test_view, stored = _views(config)
-    dataset = _dataset(config)
-    train = sharding.replicate((stored(dataset.train.images), jnp.asarray(dataset.train.labels)), mesh)
-    test = sharding.replicate((stored(dataset.test.images), jnp.asarray(dataset.test.labels)), mesh)
-    indices, seed = sharding.replicate((jnp.asarray(dataset.train.indices, jnp.uint32), jnp.uint32(config.seed)), mesh)
-
+    train_view, test_view, store = views(config)
     train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
-    train_epoch = steps.make_train_epoch(
-        train_step, devices, config.batch_size, train_view, steps.use_scan(initial.params)
+    return Programs(
+        mesh=mesh,
+        initial=initial,
+        steps_per_epoch=steps_per_epoch,
+        train_epoch=steps.make_train_epoch(
+            train_step, devices, config.batch_size, train_view, steps.use_scan(initial.params)
+        ),
+        evaluate=evaluate.make_evaluate(model, devices, config.eval_batch_size, test_view),
+        logits=evaluate.make_logits(model, devices, config.eval_batch_size, test_view),
+        learning_rate=learning_rate,
+        store=store,
     )
-    evaluate_set = evaluate.make_evaluate(model, devices, config.eval_batch_size, test_view)
+
+
+def prepare(config: ConfigDict) -> Experiment:
+    """Checks the config against data, devices and network, then loads, corrupts and places."""
+    info = arrays.check(config.data.name, config.data.data_dir or None)
+    programs = build(config, info, config.data.num_train or info.num_train)
+    _LOG.info("%s on %s:\n%s", config.model.name, runs.device_name(), parameter_overview.get_parameter_overview(
+        programs.initial.params, include_stats=False))
+    dataset = load_data(config)
+    train, test = programs.place(dataset.train), programs.place(dataset.test)
+    indices = sharding.replicate(jnp.asarray(dataset.train.indices, jnp.uint32), programs.mesh)
+    seed = programs.scalar(config.seed)
 
     def evaluate_both(state):
-        values = {"train": evaluate_set(state, *train), "test": evaluate_set(state, *test)}
+        values = {"train": programs.evaluate(state, *train), "test": programs.evaluate(state, *test)}
         return {f"{split}_{name}": float(value) for split in values for name, value in values[split].items()}
 
     return Experiment(
-        state=initial,
-        num_params=sum(param.size for param in jax.tree.leaves(initial.params)),
-        steps_per_epoch=steps_per_epoch,
-        train_epoch=lambda state, epoch: train_epoch(
-            state, *train, indices, seed, sharding.replicate(jnp.uint32(epoch), mesh)
-        ),
+        state=programs.initial,
+        num_params=programs.num_params,
+        steps_per_epoch=programs.steps_per_epoch,
+        train_epoch=lambda state, epoch: programs.train_epoch(state, *train, indices, seed, programs.scalar(epoch)),
         evaluate=evaluate_both,
-        learning_rate=lambda step: float(learning_rate(step)),
+        learning_rate=lambda step: float(programs.learning_rate(step)),
     )
 
 
-def _dataset(config: ConfigDict) -> arrays.Dataset:
+def load_data(config: ConfigDict) -> arrays.Dataset:
     """The data with its corruption, which acts on what the network sees: after the centre crop, before whitening."""
     data = config.data
     dataset = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed, data.num_test)
@@ -115,7 +159,7 @@ def _dataset(config: ConfigDict) -> arrays.Dataset:
     return randomize.apply(dataset, config.randomize.labels, config.randomize.pixels, config.randomize.seed)
 
 
-def _views(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
+def views(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
     """Three functions: stored images and keys -> what the network sees in training; stored images -> what it sees in
     evaluation; images of the data set -> stored images. Without augmentation all is done once, before storing."""
     whiten = images.whiten if config.data.whiten else images.scale

@@ -1,0 +1,38 @@
+"""Section 2.2: why neither Rademacher complexity, nor VC dimension, nor uniform stability explains generalization.
+
+    python -m rethinking.main --config=configs/complexity.py:rademacher+mlp_1x512 --workdir=runs/rademacher
+    python -m rethinking.main --config=configs/complexity.py:stability+mlp_1x512+random_labels --workdir=runs/stability
+
+`rademacher+MODEL` trains MODEL with two classes on random signs of 1,000, 500, 250 and 125 images of CIFAR10, five
+draws of each: the estimate is 1, which bounds nothing. Beside it stand, in closed form, the unit ball of a Gaussian
+kernel and linear models, these on up to 32,000 images: see `rethinking.theory.complexity` for how they are scaled. As a
+sup over networks is sought, settings need only serve to fit: small batches and a constant learning rate.
+`stability+MODEL[+random_labels]` trains on 5,000 images, and five times more with one of them replaced, in the same
+order from the same start; it measures how much losses on them and on 5,000 test images change, epoch by epoch. Settings
+are those of Table 1 but for batches of 32, so that fewer images take as many steps.
+On two CPU cores the MLPs take minutes a row; the convolutional networks want an accelerator.
+"""
+
+from rethinking import config
+
+ROWS = tuple(
+    f"{measure}+{model}{labels}"
+    for measure, labels in (("rademacher", ""), ("stability", ""), ("stability", "+random_labels"))
+    for model in config.TABLE1_MODELS
+)
+
+
+def get_config(row: str = "rademacher+mlp_1x512"):
+    config.known(row, ROWS, "complexity: unknown row")
+    measure, model, *labels = row.split("+")
+    settings = config.complexity()
+    settings.update(config.cifar10(model))
+    settings.update(kind="complexity", measure=measure, batch_size=32)
+    if measure == "rademacher":
+        settings.update(stop_when_fit=True, fit_accuracy=1.0, decay_per_epoch=1.0, halvings=3, doublings=5)
+        settings.data.num_train = 1000
+    else:
+        settings.data.update(num_train=5000, num_test=5000)
+    if labels:
+        config.add_random_labels(settings)
+    return config.named(settings, "complexity", row)

@@ -1,0 +1,93 @@
+"""Many trainings of one network, alike but for what they are trained on, and the log of what each one measured."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from rethinking import runs, sharding
+from rethinking.data import arrays
+from rethinking.theory import complexity
+from rethinking.training import loop
+from rethinking.training.state import TrainState
+
+Line = dict[str, Any]
+
+
+class Log:
+    """What a run has measured, in metrics.jsonl, and how long it took, also before it was last continued."""
+
+    def __init__(self, run_directory: runs.RunDirectory, max_epochs: int, deadline: float = math.inf):
+        run_directory.keep_metrics(max_epochs)  # all of it, but for a last line that was cut short
+        self._run_directory, self._deadline = run_directory, deadline
+        spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
+        self._start = time.time() - spent
+
+    def seconds(self) -> float:
+        """Spent on the run so far."""
+        return time.time() - self._start
+
+    def late(self) -> bool:
+        """Whether the deadline has come."""
+        return time.time() >= self._deadline
+
+    def append(self, line: Line) -> None:
+        """Writes one measurement down; it has an "epoch". What is not finite becomes None."""
+        self._run_directory.append(line | {"seconds": self.seconds()})
+
+    def lines(self, **fields: Any) -> list[Line]:
+        """The measurements in which `fields` have these values."""
+        return [line for line in self._run_directory.metrics if fields.items() <= line.items()]
+
+
+class Trainer:
+    """Trains a network on sets of one size, always from the same start and in the same order.
+
+    Raises ConfigError, when made, for a network, data or devices that cannot work.
+    """
+
+    def __init__(self, config: ConfigDict, num_train: int, num_classes: int):
+        info = arrays.check(config.data.name, config.data.data_dir or None)
+        self.programs = loop.build(config, dataclasses.replace(info, num_classes=num_classes), num_train)
+        self._seed, self._max_epochs = config.seed, config.max_epochs
+
+    def states(
+        self, images: Float[Array, "n h w c"], labels: Int[Array, " n"], indices: Int[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, TrainState]]:
+        """Yields (0, state before training), (1, state after an epoch), ...; each is gone when the next is asked for.
+
+        Images and labels are as `loop.Programs.place` puts them; `indices` decide on augmentation.
+        """
+        programs = self.programs
+        state = jax.tree.map(jnp.copy, programs.initial)
+        indices = sharding.replicate(jnp.asarray(indices, jnp.uint32), programs.mesh)
+        seed = programs.scalar(self._seed)
+        yield 0, state
+        for epoch in range(self._max_epochs):
+            state, _ = programs.train_epoch(state, images, labels, indices, seed, programs.scalar(epoch))
+            yield epoch + 1, state
+
+
+def network_fields(state: TrainState, logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Line:
+    """A trained network's norms and the distribution of its margins, as fields of a line; none if it diverged."""
+    if not np.isfinite(logits).all():
+        return {}
+    return complexity.norms(jax.device_get(state.params)) | complexity.margin_quantiles(logits, labels)
+
+
+def is_network_field(field: str) -> bool:
+    """Whether `network_fields` has a field of this name."""
+    return field.startswith(("weight_", "spectral_", "margin_"))
+
+
+def means(lines: Iterable[Line], fields: Iterable[str]) -> Line:
+    """The mean of each of `fields` over the lines; None where a line has none."""
+    columns = {field: [line.get(field) for line in lines] for field in fields}
+    return {field: None if None in values else float(np.mean(values)) for field, values in columns.items()}
