@@ -13,16 +13,18 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from rethinking import config as configs
 from rethinking import runs
-from rethinking.config import ConfigError, known, load_file
+from rethinking.config import ConfigError, load_file
 
-# What `config.kind` names: the module whose run(config, workdir, deadline) computes it.
+# What `config.kind` names: the module whose run(config, run_directory, deadline) computes it.
 EXPERIMENTS = {
     "training": "rethinking.training.loop",
     "kernels": "rethinking.kernels.experiment",
     "expressivity": "rethinking.theory.experiment",
     "complexity": "rethinking.theory.complexity_experiment",
 }
+_LOG = logging.getLogger(__name__)
 BAD_INPUT = (ConfigError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
@@ -50,9 +52,13 @@ def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.i
     Returns None if `deadline` (of time.time()) came first: the run is saved then, and the same call continues it.
     Raises ConfigError for whatever cannot work, before any time is spent.
     """
-    known(config.kind, EXPERIMENTS, "config.kind: unknown")
-    use_compilation_cache()
-    return importlib.import_module(EXPERIMENTS[config.kind]).run(config, workdir, deadline)
+    configs.check(config)
+    with runs.open_run(workdir, config) as run_directory:
+        if run_directory.result is not None:
+            _LOG.info("%s is finished already.", workdir)
+            return run_directory.result
+        use_compilation_cache()
+        return importlib.import_module(EXPERIMENTS[config.kind]).run(config, run_directory, deadline)
 
 
 def use_compilation_cache() -> None:

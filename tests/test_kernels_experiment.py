@@ -1,5 +1,7 @@
 """Rows of Table 3, small, through the command's own entry."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,10 @@ def test_rows(row, least, most, tmp_path, tfds_dir):
 def test_bad_settings_are_refused(override, reason, tmp_path):
     with pytest.raises(ConfigError, match=reason):
         run(tmp_path, "mnist", "--config.data.name=digits", override)
+
+
+def test_too_little_memory_is_said_before_the_data_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(10**5))
+    monkeypatch.setattr(arrays, "load", None)
+    with pytest.raises(ConfigError, match=r"n = 1437 .* GB free"):
+        run(tmp_path, "mnist+gabor+ridge", "--config.data.name=digits")

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -15,11 +14,11 @@ import numpy as np
 import scipy.linalg
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
 from rethinking import randomize, runs
 from rethinking.config import ConfigError
 from rethinking.data import arrays
 from rethinking.kernels import cholesky, features, gram, interpolate, memory
+from rethinking.kernels.cholesky import Backend
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 NUM_FITTED, NUM_HELD_OUT = 8_000, 4_000
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf) -> dict[str, Any] | None:
+def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
     """Solves the system that `config` describes; returns the contents of result.json.
 
     `train_error` and `test_error` are of the largest output, against the training labels (random ones where the config
@@ -40,25 +39,21 @@ def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.i
     systems that cannot be solved.
     """
     start = time.time()
-    configs.check(config)
-    with runs.open_run(workdir, config) as run_directory:
-        if run_directory.result is not None:
-            _LOG.info("%s is finished already.", workdir)
-            return run_directory.result
-        arrays.check(config.data.name, config.data.data_dir or None)
-        data = _load(config)
-        if time.time() >= deadline:
-            return None
-        with jax.enable_x64(True):
-            chosen = _choose_ridge(config, data) if config.choose_ridge else {"ridge": config.ridge}
-            _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
-            solution = interpolate.solve(_system(config, data, chosen["ridge"]), data.targets, data.train_labels)
-            measured = {"test_error": solution.error(data.test, data.test_labels)}
-        certificate = dataclasses.asdict(solution.certificate)
-        seconds = {f"{name}_seconds": value for name, value in dataclasses.asdict(solution.seconds).items()}
-        size = {"num_examples": len(data.train), "peak_bytes": _peak_bytes()}
-        provenance = runs.provenance(config) | {"status": "complete", "seconds": time.time() - start}
-        return run_directory.finish(provenance | measured | certificate | seconds | size | chosen)
+    backend = _backend(config)
+    data = _load(config)
+    if time.time() >= deadline:
+        return None
+    with jax.enable_x64(True):
+        chosen = _choose_ridge(config, data) if config.choose_ridge else {"ridge": config.ridge}
+        _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
+        solution = interpolate.solve(
+            _system(config, data, chosen["ridge"], backend), data.targets, data.train_labels)
+        measured = {"test_error": solution.error(data.test, data.test_labels)}
+    certificate = dataclasses.asdict(solution.certificate)
+    seconds = {f"{name}_seconds": value for name, value in dataclasses.asdict(solution.seconds).items()}
+    size = {"num_examples": len(data.train), "peak_bytes": _peak_bytes()}
+    provenance = runs.provenance(config) | {"status": "complete", "seconds": time.time() - start}
+    return run_directory.finish(provenance | measured | certificate | seconds | size | chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +108,23 @@ def make_kernel(settings: ConfigDict) -> gram.Kernel:
     }[settings.name]()
 
 
-def _system(config: ConfigDict, data: _Data, ridge: float) -> System:
-    """The system, with `ridge` in units of its diagonal's mean; raises ConfigError if memory does not suffice."""
-    mesh = _mesh(config.num_devices)
-    backend = cholesky.make_backend(len(data.train), config.dtype, mesh)
-    num_features = data.train[0].size if data.blocks is None else 18 * config.features.filters_per_block
-    memory.require(backend, data.targets.shape[1], num_features)
+def _backend(config: ConfigDict) -> Backend:
+    """Where the system is to be solved; raises ConfigError for missing data or devices, or too little memory."""
+    info = arrays.check(config.data.name, config.data.data_dir or None)
+    n = config.data.num_train or info.num_train
+    if config.random_test_labels:
+        n += config.data.num_test or info.num_test
+    num_features = math.prod(info.image_shape)
+    if config.features.name == "random_conv":
+        num_features += 18 * config.features.filters_per_block
+    with jax.enable_x64(True):
+        backend = cholesky.make_backend(n, config.dtype, _mesh(config.num_devices))
+    memory.require(backend, info.num_classes, num_features)
+    return backend
+
+
+def _system(config: ConfigDict, data: _Data, ridge: float, backend: Backend) -> System:
+    """The system, with `ridge` in units of its diagonal's mean."""
     if data.blocks is not None:
         return FeatureSystem(data.blocks, data.train, ridge * _mean_square(data.blocks, data.train), backend)
     kernel = make_kernel(config.kernel)

@@ -6,12 +6,10 @@ Every line of metrics.jsonl is one measurement, which a continued run does not m
 
 import logging
 import math
-import os
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
 from rethinking import runs
 from rethinking.theory import rademacher, stability, trials
 
@@ -19,20 +17,15 @@ _LOG = logging.getLogger(__name__)
 MEASURES = {"rademacher": rademacher.measure, "stability": stability.measure}
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf) -> dict[str, Any] | None:
+def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
     """Measures what `config.measure` names; returns the contents of result.json.
 
     Returns None if `deadline` (of time.time()) came first: the run stops between two trainings, and the same call
     continues it. Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
     """
-    configs.check(config)
-    with runs.open_run(workdir, config) as run_directory:
-        if run_directory.result is not None:
-            _LOG.info("%s is finished already.", workdir)
-            return run_directory.result
-        log = trials.Log(run_directory, config.max_epochs, deadline)
-        result = MEASURES[config.measure](config, log)
-        if result is None:
-            _LOG.info("Out of time; the same command continues.")
-            return None
-        return run_directory.finish(runs.provenance(config) | {"seconds": log.seconds()} | result)
+    log = trials.Log(run_directory, config.max_epochs, deadline)
+    result = MEASURES[config.measure](config, log)
+    if result is None:
+        _LOG.info("Out of time; the same command continues.")
+        return None
+    return run_directory.finish(runs.provenance(config) | {"seconds": log.seconds()} | result)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
 from rethinking import randomize, runs
 from rethinking.data import arrays
 from rethinking.theory import expressivity
@@ -19,7 +17,7 @@ from rethinking.theory import expressivity
 _LOG = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf) -> dict[str, Any] | None:
+def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
     """Builds the network that `config` describes, evaluates it; returns the contents of result.json.
 
     `train_error` is the fraction of images whose label the network misses: the nearest whole number to its output, or
@@ -30,40 +28,35 @@ def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.i
     Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
     """
     start = time.time()
-    configs.check(config)
-    with runs.open_run(workdir, config) as run_directory:
-        if run_directory.result is not None:
-            _LOG.info("%s is finished already.", workdir)
-            return run_directory.result
-        points, labels, targets = _sample(config)
-        if time.time() >= deadline:
+    points, labels, targets = _sample(config)
+    if time.time() >= deadline:
+        return None
+    built_from = time.time()
+    memorizer = expressivity.memorize(points, targets, config.depth, config.seed)
+    measured = {
+        "num_points": len(points),
+        "num_weights": memorizer.num_weights,
+        "depth": memorizer.module.depth,
+        "width": memorizer.module.width,
+        "smallest_eigenvalue": memorizer.smallest_eigenvalue,
+        "build_seconds": time.time() - built_from,
+    }
+    _LOG.info("Built %s: %d weights in %.1f s.", config.row, memorizer.num_weights, measured["build_seconds"])
+    for dtype, suffix in (("float64", ""), ("float32", "_float32")):
+        evaluated_from = time.time()
+        outputs = _until(deadline, expressivity.evaluate(memorizer, points, dtype))
+        if outputs is None:
+            _LOG.info("Out of time; the same command begins anew.")
             return None
-        built_from = time.time()
-        memorizer = expressivity.memorize(points, targets, config.depth, config.seed)
-        measured = {
-            "num_points": len(points),
-            "num_weights": memorizer.num_weights,
-            "depth": memorizer.module.depth,
-            "width": memorizer.module.width,
-            "smallest_eigenvalue": memorizer.smallest_eigenvalue,
-            "build_seconds": time.time() - built_from,
+        measured |= {
+            f"train_error{suffix}": _error(outputs, labels),
+            f"max_residual{suffix}": float(np.abs(outputs - targets).max()),
+            f"evaluate_seconds{suffix}": time.time() - evaluated_from,
         }
-        _LOG.info("Built %s: %d weights in %.1f s.", config.row, memorizer.num_weights, measured["build_seconds"])
-        for dtype, suffix in (("float64", ""), ("float32", "_float32")):
-            evaluated_from = time.time()
-            outputs = _until(deadline, expressivity.evaluate(memorizer, points, dtype))
-            if outputs is None:
-                _LOG.info("Out of time; the same command begins anew.")
-                return None
-            measured |= {
-                f"train_error{suffix}": _error(outputs, labels),
-                f"max_residual{suffix}": float(np.abs(outputs - targets).max()),
-                f"evaluate_seconds{suffix}": time.time() - evaluated_from,
-            }
-            _LOG.info("%s: error %g, largest residual %.3g", dtype, *(measured[f"{name}{suffix}"] for name in (
-                "train_error", "max_residual")))
-        provenance = runs.provenance(config) | {"status": "complete", "seconds": time.time() - start}
-        return run_directory.finish(provenance | measured)
+        _LOG.info("%s: error %g, largest residual %.3g", dtype, *(measured[f"{name}{suffix}"] for name in (
+            "train_error", "max_residual")))
+    provenance = runs.provenance(config) | {"status": "complete", "seconds": time.time() - start}
+    return run_directory.finish(provenance | measured)
 
 
 def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,24 +24,19 @@ from rethinking.training import checkpoint, evaluate, metrics, optim, state, ste
 _LOG = logging.getLogger(__name__)
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf) -> dict[str, Any] | None:
+def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
     """Trains as `config` says, continuing what `workdir` holds; returns the contents of result.json.
 
     Returns None if `deadline` (of time.time()) came first: the state is saved then, and the same call continues.
     Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
     """
     start = time.time()
-    configs.check(config)
-    with runs.open_run(workdir, config) as run_directory:
-        if run_directory.result is not None:
-            _LOG.info("%s is finished already.", workdir)
-            return run_directory.result
-        experiment = prepare(config)
-        checkpoints = checkpoint.Checkpoints(run_directory.path)
-        try:
-            return _train(config, experiment, run_directory, checkpoints, start, deadline)
-        finally:
-            checkpoints.close()
+    experiment = prepare(config)
+    checkpoints = checkpoint.Checkpoints(run_directory.path)
+    try:
+        return _train(config, experiment, run_directory, checkpoints, start, deadline)
+    finally:
+        checkpoints.close()
 
 
 @dataclasses.dataclass(frozen=True)
