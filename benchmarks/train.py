@@ -8,6 +8,7 @@ step runs on one batch that stays where it is. Rates are the best of `--repeats`
 """
 
 import functools
+import itertools
 import json
 import time
 
@@ -21,20 +22,21 @@ from ml_collections import ConfigDict
 from rethinking import cli, models, runs, sharding
 from rethinking import config as configs
 from rethinking.config import ConfigError
-from rethinking.training import loop, optim, state, steps
+from rethinking.training import optim, resident, state, steps
+from rethinking.training.experiment import Experiment
 
 _MODEL = flags.DEFINE_string("model", None, "A network of rethinking.models.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Epochs to time; the best counts.", lower_bound=1)
 
 
-def time_epochs(experiment: loop.Experiment, repeats: int) -> tuple[float, float]:
+def time_epochs(experiment: Experiment, repeats: int) -> tuple[float, float]:
     """Seconds of the first epoch, compilation included, and of the fastest of `repeats` more."""
-    train_state, seconds = experiment.state, []
-    for epoch in range(repeats + 1):
-        start = time.perf_counter()
-        train_state, loss = experiment.train_epoch(train_state, epoch)
-        loss.block_until_ready()
+    seconds = []
+    start = time.perf_counter()
+    for leg in itertools.islice(experiment.legs(experiment.state, 0), repeats + 1):
+        leg.loss.block_until_ready()
         seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
     return seconds[0], min(seconds[1:])
 
 
@@ -48,7 +50,7 @@ def time_bare_step(config: ConfigDict, repeats: int) -> float:
     labels = jnp.asarray(np.arange(config.batch_size) % 10, jnp.int32)
     train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
     compiled = jax.jit(lambda carry: train_step(carry, images, labels, jax.random.key(0)), donate_argnums=0)
-    train_state, loss = compiled(state.create(model, optimizer, (size, size, 3), 0))
+    train_state, loss = compiled(state.initializer(model, optimizer, (size, size, 3))(0))
     loss.block_until_ready()
     best = float("inf")
     for _ in range(repeats):
@@ -68,13 +70,13 @@ def main(overrides: list[str]) -> None:
     try:
         config = cli.parse_config([f"--config=configs/table1.py:{_MODEL.value}", *overrides])
         configs.check(config)
-        experiment = loop.prepare(config)
+        experiment = resident.prepare(config)
     except ConfigError as error:
         cli.fail(error)
     ready = time.time() - psutil.Process().create_time()
     first, epoch = time_epochs(experiment, _REPEATS.value)
     bare = time_bare_step(config, _REPEATS.value)
-    step = epoch / experiment.steps_per_epoch
+    step = epoch / experiment.steps_per_leg
     print(json.dumps({
         "model": _MODEL.value, "batch": config.batch_size, "dtype": config.dtype, "device": runs.device_name(),
         "jax": jax.__version__, "images_per_second": round(config.batch_size / step),

@@ -46,14 +46,17 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
         raise ConfigError(str(error.args[0] if isinstance(error, KeyError) else error)) from error
 
 
-def run(config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf) -> dict[str, Any] | None:
+def run(
+    config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf, writes: bool = True
+) -> dict[str, Any] | None:
     """Runs the experiment that `config` describes, in `workdir`; returns the contents of result.json.
 
     Returns None if `deadline` (of time.time()) came first: the run is saved then, and the same call continues it.
+    Of several processes that make one run, one `writes` to `workdir`, which all of them see.
     Raises ConfigError for whatever cannot work, before any time is spent.
     """
     configs.check(config)
-    with runs.open_run(workdir, config) as run_directory:
+    with runs.open_run(workdir, config, writes) as run_directory:
         if run_directory.result is not None:
             _LOG.info("%s is finished already.", workdir)
             return run_directory.result
@@ -76,21 +79,21 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def log_to_terminal() -> None:
+def log_to_terminal(level: int = logging.INFO) -> None:
     """Shows what this package logs on stderr, plainly; libraries (Orbax is talkative) show warnings only."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     logger = logging.getLogger("rethinking")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     logger.propagate = False
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
 
 
-def fail(reason: object) -> NoReturn:
-    """Ends the program as for bad input: the reason on stderr and exit code 2."""
+def fail(reason: object, exit_code: int = 2) -> NoReturn:
+    """Ends the program with the reason on stderr; exit code 2 says that the input was bad."""
     print(f"error: {reason}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(exit_code)
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -112,3 +115,25 @@ def parse_flags(argv: Sequence[str], required: Sequence[str]) -> list[str]:
     if missing:
         fail(f"needed: {', '.join(missing)} (see --help)")
     return overrides
+
+
+def parse_launcher_flags(argv: Sequence[str], required: Sequence[str] = ()) -> list[str]:
+    """Parses the flags before `--` and returns what comes after it, the arguments of rethinking.main, untouched."""
+    own, arguments = list(argv), []
+    if "--" in own:
+        arguments = own[own.index("--") + 1 :]
+        own = own[: own.index("--")]
+    if overrides := parse_flags(own, required):
+        fail(f"{overrides[0]}: the arguments of rethinking.main come after --")
+    return arguments
+
+
+def check_run(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
+    """The config and the workdir that arguments of rethinking.main name; raises ConfigError if it would refuse them."""
+    overrides, rest = split_overrides(arguments)
+    given = dict(argument.split("=", 1) for argument in rest if argument.startswith(("--config=", "--workdir=")))
+    if len(given) < 2:
+        raise ConfigError("needed: -- --config=FILE:ROW --workdir=DIR, and other arguments of rethinking.main, if any")
+    config = parse_config([f"--config={given['--config']}", *overrides])
+    configs.check(config)
+    return config, given["--workdir"]

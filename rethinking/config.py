@@ -25,11 +25,13 @@ SETTINGS = {
 }
 PIXELS = ("none", "shuffled", "random", "gaussian")
 DTYPES = ("float32", "bfloat16")
+OPTIMIZERS = ("sgd", "rmsprop")
 KERNELS = ("gaussian", "laplacian", "linear", "polynomial")
 MEASURES = ("rademacher", "stability")
 FEATURES = ("pixels", "gabor", "random_conv")
 # Fields that say where and how a run is made, not what it computes.
-UNSCIENTIFIC = ("experiment", "row", "data.data_dir", "num_devices", "checkpoint_seconds", "eval_batch_size")
+UNSCIENTIFIC = ("experiment", "row", "data.data_dir", "data.num_threads", "data.num_workers", "num_devices",
+                "checkpoint_seconds", "eval_batch_size")
 # Fields in which the repetitions of one experiment differ.
 SEEDS = ("seed", "randomize.seed")
 
@@ -62,11 +64,19 @@ def training() -> ConfigDict:
         "max_epochs": 100,
         "stop_when_fit": False,  # stop at the first epoch that reaches fit_accuracy
         "fit_accuracy": 0.99,  # training accuracy, in evaluation mode, that counts as fitted
+        "optimizer": "sgd",  # or "rmsprop", TensorFlow's, with epsilon = 1 inside of the root
         "learning_rate": 0.01,
+        "reference_batch_size": 0,  # learning_rate is for batches of this size, and scaled in proportion; 0: not scaled
         "momentum": 0.9,
-        "decay_per_epoch": 0.95,  # factor on the learning rate after every epoch
+        "decay_per_epoch": 0.95,  # factor on the learning rate after every epoch, or every `epochs_per_decay` epochs
+        "epochs_per_decay": 1.0,
+        "warmup_epochs": 0.0,  # in which the learning rate rises from zero
         "weight_decay": 0.0,  # coefficient of half the squared norm of the kernels
+        "label_smoothing": 0.0,  # the part of a label that is spread over all classes, in training
+        "workers": 1,  # asynchronous workers to imitate: gradients come workers - 1 steps late
+        "average_decay": 0.0,  # of a moving average of the weights, which then is what is evaluated; 0: the weights
         "dtype": "float32",  # of the computation; parameters are always float32
+        "eval_epochs": 1,  # epochs between two evaluations
         "eval_batch_size": 1000,  # per device
         "checkpoint_seconds": 60.0,  # at least so long between two checkpoints; 0: after every epoch
         "num_devices": 0,  # devices to spread a batch over; 0: all there are
@@ -77,10 +87,19 @@ def training() -> ConfigDict:
             "num_test": 0,  # likewise of the test set
             "crop_size": 0,  # side of the centre crop that the network sees; 0: the whole image
             "whiten": True,  # per image: mean zero, variance one
+            "stream": False,  # read from disk batch by batch, not kept on the device: for large sets of JPEGs
+            "image_size": 299,  # of streamed images, which are resized to it
+            "skip_bad": False,  # leave out streamed images that cannot be read, and count them, instead of stopping
+            "num_threads": 16,  # that read, decode and distort streamed images, in each process
+            "num_workers": 0,  # further processes, on each host, that these threads are spread over
+        },
+        "eval": {
+            "shifts": "",  # further test sets, for the end, such as "noise,blur=2,cifar10_1": see data/shifts.py
         },
         "model": {
             "name": "mlp_1x512",  # a name in rethinking.models, or package.module:Class
             "sync_batch_norm": False,  # statistics over the global batch instead of each device's own
+            "options": {},  # further fields of the network, such as inception_v3's `dropout`
         },
         "randomize": {
             "labels": 0.0,  # probability that a training label is replaced by a random one
@@ -88,7 +107,7 @@ def training() -> ConfigDict:
             "seed": 0,
         },
         "augment": {  # of training images; all off by default
-            "crop": False,  # a random crop of crop_size instead of the centre crop
+            "crop": False,  # a random crop of crop_size instead of the centre crop; streamed: a random box, resized
             "flip": False,
             "brightness": 0.0,  # largest shift, of pixels in [0, 1]
             "saturation": 0.0,  # s: factor from [1 - s, 1 + s]
@@ -193,11 +212,52 @@ def add_random_labels(config: ConfigDict) -> None:
 
 
 def add_augment(config: ConfigDict) -> None:
-    """The `+augment` of a row: crop, flip and colours, with the magnitudes of TensorFlow's Inception distortion."""
+    """The `+augment` of a row: crop, flip and colours, with the magnitudes of TensorFlow's Inception distortion. In
+    Table 2, as `aug`, that distortion itself."""
     config.augment.update(crop=True, flip=True, brightness=32 / 255, saturation=0.5, hue=0.2, contrast=0.5)
 
 
 TABLE_OPTIONS = {"crop": add_crop, "wd": add_weight_decay, "random_labels": add_random_labels, "augment": add_augment}
+
+
+def imagenet() -> ConfigDict:
+    """Inception V3 as in appendices A and B, Table 2: TensorFlow's recipe, less what the rows switch on.
+
+    Of TensorFlow's `inception` package: RMSProp with decay 0.9, momentum 0.9 and epsilon 1; 0.94 on the learning rate
+    every two epochs; label smoothing 0.1; the auxiliary head; evaluation with a moving average of the weights, 0.9999.
+    What the paper leaves open, or what a pod does otherwise, is chosen here, once for all rows:
+    - batch size 1024 over all devices, synchronous, where the paper has 50 asynchronous workers with 32 images each;
+      the learning rate is 0.045 for 32, in proportion for more, and rises to it in five epochs: see `optim.scaled`.
+      `configs/figure_async.py` looks at what asynchronous workers change.
+    - 100 epochs, at whose end the learning rate has fallen to 4.5% of its first value.
+    - computation in bfloat16, parameters and statistics in float32.
+    - without `aug`, training images are what evaluation sees: the central 87.5%, resized.
+    Short runs need `model.options.bn_momentum` and `average_decay` lower: both average over thousands of steps.
+    """
+    config = training()
+    config.update({
+        "optimizer": "rmsprop", "learning_rate": 0.045, "reference_batch_size": 32, "batch_size": 1024,
+        "warmup_epochs": 5.0, "decay_per_epoch": 0.94, "epochs_per_decay": 2.0, "label_smoothing": 0.1,
+        "average_decay": 0.9999, "dtype": "bfloat16", "eval_batch_size": 128, "checkpoint_seconds": 600.0,
+    })  # fmt: skip
+    config.data.update(name="imagenet2012", stream=True)
+    config.model.name = "inception_v3"
+    config.model.options = {"aux_head": True, "dropout": 0.0, "bn_momentum": 0.9997, "width": 1.0}
+    return config
+
+
+def add_dropout(config: ConfigDict) -> None:
+    """The `dropout` of a row of Table 2: TensorFlow keeps 0.8."""
+    config.model.options.dropout = 0.2
+
+
+def add_imagenet_weight_decay(config: ConfigDict) -> None:
+    """The `wd` of a row of Table 2: TensorFlow's coefficient."""
+    config.weight_decay = 4e-5
+
+
+IMAGENET_OPTIONS = {"aug": add_augment, "random_labels": add_random_labels, "dropout": add_dropout,
+                    "wd": add_imagenet_weight_decay}
 
 
 def table_row(experiment: str, row: str) -> ConfigDict:
@@ -282,26 +342,36 @@ def _check_interpolation(config: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-    for field in ("batch_size", "eval_batch_size", "max_epochs"):
-        _require(config[field] >= 1, f"config.{field}={config[field]}: must be at least 1")
-    for field in ("learning_rate", "decay_per_epoch"):
+    for field in ("batch_size", "eval_batch_size", "max_epochs", "eval_epochs", "workers", "data.num_threads",
+                  "data.image_size"):
+        _require(_get(config, field) >= 1, f"config.{field}={_get(config, field)}: must be at least 1")
+    for field in ("learning_rate", "decay_per_epoch", "epochs_per_decay"):
         _require(0 < config[field] < math.inf, f"config.{field}={config[field]}: must be a positive number")
     colours = [f"augment.{name}" for name in ("brightness", "saturation", "hue", "contrast")]
-    for field in ("weight_decay", "checkpoint_seconds", "data.num_test", "data.crop_size", *colours):
+    for field in ("weight_decay", "reference_batch_size", "warmup_epochs", "checkpoint_seconds", "data.num_test",
+                  "data.num_workers",
+                  "data.crop_size", *colours):
         value = _get(config, field)
         _require(0 <= value < math.inf, f"config.{field}={value}: must not be negative")
-    _require(0 <= config.momentum < 1, f"config.momentum={config.momentum}: must be in [0, 1)")
+    for field in ("momentum", "label_smoothing", "average_decay"):
+        _require(0 <= config[field] < 1, f"config.{field}={config[field]}: must be in [0, 1)")
     _require(0 <= config.fit_accuracy <= 1, f"config.fit_accuracy={config.fit_accuracy}: must be in [0, 1]")
     for field in ("saturation", "contrast"):
         _require(config.augment[field] <= 1, f"config.augment.{field}={config.augment[field]}: must be at most 1")
     _require(config.augment.hue <= 0.5, f"config.augment.hue={config.augment.hue}: half a turn, 0.5, is the most")
     known(config.dtype, DTYPES, "config.dtype: unknown")
+    known(config.optimizer, OPTIMIZERS, "config.optimizer: unknown")
     known(config.randomize.pixels, PIXELS, "config.randomize.pixels: unknown")
     _require(not (config.augment.crop and config.randomize.pixels != "none"),
              "config.augment.crop=True with randomized pixels: pixels are randomized in the 28x28 that the network "
              "sees, so nothing is left to crop from. Set one of the two off.")
-    _require(not config.augment.crop or config.data.crop_size > 0,
+    _require(not config.augment.crop or config.data.crop_size > 0 or config.data.stream,
              "config.augment.crop=True needs config.data.crop_size, the side of the crop")
+    _require(not config.data.stream or not config.eval.shifts,
+             "config.eval.shifts is for sets that fit into memory, config.data.stream=False")
+    _require(not config.data.stream or (config.randomize.pixels == "none" and config.data.crop_size == 0),
+             "config.data.stream=True reads images of any size: config.randomize.pixels and config.data.crop_size are "
+             "for sets that fit into memory")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ examples are kept, nor on their order, the batch, the epoch or the devices. Ever
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,21 @@ def corrupt_labels(
     Raises:
         ConfigError: if the probability is outside [0, 1] or the seed is negative.
     """
+    num_examples = int(indices.max(initial=-1)) + 1
+    return label_corruption(num_examples, num_classes, probability, seed)(labels, indices)
+
+
+def label_corruption(
+    num_examples: int, num_classes: int, probability: float | int, seed: int
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """`corrupt_labels` as a function (labels, indices) -> labels, for indices below `num_examples`: draws only once."""
     if not 0 <= probability <= 1:
         raise ConfigError(f"randomize.labels is a probability, 0 to 1, not {probability}.")
-    if probability == 0 or len(labels) == 0:
-        return labels
-    whether, which = _generator(seed, "labels").random((int(indices.max()) + 1, 2))[indices].T
-    return np.where(whether < probability, (which * num_classes).astype(labels.dtype), labels)
+    if probability == 0 or num_examples == 0:
+        return lambda labels, indices: labels
+    whether, which = _generator(seed, "labels").random((num_examples, 2)).T
+    replaced, classes = whether < probability, (which * num_classes).astype(np.int32)
+    return lambda labels, indices: np.where(replaced[indices], classes[indices].astype(labels.dtype), labels)
 
 
 def shuffle_pixels(images: Shaped[np.ndarray, "n h w c"], seed: int) -> Shaped[np.ndarray, "n h w c"]:

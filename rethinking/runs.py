@@ -4,6 +4,9 @@
     metrics.jsonl   one line per evaluation
     result.json     written once, when the run ends
     checkpoints/    see rethinking.training.checkpoint
+
+It is a local folder or lies in a bucket: gs://BUCKET/FOLDER. In a bucket a file appears whole or not at all, but there
+are no locks: nothing guards a run there against a second writer.
 """
 
 import contextlib
@@ -15,20 +18,28 @@ import math
 import os
 import pathlib
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from rethinking import config as configs
 from rethinking.config import ConfigError
 
+# How long a process that only reads waits for the one that writes: clusters' file systems may show a file late.
+WAIT_SECONDS = 120.0
+
 
 class RunDirectory:
-    """One run's folder, held under a lock. Make it with `open_run`."""
+    """One run's folder, held under a lock. Make it with `open_run`.
 
-    def __init__(self, path: pathlib.Path):
-        self.path = path
+    Of several processes one `writes`; the others keep the same `metrics`, read the same files and change none.
+    """
+
+    def __init__(self, path: epath.Path, writes: bool = True):
+        self.path, self.writes = path, writes
         self.metrics: list[dict[str, Any]] = _read_lines(path / "metrics.jsonl")
 
     @property
@@ -36,64 +47,106 @@ class RunDirectory:
         """The contents of result.json; None while the run is unfinished."""
         return read_result(self.path)
 
-    def keep_metrics(self, epoch: int) -> None:
-        """Drops what was measured after `epoch`, since a restart from its checkpoint measures it again."""
-        self.metrics = [line for line in self.metrics if line["epoch"] <= epoch]
-        _write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
+    def keep_metrics(self, step: int | None = None) -> None:
+        """Drops what was measured after `step`, since a restart from its checkpoint measures it again.
+
+        With None only a last line that was cut short is dropped, so that `append` does not add to it.
+        """
+        if step is not None:
+            self.metrics = [line for line in self.metrics if line["step"] <= step]
+        self._write_metrics()
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl, on disk when this returns. Numbers that JSON lacks (nan, inf) become null."""
         self.metrics.append(_finite(line))
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(self.metrics[-1]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if not _is_local(self.path):
+            self._write_metrics()  # a file in a bucket can be replaced, but not added to
+        elif self.writes:
+            with open(self.path / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(self.metrics[-1]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes result.json and returns its contents."""
         result = _finite(result)
-        _write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        if self.writes:
+            _write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
         return result
+
+    def _write_metrics(self) -> None:
+        if self.writes:
+            text = "".join(json.dumps(line) + "\n" for line in self.metrics)
+            _write_atomically(self.path / "metrics.jsonl", text)
 
 
 def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
     """The contents of a run directory's result.json; None where there is none."""
     try:
-        return json.loads((pathlib.Path(workdir) / "result.json").read_text())
+        return json.loads((epath.Path(workdir) / "result.json").read_text())
     except FileNotFoundError:
         return None
 
 
 @contextlib.contextmanager
-def open_run(workdir: str | os.PathLike, config: ConfigDict) -> Iterator[RunDirectory]:
-    """Creates the run directory of `config`, or continues in it.
+def open_run(workdir: str | os.PathLike, config: ConfigDict, writes: bool = True) -> Iterator[RunDirectory]:
+    """Creates the run directory of `config`, or continues in it; with `writes=False` waits for one that does.
 
     Raises ConfigError if the folder cannot be written, is in use, holds something else or another config's run.
     """
-    path = pathlib.Path(workdir)
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists() and not _only_lock(path):
-        raise ConfigError(f"--workdir={path} is neither empty nor a run directory (no config.json). Choose another.")
+    path = epath.Path(workdir)
+    with contextlib.ExitStack() as held:
+        if writes:
+            held.enter_context(_make_folder(path))
+        else:
+            _wait_for(path / "config.json")
+        _keep_config(path / "config.json", config)
+        yield RunDirectory(path, writes)
+
+
+def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
+    """Makes the folder, unless it holds something else; gives its lock, to be held as long as the run."""
     try:
+        if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists() and not _only_lock(path):
+            raise ConfigError(f"--workdir={path} is neither empty nor a run directory (no config.json). Choose "
+                              "another.")
         path.mkdir(parents=True, exist_ok=True)
+        if not _is_local(path):
+            return contextlib.nullcontext()
         lock = open(path / ".lock", "w")  # noqa: SIM115  held open as long as the run
+    except ImportError as error:  # of the package that reads buckets
+        raise ConfigError(f"--workdir={path}: {error} (the extra `gcs`: pip install -e '.[gcs]')") from None
     except OSError as error:
-        raise ConfigError(f"--workdir={path} cannot be written: {error.strerror}. Choose another.") from None
-    with lock:
-        try:
-            # The kernel lets go of the lock when the process ends, however it ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"--workdir={path} is in use by another process. Wait, or choose another.") from None
-        _write_config(path / "config.json", config)
-        yield RunDirectory(path)
+        raise ConfigError(f"--workdir={path} cannot be written: {error.strerror or error}. Choose another.") from None
+    try:
+        # The kernel lets go of the lock when the process ends, however it ends.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigError(f"--workdir={path} is in use by another process. Wait, or choose another.") from None
+    return lock
 
 
-def _only_lock(path: pathlib.Path) -> bool:
+def _wait_for(file: epath.Path) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise ConfigError(f"{file}, which process 0 writes, is not seen by this one. Choose a --workdir on a file "
+                              "system that all processes share, or in a bucket (gs://...).")
+        time.sleep(0.5)
+
+
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def _only_lock(path: epath.Path) -> bool:
     # A process killed between its first two steps leaves a lock and, at most, an unfinished config.json.
     return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
 
 
-def _write_config(file: pathlib.Path, config: ConfigDict) -> None:
+def _keep_config(file: epath.Path, config: ConfigDict) -> None:
+    """Writes the config, or checks that the one which is there computes the same."""
     if not file.exists():
         _write_atomically(file, config.to_json(indent=2) + "\n")
         return
@@ -163,7 +216,10 @@ def revision() -> str:
     return f"{version}+source.{source.hexdigest()[:12]}"
 
 
-def _write_atomically(file: pathlib.Path, text: str) -> None:
+def _write_atomically(file: epath.Path, text: str) -> None:
+    if not _is_local(file):
+        file.write_text(text)
+        return
     partial = file.with_name(file.name + ".partial")
     with open(partial, "w") as stream:
         stream.write(text)
@@ -172,7 +228,7 @@ def _write_atomically(file: pathlib.Path, text: str) -> None:
     os.replace(partial, file)
 
 
-def _read_lines(file: pathlib.Path) -> list[dict[str, Any]]:
+def _read_lines(file: epath.Path) -> list[dict[str, Any]]:
     """The lines of a JSON-lines file up to the first torn one: a killed process may leave its last one half written."""
     lines = []
     if file.exists():

@@ -22,6 +22,9 @@ def data_mesh(num_devices: int, batch_size: int) -> Mesh:
     count = num_devices or len(devices)
     if count > len(devices):
         raise ConfigError(f"config.num_devices={count}: this machine has {len(devices)} {devices[0].platform} devices")
+    if jax.process_count() > 1 and count < len(devices):
+        raise ConfigError(f"config.num_devices={count}: with several processes all {len(devices)} devices are used. "
+                          "Set it to 0.")
     if batch_size % count:
         raise ConfigError(f"config.batch_size={batch_size} cannot be split evenly over {count} devices. Choose a "
                           f"multiple of {count}, or set config.num_devices.")
@@ -31,6 +34,21 @@ def data_mesh(num_devices: int, batch_size: int) -> Mesh:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of every array of `tree` on every device of `mesh`."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> slice:
+    """The rows of a batch of `batch_size`, dealt to the devices of `mesh`, that this process's devices get."""
+    pieces = _split(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return slice(min(piece[0].start or 0 for piece in pieces), max(piece[0].stop or batch_size for piece in pieces))
+
+
+def split(tree: Any, mesh: Mesh) -> Any:
+    """Deals arrays to the devices of `mesh` along their first axis; each process gives its `local_rows` of them."""
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(_split(mesh), array), tree)
+
+
+def _split(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 class DataParallel:
@@ -44,12 +62,19 @@ class DataParallel:
         self.size = mesh.size
         self.axis_name = DATA_AXIS if mesh.size > 1 else None
 
-    def compile(self, function: Callable, donate_argnums: tuple[int, ...] = ()) -> Callable:
-        """`function` of replicated arrays, returning replicated arrays, jitted to run on every device."""
-        if self.axis_name:
-            replicated = PartitionSpec()
-            function = jax.shard_map(function, mesh=self.mesh, in_specs=replicated, out_specs=replicated)
-        return jax.jit(function, donate_argnums=donate_argnums)
+    def compile(
+        self, function: Callable, donate_argnums: tuple[int, ...] = (), split_argnums: tuple[int, ...] = ()
+    ) -> Callable:
+        """`function` of replicated arrays, returning replicated arrays, jitted to run on every device.
+
+        The arrays of the arguments `split_argnums` are split over the devices along their first axis instead.
+        """
+
+        def on_every_device(*args):
+            specs = tuple(PartitionSpec(*[DATA_AXIS] * (i in split_argnums)) for i in range(len(args)))
+            return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec())(*args)
+
+        return jax.jit(on_every_device if self.axis_name else function, donate_argnums=donate_argnums)
 
     def index(self) -> jax.Array | int:
         """Which of the devices runs this, from 0."""

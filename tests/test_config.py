@@ -12,7 +12,7 @@ from rethinking.config import ConfigError
 
 FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
 COUNTS = {"quickstart": 6, "table1": 19, "table4": 6, "figure1": 45, "expressivity": 8, "table3": 10,
-          "complexity": 15}
+          "complexity": 15, "table2": 7, "figure_async": 6}
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -189,6 +189,86 @@ def test_augment_depends_on_each_images_key_alone():
     np.testing.assert_allclose(augment(stored[order], keys(8)[order]), together[order], atol=1e-3)
 
 
+INCEPTION = OFF | {"flip": True, "brightness": 32 / 255, "saturation": 0.5, "hue": 0.2, "contrast": 0.5}
+
+
+@jax.jit
+def distort(stored, keys):
+    return images.distort(stored, keys, INCEPTION)
+
+
+def draws(n, draw, function):
+    """What `distort` draws for each of `keys(n)`: `draw` is the number of its stream."""
+    return [np.asarray(function(jax.random.fold_in(key, draw))) for key in keys(n)]
+
+
+def uniforms(n, draw, middle, spread):
+    return draws(n, draw, lambda key: jax.random.uniform(key, (), jnp.float32, middle - spread, middle + spread))
+
+
+def to_hsv(red, green, blue):
+    """As colorsys, which divides by zero where brightness left no channel above black."""
+    return colorsys.rgb_to_hsv(red, green, blue) if max(red, green, blue) > 0 else (0, 0, max(red, green, blue))
+
+
+def distort_one(pixels, flip, brightness, saturation, hue, contrast, contrast_early):
+    """One image through NumPy and colorsys; `pixels` are 0 to 255, of the result -1 to 1."""
+
+    def change_contrast(x):
+        mean = x.mean((0, 1), keepdims=True)
+        return mean + contrast * (x - mean)
+
+    x = pixels.astype(np.float64) / 255 + brightness
+    x = change_contrast(x) if contrast_early else x
+    hsv = (to_hsv(*pixel) for pixel in x.reshape(-1, 3))
+    hsv = (((h + hue) % 1, min(max(s * saturation, 0), 1), v) for h, s, v in hsv)
+    x = np.array([colorsys.hsv_to_rgb(*pixel) for pixel in hsv]).reshape(x.shape)
+    x = np.clip(x if contrast_early else change_contrast(x), 0, 1) * 2 - 1
+    return x[:, ::-1] if flip else x
+
+
+def test_distortion_agrees_with_a_second_implementation():
+    n = 32
+    stored = np.concatenate([noise(n // 2, 7, 7), (255 * colours(n // 2)).astype(np.uint8)])
+    flip, early = (draws(n, draw, jax.random.bernoulli) for draw in (1, 6))
+    assert 4 < sum(early) < n - 4 and 4 < sum(flip) < n - 4, "both orders, both directions"
+    brightness, hue = uniforms(n, 2, 0, 32 / 255), uniforms(n, 4, 0, 0.2)
+    saturation, contrast = uniforms(n, 3, 1, 0.5), uniforms(n, 5, 1, 0.5)
+    parameters = zip(stored, flip, brightness, saturation, hue, contrast, early, strict=True)
+    expected = np.array([distort_one(*parameter) for parameter in parameters])
+    distorted = np.asarray(distort(stored, keys(n)))
+    assert distorted.dtype == np.float32 and distorted.min() == -1 and distorted.max() == 1
+    np.testing.assert_allclose(distorted, expected, atol=1 / 255)  # half a grey level
+    assert np.abs(distorted - expected).mean() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["flip", "brightness", "saturation", "hue", "contrast"])
+def test_each_part_of_the_distortion_acts_by_itself(name):
+    stored, off = noise(32), images.center(noise(32))
+    np.testing.assert_array_equal(images.distort(stored, keys(32), OFF), off)
+    alone = images.distort(stored, keys(32), OFF | {name: INCEPTION[name]})
+    augmented = images.augment(stored, keys(32), 0, OFF | {name: INCEPTION[name]})
+    np.testing.assert_allclose(alone, images.center(augmented), atol=1e-5)
+    assert np.mean(alone != off) > 0.3
+
+
+def test_distortion_depends_on_each_images_key_alone():
+    stored, order = noise(8), jnp.array([5, 2, 7])
+    together = distort(stored, keys(8))
+    np.testing.assert_allclose(distort(stored[order], keys(8)[order]), together[order], atol=1e-5)
+    assert not np.allclose(together, distort(stored, keys(8, seed=1)))
+
+
+def test_distortion_needs_colour():
+    with pytest.raises(ConfigError, match=r"augment\.saturation.* 1"):
+        images.distort(noise(c=1), keys(4), OFF | {"saturation": 0.2})
+
+
+def test_center():
+    centered = images.center(jnp.arange(256, dtype=jnp.uint8).reshape(1, 16, 16, 1))
+    np.testing.assert_allclose(centered.ravel(), np.linspace(-1, 1, 256), atol=1e-6)
+
+
 def test_whitening_agrees_with_pytorch():
     torch = pytest.importorskip("torch")
     stored = noise(5, 28, 28)

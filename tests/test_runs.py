@@ -18,13 +18,13 @@ def settings():
 def test_metrics_survive_a_torn_last_line_and_are_cut_back_to_the_checkpoint(tmp_path, settings):
     with runs.open_run(tmp_path, settings) as run:
         for epoch in range(4):
-            run.append({"epoch": epoch, "train_loss": math.nan if epoch == 3 else 1.0})
+            run.append({"step": 10 * epoch, "epoch": epoch, "train_loss": math.nan if epoch == 3 else 1.0})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "train_')
     with runs.open_run(tmp_path, settings) as run:
         assert [line["epoch"] for line in run.metrics] == [0, 1, 2, 3]
         assert run.metrics[3]["train_loss"] is None  # JSON has no nan
-        run.keep_metrics(1)
+        run.keep_metrics(10)
         run.append({"epoch": 2})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]

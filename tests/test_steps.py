@@ -27,7 +27,7 @@ def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_r
     devices = sharding.DataParallel(mesh)
     model = models.create(name, CLASSES, jnp.float32, devices.axis_name if sync else None)
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
-    train_state = sharding.replicate(state.create(model, optimizer, (SIZE, SIZE, 3), seed), mesh)
+    train_state = sharding.replicate(state.initializer(model, optimizer, (SIZE, SIZE, 3))(seed), mesh)
     train_step = steps.make_train_step(model, optimizer, devices, batch_size)
     scan = steps.use_scan(train_state.params) if scan is None else scan
     epoch = steps.make_train_epoch(train_step, devices, batch_size, lambda images, keys: images, scan)
@@ -119,7 +119,7 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
     mesh, optimizer = sharding.data_mesh(4, 8), optim.sgd(lambda step: 0.1, 0.9, 0.0)
     devices = sharding.DataParallel(mesh)
     train_step = steps.make_train_step(Sum(), optimizer, devices, 8)
-    train_state = sharding.replicate(state.create(Sum(), optimizer, (1, 1, 1), 0), mesh)
+    train_state = sharding.replicate(state.initializer(Sum(), optimizer, (1, 1, 1))(0), mesh)
     images = jnp.arange(40.0).reshape(40, 1, 1, 1)
     epoch = steps.make_train_epoch(train_step, devices, 8, lambda x, keys: x)
     losses = []
@@ -139,7 +139,7 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
     labels = random.integers(0, 3, num).astype(np.int32)
     model = models.create("mlp_1x512", 3)
     optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.0)
-    fresh = state.create(model, optimizer, (2, 2, 1), 0)
+    fresh = state.initializer(model, optimizer, (2, 2, 1))(0)
     logits = np.asarray(model.apply({"params": fresh.params}, jnp.asarray(images), train=False), np.float64)
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(num), labels]
     for count in (1, 3, 8):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from rethinking.config import ConfigError
-from rethinking.data.source import Info, Source, check_shards, damaged, find
+from rethinking.data.source import Info, Source, check_shards, check_subset, damaged, find, open_records, subset
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,9 +59,7 @@ def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int =
     """
     source = None if name == "digits" else _find_arrays(name, data_dir)
     info = source.info if source else _DIGITS
-    for field, wanted, there in (("num_train", num_train, info.num_train), ("num_test", num_test, info.num_test)):
-        if not 0 <= wanted <= there:
-            raise ConfigError(f"data.{field} must be 0 (all) to {there:,}, what {name} has, but is {wanted}.")
+    check_subset(name, info, num_train, num_test)
     arrays = _load_cached(source) if source else _load_digits()
     train = _subset(arrays["train_images"], arrays["train_labels"], num_train, seed)
     test = _subset(arrays["test_images"], arrays["test_labels"], num_test, seed)
@@ -69,10 +67,8 @@ def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int =
 
 
 def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Split:
-    if not num:
-        return Split(images, labels, np.arange(len(labels)))
-    keep = np.random.default_rng(seed).permutation(len(labels))[:num]
-    return Split(images[keep], labels[keep], keep)
+    keep = subset(len(labels), num, seed)
+    return Split(images[keep], labels[keep], keep) if num else Split(images, labels, keep)
 
 
 def check(name: str, data_dir: str | None = None) -> Info:
@@ -111,13 +107,9 @@ def _find_arrays(name: str, data_dir: str | None) -> Source:
 
 def _decode(source: Source) -> dict[str, np.ndarray]:
     check_shards(source)
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(source.folder)
     arrays = {}
     for split, files in source.shards.items():
-        name = split if split in builder.info.splits else "validation"
-        examples = builder.as_data_source(split=name)
+        examples = open_records(source, split)
         images = np.empty((len(examples), *source.info.image_shape), np.uint8)
         labels = np.empty(len(examples), np.int32)
         start = 0
@@ -130,7 +122,7 @@ def _decode(source: Source) -> dict[str, np.ndarray]:
                 raise damaged(file, str(error)) from error
             start += length
         if start and not 0 <= labels.min() <= labels.max() < source.info.num_classes:
-            raise ConfigError(f"{source.folder}, split {name}: some labels are not known, so it cannot be used.")
+            raise ConfigError(f"{source.folder}, split {split}: some labels are not known, so it cannot be used.")
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return arrays
 

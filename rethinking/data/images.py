@@ -1,9 +1,9 @@
 """What a network sees of an image: crops, whitening and augmentation, on the device, inside jit.
 
 Images are [n, h, w, c], and their values 0 to 255 (uint8, or float32 for Gaussian pixels) up to the last step, which is
-`whiten` or `scale`. Only the four colour distortions, which `augment` calls, work on values of 0 to 1. Whatever is
-random takes one key per image, which the caller derives from the seed, the epoch and the image's index, so that the
-outcome depends neither on the batch nor on the devices.
+`whiten`, `scale`, `center` or `distort`. Only the four colour distortions, which `augment` and `distort` call, work on
+values of 0 to 1. Whatever is random takes one key per image, which the caller derives from the seed, the epoch and the
+image's index, so that the outcome depends neither on the batch nor on the devices.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Float, Key, Shaped, UInt8
 from ml_collections import ConfigDict
 
 from rethinking.config import ConfigError
@@ -87,20 +87,52 @@ def augment(
     Raises:
         ConfigError: if the crop is larger than the image, or saturation or hue is to change in images without colour.
     """
-
-    def each(operation: int) -> Key[Array, " n"]:
-        return jax.vmap(jax.random.fold_in, (0, None))(keys, operation)
-
-    images = random_crop(images, size, each(0)) if settings["crop"] else center_crop(images, size)
+    images = random_crop(images, size, _each(keys, "crop")) if settings["crop"] else center_crop(images, size)
     if settings["flip"]:
-        images = random_flip(images, each(1))
-    changes = [(number, name) for number, name in enumerate(_COLORS, 2) if settings[name]]
+        images = random_flip(images, _each(keys, "flip"))
+    changes = [name for name in _COLORS if settings[name]]
     if not changes:
         return images
     images = scale(images)
-    for number, name in changes:
-        images = _COLORS[name](images, settings[name], each(number))
+    for name in changes:
+        images = _COLORS[name](images, settings[name], _each(keys, name))
     return 255 * jnp.clip(images, 0, 1)
+
+
+def distort(
+    images: UInt8[Array, "n h w c"], keys: Key[Array, " n"], settings: Mapping[str, Any] | ConfigDict
+) -> Float[Array, "n h w c"]:
+    """TensorFlow's Inception distortion after the random box: flip and colours, as float32 of -1 to 1.
+
+    Brightness comes first, then saturation and hue, then contrast; in every other image contrast comes before
+    saturation and hue. (TensorFlow has the two orders take turns by the number of the thread; here each image draws.)
+    The values are cut off at black and white only at the end.
+
+    Args:
+        images: of the size that the network sees.
+        keys: one typed key per image.
+        settings: as for `augment`, whose `crop` is for the host to see to.
+
+    Raises:
+        ConfigError: if saturation or hue is to change in images without colour.
+    """
+
+    def change(name: str, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        return _COLORS[name](images, settings[name], _each(keys, name)) if settings[name] else images
+
+    if settings["flip"]:
+        images = random_flip(images, _each(keys, "flip"))
+    images = change("brightness", scale(images))
+    early = jax.vmap(jax.random.bernoulli)(_each(keys, "order"))[:, None, None, None]
+    images = jnp.where(early, change("contrast", images), images)
+    images = change("hue", change("saturation", images))
+    images = jnp.where(early, images, change("contrast", images))
+    return 2 * (jnp.clip(images, 0, 1) - 0.5)
+
+
+def center(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Values of 0 to 255, of any type, as float32 of -1 to 1: what a network trained with `distort` is tested on."""
+    return 2 * (scale(images) - 0.5)
 
 
 def random_flip(images: Shaped[Array, "n h w c"], keys: Key[Array, " n"]) -> Shaped[Array, "n h w c"]:
@@ -144,6 +176,10 @@ def random_hue(images: Float[Array, "n h w c"], max_delta: float, keys: Key[Arra
     return _color((hue + _uniform(keys, 0.0, max_delta)[..., 0]) % 1, low, high)
 
 
+def _each(keys: Key[Array, " n"], draw: str) -> Key[Array, " n"]:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, _DRAWS.index(draw))
+
+
 def _uniform(keys: Key[Array, " n"], middle: float, spread: float) -> Float[Array, "n 1 1 1"]:
     draws = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, middle - spread, middle + spread))(keys)
     return draws[:, None, None, None]
@@ -180,7 +216,9 @@ def _check_size(shape: tuple[int, ...], size: int) -> None:
         raise ConfigError(f"A crop of {size} pixels does not fit images of {shape[1]}x{shape[2]}: set data.crop_size.")
 
 
-# In the order in which they are applied.
+# What is drawn for an image. The place is part of every stream: changing it changes all results.
+_DRAWS = ("crop", "flip", "brightness", "saturation", "hue", "contrast", "order")
+# In the order in which `augment` applies them.
 _COLORS = {
     "brightness": random_brightness,
     "saturation": random_saturation,

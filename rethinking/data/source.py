@@ -1,4 +1,4 @@
-"""TFDS sets on disk: which one a name means, what it holds, and whether its files are whole. Decodes nothing."""
+"""TFDS sets on disk: which one a name means, what it holds, whether its files are whole, access to their records."""
 
 import dataclasses
 import difflib
@@ -8,6 +8,9 @@ import os
 import pathlib
 import re
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from rethinking.config import ConfigError, nearest
 
@@ -103,6 +106,30 @@ def check_shards(source: Source) -> None:
             found = 0
         if found != length:
             raise damaged(file, f"{found} records where {length} should be: it is cut short or not ArrayRecord")
+
+
+def open_records(source: Source, split: str, decode: bool = True) -> Any:
+    """TFDS's random access to the records of "train" or "test": dictionaries with, among others, image and label.
+
+    With `decode` the image is an array, without it the stored bytes.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(source.folder)
+    name = split if split in builder.info.splits else "validation"
+    return builder.as_data_source(split=name, decoders=None if decode else {"image": tfds.decode.SkipDecoding()})
+
+
+def subset(total: int, num: int, seed: int) -> Int64[np.ndarray, " n"]:
+    """The records to use: the first `num` of a seeded permutation of all; 0 for all, in order."""
+    return np.random.default_rng(seed).permutation(total)[:num] if num else np.arange(total)
+
+
+def check_subset(name: str, info: Info, num_train: int, num_test: int) -> None:
+    """Raises ConfigError if more records are asked for than there are, or fewer than none."""
+    for field, wanted, there in (("num_train", num_train, info.num_train), ("num_test", num_test, info.num_test)):
+        if not 0 <= wanted <= there:
+            raise ConfigError(f"data.{field} must be 0 (all) to {there:,}, what {name} has, but is {wanted}.")
 
 
 def damaged(file: pathlib.Path, cause: str) -> ConfigError:

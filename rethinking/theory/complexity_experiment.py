@@ -23,7 +23,7 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     Returns None if `deadline` (of time.time()) came first: the run stops between two trainings, and the same call
     continues it. Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
     """
-    log = trials.Log(run_directory, config.max_epochs, deadline)
+    log = trials.Log(run_directory, deadline)
     result = MEASURES[config.measure](config, log)
     if result is None:
         _LOG.info("Out of time; the same command continues.")

@@ -20,7 +20,7 @@ from rethinking.data import arrays
 from rethinking.kernels import gram
 from rethinking.theory import complexity, trials
 from rethinking.theory.trials import Line, Log, Trainer
-from rethinking.training import loop
+from rethinking.training import measures, resident
 
 _LOG = logging.getLogger(__name__)
 CLOSED_FORMS = ("linear_span", "linear_ball", "kernel_ball", "kernel_ball_bound")
@@ -76,7 +76,7 @@ def _examples(config: ConfigDict, n: int) -> arrays.Split:
     """The first n of the seeded permutation of the training set, so that larger samples contain the smaller ones."""
     settings = config.copy_and_resolve_references()
     settings.data.num_train = n
-    return loop.load_data(settings).train
+    return resident.load_data(settings).train
 
 
 def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: int) -> Line:
@@ -92,7 +92,7 @@ def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: 
             break
     _LOG.info("%d images, draw %d of signs: %.4f after %d epochs", len(classes), draw, best, epoch)
     line = {"num_train": len(classes), "draw": draw, "correlation": best, "epoch": epoch, "loss": now["loss"]}
-    return line | trials.network_fields(state, programs.logits(state, images), classes)
+    return line | measures.measures(state.params, programs.logits(state, images), classes)
 
 
 def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:
@@ -113,7 +113,7 @@ def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:
 
 def _unit_features(config: ConfigDict, split: arrays.Split) -> Float32[np.ndarray, "n d"]:
     """Images as the network sees them, flat, each divided by its norm."""
-    _, see, store = loop.views(config)
+    _, see, store = resident.views(config)
     x = np.asarray(see(store(split.images)), np.float32).reshape(len(split.labels), -1)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 

@@ -22,7 +22,7 @@ from rethinking.config import ConfigError
 from rethinking.data import arrays
 from rethinking.theory import complexity, trials
 from rethinking.theory.trials import Line, Log, Trainer
-from rethinking.training import loop
+from rethinking.training import measures, resident
 
 _LOG = logging.getLogger(__name__)
 CHANGES = ("max_change", "mean_change", "own_change", "changed_predictions")
@@ -65,7 +65,7 @@ class Twins:
         self.num_train = _num_train(config)
         settings = config.copy_and_resolve_references()
         settings.data.num_train = self.num_train + config.replacements
-        data = loop.load_data(settings)
+        data = resident.load_data(settings)
         self.positions = np.random.default_rng(config.seed).choice(self.num_train, config.replacements, replace=False)
         self._trainer = Trainer(config, self.num_train, data.num_classes)
         self._max_epochs = config.max_epochs
@@ -94,7 +94,7 @@ class Twins:
             logits = np.concatenate([programs.logits(state, split[0]) for split in (self._train, self._test)])
             last = epoch == self._max_epochs
             n = self.num_train
-            network = trials.network_fields(state, logits[:n], self._labels[:n]) if last else {}
+            network = measures.measures(state.params, logits[:n], self._labels[:n]) if last else {}
             yield After(complexity.losses(logits, self._labels), logits.argmax(1), network)
 
     def _differences(self, before: After, after: After, replaced: Bool[np.ndarray, " points"]) -> Line:

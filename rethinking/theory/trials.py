@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from rethinking import runs, sharding
 from rethinking.data import arrays
-from rethinking.theory import complexity
-from rethinking.training import loop
+from rethinking.training import resident
 from rethinking.training.state import TrainState
 
 Line = dict[str, Any]
@@ -24,8 +23,8 @@ Line = dict[str, Any]
 class Log:
     """What a run has measured, in metrics.jsonl, and how long it took, also before it was last continued."""
 
-    def __init__(self, run_directory: runs.RunDirectory, max_epochs: int, deadline: float = math.inf):
-        run_directory.keep_metrics(max_epochs)  # all of it, but for a last line that was cut short
+    def __init__(self, run_directory: runs.RunDirectory, deadline: float = math.inf):
+        run_directory.keep_metrics()
         self._run_directory, self._deadline = run_directory, deadline
         spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
         self._start = time.time() - spent
@@ -39,7 +38,7 @@ class Log:
         return time.time() >= self._deadline
 
     def append(self, line: Line) -> None:
-        """Writes one measurement down; it has an "epoch". What is not finite becomes None."""
+        """Writes one measurement down; What is not finite becomes None."""
         self._run_directory.append(line | {"seconds": self.seconds()})
 
     def lines(self, **fields: Any) -> list[Line]:
@@ -55,7 +54,7 @@ class Trainer:
 
     def __init__(self, config: ConfigDict, num_train: int, num_classes: int):
         info = arrays.check(config.data.name, config.data.data_dir or None)
-        self.programs = loop.build(config, dataclasses.replace(info, num_classes=num_classes), num_train)
+        self.programs = resident.build(config, dataclasses.replace(info, num_classes=num_classes), num_train)
         self._seed, self._max_epochs = config.seed, config.max_epochs
 
     def states(
@@ -63,7 +62,7 @@ class Trainer:
     ) -> Iterator[tuple[int, TrainState]]:
         """Yields (0, state before training), (1, state after an epoch), ...; each is gone when the next is asked for.
 
-        Images and labels are as `loop.Programs.place` puts them; `indices` decide on augmentation.
+        Images and labels are as `resident.Programs.place` puts them; `indices` decide on augmentation.
         """
         programs = self.programs
         state = jax.tree.map(jnp.copy, programs.initial)
@@ -75,15 +74,8 @@ class Trainer:
             yield epoch + 1, state
 
 
-def network_fields(state: TrainState, logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Line:
-    """A trained network's norms and the distribution of its margins, as fields of a line; none if it diverged."""
-    if not np.isfinite(logits).all():
-        return {}
-    return complexity.norms(jax.device_get(state.params)) | complexity.margin_quantiles(logits, labels)
-
-
 def is_network_field(field: str) -> bool:
-    """Whether `network_fields` has a field of this name."""
+    """Whether `training.measures.measures` has a field of this name."""
     return field.startswith(("weight_", "spectral_", "margin_"))
 
 

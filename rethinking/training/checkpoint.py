@@ -1,21 +1,29 @@
-"""Checkpoints: the newest two training states, by epoch; a damaged one is passed over for the one before it."""
+"""Checkpoints: the newest two states of a run, by step; a damaged one is passed over for the one before it."""
 
 import logging
-import pathlib
-import shutil
+from typing import NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
 
+class Saved(NamedTuple):
+    """Where a run stands."""
+
+    step: int  # steps taken
+    state: TrainState
+    loss_sum: float = 0.0  # of the legs since the last epoch's end
+
+
 class Checkpoints:
     """The folder `checkpoints/` of a run directory (Orbax)."""
 
-    def __init__(self, run_directory: pathlib.Path):
+    def __init__(self, run_directory: epath.Path):
         self._path = (run_directory / "checkpoints").absolute()
         self._manager = self._open()
 
@@ -24,29 +32,33 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._path, options=options)
 
-    def save(self, epoch: int, state: TrainState) -> None:
-        """Keeps `state` as it is after `epoch`."""
-        if epoch != self._manager.latest_step():
-            self._manager.save(epoch, args=ocp.args.StandardSave(state))
+    def save(self, saved: Saved) -> None:
+        """Keeps what is needed to go on from here."""
+        if saved.step != self._manager.latest_step():
+            self._manager.save(saved.step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(saved.state), progress=ocp.args.JsonSave({"loss_sum": saved.loss_sum})))
 
-    def restore(self, state: TrainState) -> tuple[int, TrainState]:
-        """The newest readable (epoch, state), placed as `state` is; (0, state) itself if there is none.
+    def restore(self, state: TrainState) -> Saved:
+        """The newest that can be read, placed as `state` is; step 0 and `state` itself if there is none.
 
         A checkpoint that cannot be read is removed with a warning, and the one before it is taken.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        for epoch in sorted(self._manager.all_steps(), reverse=True):
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return epoch, self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+                restored = self._manager.restore(step, args=arguments)
+                return Saved(step, restored.state, restored.progress["loss_sum"])
             except Exception as error:  # Orbax raises whatever its readers do: JSON, TensorStore, OS, value errors
-                folder = self._path / str(epoch)
+                folder = self._path / str(step)
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 _LOG.warning("Checkpoint %s is unreadable (%s): removed; falling back to the one before.",
                                 folder, reason)
                 self.close()
-                shutil.rmtree(folder)
+                folder.rmtree()
                 self._manager = self._open()
-        return 0, state
+        return Saved(0, state)
 
     def close(self) -> None:
         """Ends Orbax's background threads."""

@@ -31,7 +31,7 @@ def make_evaluate(model: nn.Module, devices: DataParallel, batch_size: int, view
             counted = slice_start + jnp.arange(size) >= start
             x = lax.dynamic_slice_in_dim(images, slice_start, size)
             y = lax.dynamic_slice_in_dim(labels, slice_start, size)
-            logits = model.apply({"params": state.params, **state.model_state}, view(x), train=False)
+            logits = model.apply(state.evaluated, view(x), train=False)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
             correct = (jnp.argmax(logits, -1) == y) & counted
             return (sums[0] + jnp.where(counted, losses, 0).sum(), sums[1] + correct.sum()), None
@@ -44,6 +44,29 @@ def make_evaluate(model: nn.Module, devices: DataParallel, batch_size: int, view
     return devices.compile(evaluate)
 
 
+def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable) -> Callable:
+    """A compiled function (state, batch) -> sums over the batch of {"loss", "accuracy", "accuracy_top5", "weight"}.
+
+    `batch` is a `data.stream.Batch` of arrays split over the devices, and each example counts as much as its weight;
+    `view` makes of its images what the network sees. The model runs in evaluation mode.
+    """
+
+    def evaluate_batch(state, batch):
+        logits = model.apply(state.evaluated, view(batch.images), train=False)
+        labels, weights = batch.labels, batch.weights
+        top = lax.top_k(logits, min(5, logits.shape[-1]))[1] == labels[:, None]
+        values = {
+            "loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
+            "accuracy": top[:, 0].astype(jnp.float32),
+            "accuracy_top5": top.any(axis=1).astype(jnp.float32),
+            "weight": jnp.ones_like(weights),
+        }
+        # What does not count may be anything: nan times zero would be nan.
+        return devices.sum({name: jnp.where(weights > 0, value * weights, 0).sum() for name, value in values.items()})
+
+    return devices.compile(evaluate_batch, split_argnums=(1,))
+
+
 def make_logits(model: nn.Module, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
     """A function (state, images [n, h, w, c]) -> logits [n, num_classes] on the host, in evaluation mode.
 
@@ -52,7 +75,7 @@ def make_logits(model: nn.Module, devices: DataParallel, batch_size: int, view: 
 
     @devices.compile
     def batch_logits(state, images):
-        return model.apply({"params": state.params, **state.model_state}, view(images), train=False)
+        return model.apply(state.evaluated, view(images), train=False)
 
     def logits(state, images):
         starts = range(0, images.shape[0], batch_size)

@@ -1,218 +1,141 @@
 """One training run, from a config to a finished run directory."""
 
-import dataclasses
-import functools
+import contextlib
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
-from clu import parameter_overview
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
-from rethinking import models, randomize, runs, sharding
-from rethinking.data import arrays, images
-from rethinking.data.source import Info
-from rethinking.training import checkpoint, evaluate, metrics, optim, state, steps
+from rethinking import distributed, runs
+from rethinking.training import metrics, resident, streamed
+from rethinking.training.checkpoint import Checkpoints, Saved
+from rethinking.training.experiment import Experiment, Leg
 
 _LOG = logging.getLogger(__name__)
+# Several processes agree on when to save and to stop; not before every step, since that takes a moment.
+STEPS_BETWEEN_AGREEMENTS = 16
 
 
 def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
-    """Trains as `config` says, continuing what `workdir` holds; returns the contents of result.json.
+    """Trains as `config` says, continuing what the run directory holds; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) came first: the state is saved then, and the same call continues.
-    Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
+    Returns None if `deadline` (of time.time()) came first, or if the machine is about to be taken away (SIGTERM; only
+    where data are streamed): the state is saved then, and the same call continues.
+    Raises ConfigError for settings or data that cannot work, before any time is spent.
     """
     start = time.time()
     experiment = prepare(config)
-    checkpoints = checkpoint.Checkpoints(run_directory.path)
+    checkpoints = Checkpoints(run_directory.path)
     try:
-        return _train(config, experiment, run_directory, checkpoints, start, deadline)
+        return _Training(config, run_directory, experiment, checkpoints, start, deadline).go_on()
     finally:
         checkpoints.close()
 
 
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """A network's start and the programs that train and evaluate it on any examples, each compiled when first called.
-
-    Examples are what `place` makes of a split: stored images [n, h, w, c] and labels [n], on every device.
-    """
-
-    mesh: Mesh
-    initial: state.TrainState
-    steps_per_epoch: int
-    train_epoch: Callable  # (state, images, labels, indices, seed, epoch) -> (state, mean loss of the steps)
-    evaluate: Callable  # (state, images, labels) -> {"loss": ..., "accuracy": ...}
-    logits: Callable  # (state, images) -> [n, num_classes], in evaluation mode
-    learning_rate: optax.Schedule
-    store: Callable  # images of the data set -> as they are stored
-
-    @property
-    def num_params(self) -> int:
-        """The number of trained parameters."""
-        return sum(param.size for param in jax.tree.leaves(self.initial.params))
-
-    def place(self, split: arrays.Split) -> tuple[jax.Array, jax.Array]:
-        """Stored images and labels, on every device."""
-        return sharding.replicate((self.store(split.images), jnp.asarray(split.labels)), self.mesh)
-
-    def scalar(self, value: int) -> jax.Array:
-        """A seed or an epoch, on every device."""
-        return sharding.replicate(jnp.uint32(value), self.mesh)
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """The programs of a run, and the data on the device that they run on."""
-
-    state: state.TrainState
-    num_params: int
-    steps_per_epoch: int
-    train_epoch: Callable  # (state, epoch) -> (state, mean loss of the steps)
-    evaluate: Callable  # state -> {"train_loss": ..., "test_accuracy": ...}
-    learning_rate: Callable  # step -> float
-
-
-def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
-    """The network of `config` and its programs, for `num_train` training images of a set described by `info`.
-
-    Raises ConfigError for devices, batch size or network that cannot work.
-    """
-    mesh = sharding.data_mesh(config.num_devices, config.batch_size)
-    devices = sharding.DataParallel(mesh)
-    if config.batch_size > num_train:
-        raise configs.ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
-    image_shape = images.center_crop(jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size).shape[1:]
-    model = models.create(
-        config.model.name, info.num_classes, jnp.dtype(config.dtype),
-        devices.axis_name if config.model.sync_batch_norm else None,
-    )  # fmt: skip
-    steps_per_epoch = num_train // config.batch_size
-    learning_rate = optim.schedule(config.learning_rate, config.decay_per_epoch, steps_per_epoch)
-    optimizer = optim.sgd(learning_rate, config.momentum, config.weight_decay)
-    initial = sharding.replicate(state.create(model, optimizer, image_shape, config.seed), mesh)
-    train_view, test_view, store = views(config)
-    train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
-    return Programs(
-        mesh=mesh,
-        initial=initial,
-        steps_per_epoch=steps_per_epoch,
-        train_epoch=steps.make_train_epoch(
-            train_step, devices, config.batch_size, train_view, steps.use_scan(initial.params)
-        ),
-        evaluate=evaluate.make_evaluate(model, devices, config.eval_batch_size, test_view),
-        logits=evaluate.make_logits(model, devices, config.eval_batch_size, test_view),
-        learning_rate=learning_rate,
-        store=store,
-    )
-
-
 def prepare(config: ConfigDict) -> Experiment:
-    """Checks the config against data, devices and network, then loads, corrupts and places."""
-    info = arrays.check(config.data.name, config.data.data_dir or None)
-    programs = build(config, info, config.data.num_train or info.num_train)
-    _LOG.info("%s on %s:\n%s", config.model.name, runs.device_name(), parameter_overview.get_parameter_overview(
-        programs.initial.params, include_stats=False))
-    dataset = load_data(config)
-    train, test = programs.place(dataset.train), programs.place(dataset.test)
-    indices = sharding.replicate(jnp.asarray(dataset.train.indices, jnp.uint32), programs.mesh)
-    seed = programs.scalar(config.seed)
-
-    def evaluate_both(state):
-        values = {"train": programs.evaluate(state, *train), "test": programs.evaluate(state, *test)}
-        return {f"{split}_{name}": float(value) for split in values for name, value in values[split].items()}
-
-    return Experiment(
-        state=programs.initial,
-        num_params=programs.num_params,
-        steps_per_epoch=programs.steps_per_epoch,
-        train_epoch=lambda state, epoch: programs.train_epoch(state, *train, indices, seed, programs.scalar(epoch)),
-        evaluate=evaluate_both,
-        learning_rate=lambda step: float(programs.learning_rate(step)),
-    )
+    """The experiment that `config` describes; raises ConfigError for settings or data that cannot work."""
+    return (streamed if config.data.stream else resident).prepare(config)
 
 
-def load_data(config: ConfigDict) -> arrays.Dataset:
-    """The data with its corruption, which acts on what the network sees: after the centre crop, before whitening."""
-    data = config.data
-    dataset = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed, data.num_test)
-    if not config.augment.crop:
-        crop = functools.partial(images.center_crop, size=config.data.crop_size)
-        dataset = dataclasses.replace(dataset, **{
-            name: dataclasses.replace(split, images=crop(split.images))
-            for name, split in (("train", dataset.train), ("test", dataset.test))
-        })
-    return randomize.apply(dataset, config.randomize.labels, config.randomize.pixels, config.randomize.seed)
+class _Training:
+    """A run under way: `step` steps are done, and `epoch` whole epochs."""
 
+    def __init__(self, config, run_directory, experiment, checkpoints, start, deadline):
+        self.config, self.run_directory, self.experiment = config, run_directory, experiment
+        self.checkpoints, self.deadline = checkpoints, deadline
+        self.step, self.state, loss_sum = checkpoints.restore(experiment.state)
+        self.epoch = next(epoch for epoch in itertools.count() if experiment.last_step(epoch + 1) > self.step)
+        run_directory.keep_metrics(self.step)
+        if self.step:
+            _LOG.info("Continuing after step %d, in epoch %d.", self.step, self.epoch + 1)
+        spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
+        self.start, self.saved_at = start - spent, time.time()
+        self.meter = metrics.Meter(loss_sum)
+        self.lasted = {True: 0.0, False: 0.0}  # seconds of the last leg that ended an epoch, and of the last other one
 
-def views(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
-    """Three functions: stored images and keys -> what the network sees in training; stored images -> what it sees in
-    evaluation; images of the data set -> stored images. Without augmentation all is done once, before storing."""
-    whiten = images.whiten if config.data.whiten else images.scale
+    def go_on(self) -> dict[str, Any] | None:
+        """Trains to the end, or until it must stop."""
+        config, run_directory = self.config, self.run_directory
+        # An epoch on the device cannot be left in the middle: there SIGTERM simply ends the process.
+        streamed = self.experiment.streamed
+        legs = self.experiment.legs(self.state, self.step)
+        with (
+            contextlib.closing(legs),
+            distributed.notice_sigterm() if streamed else contextlib.nullcontext(),
+            metrics.Progress(run_directory.path, config.row, config.max_epochs, self.epoch) as progress,
+        ):
+            if not run_directory.metrics:
+                progress.show(self.measure({"examples_per_second": None}))
+            while not (status := _status(config, run_directory.metrics)):
+                ends_epoch = self.step + self.experiment.steps_per_leg == self.experiment.last_step(self.epoch + 1)
+                stop, save = self.decide(ends_epoch)
+                if stop or (streamed and distributed.preempted()):
+                    break
+                if save:
+                    self.save()
+                began = time.time()
+                self.train(next(legs))
+                if ends_epoch:
+                    self.end_epoch(progress)
+                else:
+                    progress.show_step(self.step / self.experiment.last_step(1), self.meter)
+                self.lasted[ends_epoch] = time.time() - began
+        self.save()
+        if not status:
+            _LOG.info("Stopped after step %d; the same command continues.", self.step)
+            return None
+        measured = metrics.summarize(run_directory.metrics, config.fit_accuracy)
+        measured |= self.experiment.measure_at_end(self.state)
+        return run_directory.finish(
+            runs.provenance(config) | {"status": status, "num_params": self.experiment.num_params} | measured
+        )
 
-    def see(raw):
-        return whiten(images.center_crop(raw, config.data.crop_size))
+    def decide(self, ends_epoch: bool) -> tuple[bool, bool]:
+        """Whether to stop here, and whether to save: the same on all processes."""
+        now = time.time()
+        # A leg that would end after the deadline is not begun: it is taken to last as long as the one before.
+        late = now + self.lasted[ends_epoch] > self.deadline
+        due = now - self.saved_at >= self.config.checkpoint_seconds
+        if jax.process_count() > 1 and not (ends_epoch or self.step % STEPS_BETWEEN_AGREEMENTS == 0):
+            return False, False
+        return distributed.agreed(late), distributed.agreed(due)
 
-    def see_augmented(raw, keys):
-        return whiten(images.augment(raw, keys, config.data.crop_size, config.augment))
+    def train(self, leg: Leg) -> None:
+        """Counts a leg that has been trained."""
+        self.state = leg.state
+        self.step += self.experiment.steps_per_leg
+        self.meter.add(leg.loss, self.experiment.steps_per_leg * self.config.batch_size)
 
-    if any(config.augment.values()):
-        return see_augmented, see, jnp.asarray
-    return lambda stored, keys: stored, lambda stored: stored, jax.jit(see)
+    def end_epoch(self, progress: metrics.Progress) -> None:
+        """Measures if it is time to, or if the loss is no number any more."""
+        legs = (self.step - self.experiment.last_step(self.epoch)) / self.experiment.steps_per_leg
+        loss = self.meter.loss_sum() / legs
+        self.epoch += 1
+        last = self.epoch == self.config.max_epochs or not math.isfinite(loss)
+        if last or self.epoch % self.config.eval_epochs == 0:
+            progress.show(self.measure({"step_loss": loss, "examples_per_second": self.meter.rate()}))
+        self.meter = metrics.Meter()
 
+    def measure(self, trained: dict[str, float | None]) -> dict[str, Any]:
+        """Adds a line to metrics.jsonl, and returns it."""
+        learning_rate = float(self.experiment.learning_rate(self.step))
+        line = {"step": self.step, "epoch": self.epoch, "learning_rate": learning_rate}
+        line |= trained | self.experiment.evaluate(self.state)
+        self.run_directory.append(line | {"seconds": time.time() - self.start})
+        return self.run_directory.metrics[-1]
 
-def _train(config, experiment, run_directory, checkpoints, start, deadline) -> dict[str, Any] | None:
-    epoch, train_state = checkpoints.restore(experiment.state)
-    run_directory.keep_metrics(epoch)
-    if epoch:
-        _LOG.info("Continuing after epoch %d.", epoch)
-    spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
-    saved_at = began = time.time()
-    with metrics.Progress(run_directory.path, config.row, config.max_epochs, epoch) as progress:
-        while not (status := _status(config, run_directory.metrics)):
-            # An epoch that would end after the deadline is not begun: it is taken to last as long as the one before.
-            if (now := time.time()) + (now - began) > deadline:
-                break
-            began = now
-            trained = {}
-            if run_directory.metrics:  # the first line is measured before training
-                train_state, loss = experiment.train_epoch(train_state, epoch)
-                trained["step_loss"] = float(loss)
-                epoch += 1
-                num_images = experiment.steps_per_epoch * config.batch_size
-                trained["examples_per_second"] = num_images / (time.time() - began)
-            step = epoch * experiment.steps_per_epoch
-            run_directory.append(
-                {"step": step, "epoch": epoch, "learning_rate": experiment.learning_rate(step)}
-                | {"examples_per_second": None} | trained | experiment.evaluate(train_state)
-                | {"seconds": spent + time.time() - start}
-            )  # fmt: skip
-            progress.show(run_directory.metrics[-1])
-            if time.time() - saved_at >= config.checkpoint_seconds:
-                checkpoints.save(epoch, train_state)
-                saved_at = time.time()
-    checkpoints.save(epoch, train_state)
-    if not status:
-        _LOG.info("Out of time after epoch %d; the same command continues.", epoch)
-        return None
-    measured = metrics.summarize(run_directory.metrics, config.fit_accuracy)
-    return run_directory.finish(
-        runs.provenance(config) | {"status": status, "num_params": experiment.num_params} | measured
-    )
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        self.checkpoints.save(Saved(self.step, self.state, self.meter.loss_sum()))
+        self.saved_at = time.time()
 
 
 def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str:
     """How the run has ended: "complete", "diverged", or "" if it goes on."""
-    if not lines:
-        return ""
     last = lines[-1]
     if any(last[name] is None for name in ("train_loss", "test_loss")) or last.get("step_loss", 0.0) is None:
         return "diverged"

@@ -1,24 +1,53 @@
 """What a training run shows while it runs, and what it comes to in the end."""
 
-import pathlib
 import statistics
 import sys
 import time
 from typing import Any
 
+import jax
 import tensorboardX
 import tqdm
+from etils import epath
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class Progress:
-    """A bar on the terminal, or now and then a line where there is none; and TensorBoard files. A context manager."""
+class Meter:
+    """The loss and the speed of training since an epoch began."""
 
-    def __init__(self, run_directory: pathlib.Path, title: str, max_epochs: int, epoch: int):
+    def __init__(self, loss_sum: float = 0.0):
+        """`loss_sum`: that of a meter which had seen the epoch's first legs, when the run was interrupted."""
+        self._losses: list[float | jax.Array] = [loss_sum]
+        self._images, self._start = 0, time.time()
+
+    def add(self, loss: jax.Array, num_images: int) -> None:
+        """Counts a leg, and waits for the one before it: the program stays a single leg ahead of the device."""
+        jax.block_until_ready(self._losses[-1])
+        self._losses.append(loss)
+        self._images += num_images
+
+    def loss_sum(self) -> float:
+        """The sum of the legs' losses; waits for the last one."""
+        self._losses = [sum(map(float, self._losses))]
+        return self._losses[0]
+
+    def rate(self) -> float:
+        """Images per second."""
+        return self._images / (time.time() - self._start)
+
+
+class Progress:
+    """A bar on the terminal, or now and then a line where there is none; and TensorBoard files. A context manager.
+
+    Only the first of several processes shows and writes anything.
+    """
+
+    def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
         self._title, self._max_epochs = title, max_epochs
-        self._writer = tensorboardX.SummaryWriter(str(run_directory), purge_step=None)
-        self._terminal = sys.stderr.isatty()
+        self._first = jax.process_index() == 0
+        self._writer = tensorboardX.SummaryWriter(str(run_directory), purge_step=None, write_to_disk=self._first)
+        self._terminal = self._first and sys.stderr.isatty()
         self._printed_at = 0.0
         self._bar = tqdm.tqdm(
             total=max_epochs, initial=epoch, desc=title, unit="epoch", disable=not self._terminal, dynamic_ncols=True
@@ -38,15 +67,25 @@ class Progress:
                 self._writer.add_scalar(name, value, line["step"])
         loss, rate = _number(line["train_loss"], ".4f"), _number(line["examples_per_second"], ",.0f")
         train, test = (_number(line[f"{split}_accuracy"], ".2%") for split in ("train", "test"))
-        text = f"loss {loss}, train {train}, test {test}, {rate} images/s"
+        left = line["seconds"] / line["epoch"] * (self._max_epochs - line["epoch"]) if line["epoch"] else None
+        self._report(line["epoch"], f"loss {loss}, train {train}, test {test}, {rate} images/s",
+                     f", {_number(left, '.0f')} s left", line["epoch"] == self._max_epochs)
+
+    def show_step(self, epochs: float, meter: Meter) -> None:
+        """Reports, now and then, how an epoch goes; `epochs` are over, the part of this one included."""
+        if time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES and self._first:
+            self._report(round(epochs, 2), f"{meter.rate():,.0f} images/s")
+
+    def _report(self, epochs: float | int, text: str, left: str = "", always: bool = False) -> None:
+        late = time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES
+        if not self._first or not (always or late or self._terminal):
+            return
+        self._printed_at = time.monotonic()
         if self._terminal:
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(line["epoch"] - self._bar.n)
-        elif time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES or line["epoch"] == self._max_epochs:
-            self._printed_at = time.monotonic()
-            left = line["seconds"] / line["epoch"] * (self._max_epochs - line["epoch"]) if line["epoch"] else None
-            print(f"{self._title}: epoch {line['epoch']}/{self._max_epochs}, {text}, {_number(left, '.0f')} s left",
-                  file=sys.stderr, flush=True)
+            self._bar.update(epochs - self._bar.n)
+        else:
+            print(f"{self._title}: epoch {epochs}/{self._max_epochs}, {text}{left}", file=sys.stderr, flush=True)
 
 
 def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any]:
@@ -67,7 +106,10 @@ def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any
         "best_test_accuracy": max(line["test_accuracy"] for line in lines),
         "train_loss": last["train_loss"],
         "examples_per_second": statistics.median(rates) if rates else None,
-    }
+    } | {name: value for name, value in last.items() if name.endswith(("_top5", "_skipped"))} | (
+        {"best_test_accuracy_top5": max(line["test_accuracy_top5"] for line in lines)} if "test_accuracy_top5" in last
+        else {}
+    )
 
 
 def _number(value: float | None, form: str) -> str:

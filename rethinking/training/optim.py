@@ -6,12 +6,24 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
+from ml_collections import ConfigDict
 
 
 def decayed(params: Any) -> Any:
     """Which parameters weight decay acts on: kernels, the weights of convolutions and dense layers; not biases, nor
     the offsets and scales of batch norm. A tree of booleans of the shape of `params`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def create(config: ConfigDict, steps_per_epoch: float | int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer that `config` describes, and its learning rate at each step."""
+    reference = config.reference_batch_size
+    rate = scaled(config.learning_rate, config.batch_size, reference) if reference else config.learning_rate
+    learning_rate = schedule(
+        rate, config.decay_per_epoch, steps_per_epoch, config.epochs_per_decay, config.warmup_epochs
+    )
+    optimizer = {"sgd": sgd, "rmsprop": rmsprop}[config.optimizer]
+    return optimizer(learning_rate, config.momentum, config.weight_decay, config.workers), learning_rate
 
 
 def scaled(learning_rate: float, batch_size: int, reference_batch_size: int = 32) -> float:
@@ -24,7 +36,11 @@ def scaled(learning_rate: float, batch_size: int, reference_batch_size: int = 32
 
 
 def schedule(
-    learning_rate: float, decay: float, steps_per_epoch: int, epochs_per_decay: float = 1.0, warmup_epochs: float = 0.0
+    learning_rate: float,
+    decay: float,
+    steps_per_epoch: float | int,
+    epochs_per_decay: float = 1.0,
+    warmup_epochs: float = 0.0,
 ) -> optax.Schedule:
     """Step -> learning rate: multiplied by `decay` after every `epochs_per_decay` epochs (appendix A: 0.95 after one;
     TensorFlow's recipe for Inception V3: 0.94 after two).

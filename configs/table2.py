@@ -1,0 +1,31 @@
+"""Table 2: Inception V3 on ImageNet, with true and with random labels; Figure 2a is drawn from the same runs.
+
+    python -m rethinking.main --config=configs/table2.py:random_labels --workdir=runs/random_labels
+    python -m rethinking.main --config=configs/table2.py:none --workdir=runs/none --config.data.name=imagenette \\
+        --config.batch_size=64 --config.model.options.bn_momentum=0.99 --config.average_decay=0.99
+
+A row is `none` or [aug][+random_labels][+dropout][+wd]. The network fits a million random labels as it fits the true
+ones, top-1 above 90%, with the same settings; test accuracy is then at chance. Settings and the choices behind them:
+`rethinking.config.imagenet`. 100 epochs of ImageNet are 2.2e18 floating-point operations, hours on a pod
+(`python -m launch.compile` says how many) and weeks on a single GPU; start it with `launch.tpu_pod` or `launch.slurm`.
+The second command is the same experiment on a small set of ImageNet's own images.
+"""
+
+from rethinking import config
+
+ROWS = (
+    "aug+dropout+wd", "aug", "wd", "none",
+    "random_labels+dropout+wd", "random_labels+wd", "random_labels",
+)  # fmt: skip
+
+
+def get_config(row: str = "none"):
+    options = [] if row == "none" else row.split("+")
+    for option in options:
+        config.known(option, config.IMAGENET_OPTIONS, f"table2 row {row!r}: unknown option")
+    row_config = config.imagenet()
+    for option, add in config.IMAGENET_OPTIONS.items():
+        if option in options:
+            add(row_config)
+    name = "+".join(option for option in config.IMAGENET_OPTIONS if option in options) or "none"
+    return config.named(row_config, "table2", name)

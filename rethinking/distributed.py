@@ -1,0 +1,143 @@
+"""Several processes that make one run: how they find each other, end together, and learn of a preemption."""
+
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from rethinking import rendezvous
+from rethinking.config import ConfigError
+
+# A process whose host vanished, so that not even its connections were closed, is lost after so many seconds.
+HEARTBEAT_SECONDS = 30
+
+_sigterm = threading.Event()
+_calls = itertools.count()
+
+
+@contextlib.contextmanager
+def join(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: float = 300.0,
+) -> Iterator[int]:
+    """Makes this process one of several that see all their devices together; gives its number, from 0.
+
+    Without arguments Slurm or a TPU pod says how many there are and where. To be entered before JAX is used. Leaving it
+    by an error ends the program, so that no process waits for one that has failed; a process also ends, with a message
+    that names the other and exit code `rendezvous.PEER_LOST`, when another one is lost.
+
+    Raises ConfigError if nothing says which processes there are, RendezvousError if some do not come in `timeout`
+    seconds.
+    """
+    place, local_device_ids = _find_place(coordinator_address, num_processes, process_id, timeout)
+    roll = rendezvous.call_roll(place, timeout)
+    import jax  # here, since a run of one process has no need of this module
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        place.address, place.num_processes, place.process_id, local_device_ids,
+        cluster_detection_method="deactivate", heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+    )  # fmt: skip
+    try:
+        yield place.process_id
+    except BaseException as error:
+        _end_program(error)
+    roll.leave()
+    jax.distributed.shutdown()
+
+
+def _find_place(
+    address: str | None, num_processes: int | None, process_id: int | None, timeout: float
+) -> tuple[rendezvous.Place, Sequence[int] | None]:
+    """Which process this is, and which of its host's GPUs it may use (None: all that it sees)."""
+    given, local_device_ids = [address, num_processes, process_id], None
+    if given == [None, None, None]:
+        import jax  # noqa: F401  the next import needs it
+        from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` asks; it has no public name
+
+        *given, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(*[None] * 5, round(timeout))
+        if None in given:
+            raise ConfigError("--distributed: this is not a process of Slurm's srun, of mpirun or of a TPU pod. On one "
+                              "machine use launch.local; elsewhere give --coordinator_address, --num_processes and "
+                              "--process_id.")
+    if None in given:
+        raise ConfigError("--coordinator_address, --num_processes and --process_id: give all three or none of them")
+    place = rendezvous.Place(*given)
+    if not 0 <= place.process_id < place.num_processes:
+        raise ConfigError(f"--process_id={place.process_id}: must be from 0 to {place.num_processes - 1}, one less "
+                          "than --num_processes")
+    if not place.address.rpartition(":")[2].isdecimal():
+        raise ConfigError(f"--coordinator_address={place.address}: must be HOST:PORT")
+    return place, local_device_ids
+
+
+def _end_program(error: BaseException) -> NoReturn:
+    """Ends this process now: on its usual way out JAX waits for all others, which may be waiting for this one."""
+    code = 1
+    try:
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else code
+        else:
+            time.sleep(1.0)  # If this error is another process's end, the roll ends this one here, and says whose.
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+@contextlib.contextmanager
+def notice_sigterm() -> Iterator[None]:
+    """While this is entered, SIGTERM does not end the program, but makes `preempted` true, from then on.
+
+    A second SIGTERM ends it. Between several processes JAX notices the signal, and this does nothing.
+    """
+    import jax
+
+    if jax.distributed.is_initialized():
+        yield
+        return
+
+    def note(signal_number, frame):
+        _sigterm.set()
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def preempted() -> bool:
+    """Whether to save and stop now, because this process or another one of the run was sent SIGTERM.
+
+    All processes of a run must call this equally often, once a step or once an epoch: it becomes true in the same call
+    everywhere. (Calls are counted here, since JAX agrees on the number after the highest that any process has reached;
+    with numbers that leave some out, such as the steps at the ends of epochs, that one may never come.)
+    """
+    import jax
+    from jax.experimental import multihost_utils
+
+    if not jax.distributed.is_initialized():
+        return _sigterm.is_set()
+    return multihost_utils.reached_preemption_sync_point(next(_calls))
+
+
+def agreed(value: bool) -> bool:
+    """What process 0 says of something that each process may see differently, such as whether it is late.
+
+    All processes of a run must call this equally often.
+    """
+    import jax
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value

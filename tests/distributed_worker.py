@@ -1,0 +1,43 @@
+"""One process of several that make one run, on two fake devices each: ADDRESS NUM_PROCESSES RANK WHAT."""
+
+import os
+import sys
+import time
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from rethinking import distributed
+
+address, num_processes, rank, what = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+
+
+def total() -> float:
+    """The sum over all processes of their ranks, plus one: no process gets it without the others."""
+    return multihost_utils.process_allgather(np.float32(rank + 1)).sum()
+
+
+with distributed.join(address, num_processes, rank, timeout=120.0) as process_id:
+    assert process_id == jax.process_index() == rank
+    assert jax.device_count() == 2 * num_processes
+    assert total() == sum(range(1, num_processes + 1))
+    print("joined", flush=True)
+    if what == "fail" and rank == 1:
+        raise ValueError("out of luck")
+    if what == "exit" and rank == 1:
+        sys.exit(2)
+    if what == "be_preempted":
+        assert distributed.agreed(rank == 0)
+        assert not distributed.agreed(rank == 1)
+        with distributed.notice_sigterm():
+            epoch = 0
+            while not distributed.preempted():
+                time.sleep(0.02 * (rank + 1))  # each at its own pace
+                epoch += 1
+        print("saved after epoch", epoch, flush=True)
+    while what != "be_preempted":  # until it is killed, or another one is
+        total()
