@@ -1,7 +1,6 @@
 """Several processes that make one run: how they find each other, end together, and learn of a preemption."""
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -14,11 +13,8 @@ from typing import NoReturn
 from rethinking import rendezvous
 from rethinking.config import ConfigError
 
-# A process whose host vanished, so that not even its connections were closed, is lost after so many seconds.
-HEARTBEAT_SECONDS = 30
-
 _sigterm = threading.Event()
-_calls = itertools.count()
+_last_step: int | None = None  # that `preempted` was asked about
 
 
 @contextlib.contextmanager
@@ -43,9 +39,8 @@ def join(
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
-        place.address, place.num_processes, place.process_id, local_device_ids,
-        cluster_detection_method="deactivate", heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-    )  # fmt: skip
+        place.address, place.num_processes, place.process_id, local_device_ids, cluster_detection_method="deactivate"
+    )
     try:
         yield place.process_id
     except BaseException as error:
@@ -96,17 +91,16 @@ def _end_program(error: BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def notice_sigterm() -> Iterator[None]:
-    """While this is entered, SIGTERM does not end the program, but makes `preempted` true, from then on.
-
-    A second SIGTERM ends it. Between several processes JAX notices the signal, and this does nothing.
-    """
+    """While this is entered, SIGTERM does not end the program, but makes `preempted` true. A second SIGTERM ends it."""
     import jax
 
-    if jax.distributed.is_initialized():
+    global _last_step
+    _last_step = None
+    if jax.distributed.is_initialized():  # JAX notices the signal, and tells the other processes
         yield
         return
 
-    def note(signal_number, frame):
+    def note(*_) -> None:
         _sigterm.set()
         signal.signal(signal.SIGTERM, before)
 
@@ -117,19 +111,23 @@ def notice_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def preempted() -> bool:
-    """Whether to save and stop now, because this process or another one of the run was sent SIGTERM.
+def preempted(step: int) -> bool:
+    """Whether to save and stop at this step, because this process or another one of the run was sent SIGTERM.
 
-    All processes of a run must call this equally often, once a step or once an epoch: it becomes true in the same call
-    everywhere. (Calls are counted here, since JAX agrees on the number after the highest that any process has reached;
-    with numbers that leave some out, such as the steps at the ends of epochs, that one may never come.)
+    All processes of a run must ask at the same steps, and be told the same: it becomes true at one step for all. For a
+    process alone it stays true. `step` counts as the steps of checkpoints do.
     """
     import jax
     from jax.experimental import multihost_utils
 
+    global _last_step
     if not jax.distributed.is_initialized():
         return _sigterm.is_set()
-    return multihost_utils.reached_preemption_sync_point(next(_calls))
+    # JAX agrees on the number after the largest that any process has asked for, and that one must be asked for, too:
+    # so none is left out. The numbers are those of checkpoints because Orbax asks as well, whenever it saves.
+    steps = range(step if _last_step is None else min(_last_step + 1, step), step + 1)
+    _last_step = step
+    return any([multihost_utils.reached_preemption_sync_point(each) for each in steps])
 
 
 def agreed(value: bool) -> bool:

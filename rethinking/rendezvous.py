@@ -1,8 +1,8 @@
 """Who takes part in a run of several processes, who does not come, and who is lost: a TCP connection from each to 0.
 
-JAX has a service of its own for this. But when some processes do not come, it ends the others with a stack trace that
-names nobody, and it misses a lost one only after its heartbeat timeout. So the roll is called first, on the port that
-JAX's service takes over afterwards. The connections stay: they close when a process ends, however it ends.
+JAX has a service of its own for this. But when some processes do not come, or process 0 is lost, it ends the others
+with a stack trace that names nobody, and it is slow to notice. So the roll is called first, on the port that JAX's
+service takes over afterwards, and the connections stay: they close when a process ends, however it ends.
 """
 
 import contextlib
@@ -17,7 +17,10 @@ from typing import Any, NoReturn
 
 # Exit code of a process that ends because another one was missing or lost: what went wrong, went wrong there.
 PEER_LOST = 69  # EX_UNAVAILABLE of BSD's sysexits.h
-_GREETING_SECONDS = 5.0  # for a process to say its number, and between two attempts to reach process 0
+# A process that says nothing for so long, though its connection is open, is lost: it, its host or the network hangs.
+SILENCE_SECONDS = 40.0
+BEAT_SECONDS = 5.0  # between two signs of life
+_GREETING_SECONDS = 5.0  # for a process to say its number, or to be reached
 
 
 class RendezvousError(Exception):
@@ -54,6 +57,7 @@ class Roll:
     def __init__(self, place: Place, peers: list["_Peer"]):
         self._place, self._peers = place, peers
         self._lock = threading.Lock()
+        threading.Thread(target=self._beat, daemon=True).start()
         for peer in peers:
             threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
 
@@ -62,21 +66,29 @@ class Roll:
         for peer in self._peers:
             peer.tell(done=True)
 
+    def _beat(self) -> None:
+        while True:
+            for peer in self._peers:
+                peer.tell(alive=True)
+            time.sleep(BEAT_SECONDS)
+
     def _watch(self, peer: "_Peer") -> None:
-        try:
-            message = peer.hear()
-        except (OSError, ValueError):
-            return  # Unreachable, and perhaps not for long: whether it is lost, JAX's heartbeats decide.
-        if message != {"done": True}:
-            self._end(message["lost"] if message else f"process {peer.process_id} of {self._place.num_processes} (on "
-                                                      f"{peer.host})")
+        message = {"alive": True}
+        name = f"process {peer.process_id} of {self._place.num_processes} (on {peer.host})"
+        while message == {"alive": True}:
+            try:
+                message = peer.hear(SILENCE_SECONDS) or {"lost": f"{name} failed or was killed"}
+            except (OSError, ValueError):
+                message = {"lost": f"{name} was lost: nothing was heard of it for {SILENCE_SECONDS:g} s"}
+        if "lost" in message:
+            self._end(message["lost"])
 
     def _end(self, lost: str) -> NoReturn:
         with self._lock:  # for good: the first loss is the cause of all others
             for peer in self._peers:
                 peer.tell(lost=lost)
-            text = (f"error: {lost} was lost: it failed or was killed, its own output says why. Process "
-                    f"{self._place.process_id} ends too; the same command continues from the last checkpoint.\n")
+            text = (f"error: {lost}, so process {self._place.process_id} ends too. Look at what it said last; the same "
+                    "command continues from the last checkpoint.\n")
             os.write(2, text.encode())
             os._exit(PEER_LOST)  # the main thread may be waiting for the lost process, out of Python's reach
 
@@ -88,17 +100,13 @@ class _Peer:
         self._connection = connection
         self._lines = connection.makefile(encoding="utf-8")
         self.process_id, self.host = 0, "?"
-        connection.settimeout(_GREETING_SECONDS)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # clouds' firewalls forget a connection that is silent for ten minutes
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
 
     def tell(self, **message: Any) -> None:
         """Sends a message, or nothing to one that is gone."""
         with contextlib.suppress(OSError):
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
-    def hear(self, timeout: float | None = None) -> dict[str, Any] | None:
+    def hear(self, timeout: float) -> dict[str, Any] | None:
         """The next message; None if the other end was closed. Raises OSError or ValueError for anything else."""
         self._connection.settimeout(timeout)
         try:

@@ -34,10 +34,11 @@ with distributed.join(address, num_processes, rank, timeout=120.0) as process_id
         assert distributed.agreed(rank == 0)
         assert not distributed.agreed(rank == 1)
         with distributed.notice_sigterm():
-            epoch = 0
-            while not distributed.preempted():
+            step = 1_000_000
+            while not distributed.preempted(step):
                 time.sleep(0.02 * (rank + 1))  # each at its own pace
-                epoch += 1
-        print("saved after epoch", epoch, flush=True)
+                step += 7  # an epoch
+                multihost_utils.reached_preemption_sync_point(step)  # as Orbax does when it saves
+        print("saved at step", step, flush=True)
     while what != "be_preempted":  # until it is killed, or another one is
         total()

@@ -40,6 +40,23 @@ def test_interpolant_is_the_dense_solution(digits):
     assert np.linalg.norm(model.alpha - alpha) / np.linalg.norm(alpha) < 1e-8
 
 
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Not defined at zero."""
+
+    def __call__(self, x, z):
+        xp = x.__array_namespace__()
+        lengths = xp.sqrt((x * x).sum(1))[:, None] * xp.sqrt((z * z).sum(1))[None, :]
+        return (1 + x @ z.T / lengths) ** 2
+
+
+def test_padding_does_not_ask_for_a_kernel_at_zero(digits):
+    x, labels, z, _ = digits
+    one, many = (interpolate.fit(x, labels, Cosine(), ridge=1e-3, mesh=mesh) for mesh in (ONE, MESH))
+    assert many.certificate.residual < 1e-12
+    np.testing.assert_allclose(many.predict(z), one.predict(z), atol=1e-8)
+
+
 def test_ridge_norm_is_that_of_the_function(digits):
     x, labels, *_ = digits
     matrix = KERNEL(x, x)

@@ -1,10 +1,15 @@
-"""The run directory: atomic, locked, and its metrics cut back to a checkpoint."""
+"""The run directory: atomic, locked, and its metrics cut back to a checkpoint; written by one process, also in gs://."""
 
 import json
 import math
 import multiprocessing
+import subprocess
+import sys
+import threading
 
 import pytest
+from etils.epath import gpath
+from fsspec.implementations import memory
 
 from rethinking import config, runs
 from rethinking.config import ConfigError
@@ -80,3 +85,109 @@ def test_result_is_written_once_whole(tmp_path, settings):
     assert result["seconds"] is None
     assert result["row"] == "test:row"
     assert {"experiment", "seed", "device", "num_devices", "jax", "revision", "config_digest"} <= result.keys()
+
+
+def files(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_of_several_processes_one_writes_and_all_keep_the_same_metrics(tmp_path, settings):
+    with runs.open_run(tmp_path, settings) as writer:
+        writer.append({"step": 0})
+        with runs.open_run(tmp_path, settings, writes=False) as reader:
+            before = files(tmp_path)
+            for step in (1, 2):
+                reader.append({"step": step, "train_loss": math.inf})
+            reader.keep_metrics(1)
+            result = reader.finish({"status": "complete"})
+            assert files(tmp_path) == before
+            assert result == {"status": "complete"}
+            assert reader.result is None
+        writer.append({"step": 1, "train_loss": math.inf})
+        assert reader.metrics == writer.metrics == [{"step": 0}, {"step": 1, "train_loss": None}]
+        writer.finish(result)
+        assert reader.result == result
+
+
+def test_a_process_that_reads_waits_for_the_one_that_writes(tmp_path, settings, monkeypatch):
+    def write():
+        with runs.open_run(tmp_path / "late", settings):
+            pass
+
+    threading.Timer(1.0, write).start()
+    with runs.open_run(tmp_path / "late", settings, writes=False) as reader:
+        assert reader.metrics == []
+    settings.batch_size = 7
+    with pytest.raises(ConfigError, match="7 now"), runs.open_run(tmp_path / "late", settings, writes=False):
+        pass
+    monkeypatch.setattr(runs, "WAIT_SECONDS", 0.1)
+    with pytest.raises(ConfigError, match=r"config.json, which process 0 writes, is not seen by this one"), \
+            runs.open_run(tmp_path / "elsewhere", settings, writes=False):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+class Bucket(memory.MemoryFileSystem):
+    """gs:// in memory. As in Google's, a file appears when it is closed, is replaced as a whole, and never added to."""
+
+    protocol = ("gs", "gcs")
+    store, pseudo_dirs, cachable = {}, [""], False
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs://"))
+
+    def open(self, path, mode="rb", **kwargs):
+        assert "a" not in mode
+        return super().open(path, mode, **kwargs)
+
+    def mv(self, *_, **__):
+        raise NotImplementedError
+
+    rename = mv
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)  # with TensorFlow, epath reads buckets through it
+    monkeypatch.setattr(Bucket, "store", {})
+    monkeypatch.setattr(Bucket, "pseudo_dirs", [""])
+    monkeypatch.setattr(gpath._PREFIX_TO_BACKEND["gs"], "_get_filesystem", lambda name: Bucket())
+    return Bucket.store
+
+
+def test_a_run_directory_in_a_bucket(bucket, settings):
+    workdir = "gs://bucket/runs/mine"
+    with runs.open_run(workdir, settings) as run:
+        for step in range(3):
+            run.append({"step": step})
+        with runs.open_run(workdir, settings, writes=False) as reader:
+            assert reader.metrics == run.metrics
+            reader.append({"step": 3})
+    with runs.open_run(workdir, settings) as run:
+        assert [line["step"] for line in run.metrics] == [0, 1, 2]
+        run.keep_metrics(1)
+        assert run.result is None
+        run.finish({"status": "complete"})
+        assert run.result == runs.read_result(workdir) == {"status": "complete"}
+    assert sorted(bucket) == [f"/bucket/runs/mine/{name}" for name in (
+        "config.json", "metrics.jsonl", "result.json")]
+    assert bucket["/bucket/runs/mine/metrics.jsonl"].getvalue() == b'{"step": 0}\n{"step": 1}\n'
+    settings.batch_size = 7
+    with pytest.raises(ConfigError, match="gs://bucket/runs/mine holds a run of another"), \
+            runs.open_run(workdir, settings):
+        pass
+    with pytest.raises(ConfigError, match="neither empty nor a run directory"), runs.open_run("gs://bucket", settings):
+        pass
+
+
+def test_a_bucket_without_the_package_that_reads_it_is_refused(settings, monkeypatch):
+    monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as if it were not installed
+    gpath._PREFIX_TO_BACKEND["gs"]._get_filesystem.cache_clear()
+    with pytest.raises(ConfigError, match=r"gcsfs.*'\.\[gcs\]'"), runs.open_run("gs://bucket/run", settings):
+        pass
+
+
+def test_the_command_line_is_read_without_jax():
+    subprocess.run([sys.executable, "-c", "import sys, rethinking.main; assert 'jax' not in sys.modules"], check=True)

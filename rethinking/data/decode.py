@@ -88,8 +88,6 @@ def _attempt(height: int, width: int, rng: np.random.Generator) -> Box | None:
     h = int(rng.integers(shortest, tallest, endpoint=True))
     if h * round(h * aspect) < smallest:
         h += 1
-    if h * round(h * aspect) > largest:
-        h -= 1
     w = round(h * aspect)
     if not (0 < h <= height and 0 < w <= width and max(smallest, COVERED * height * width) <= h * w <= largest):
         return None

@@ -35,6 +35,8 @@ class BlasBackend:
         """One value per row of the matrix, placed as the rows are."""
         return np.ascontiguousarray(rows, self.dtype)
 
+    deal_examples = deal
+
     def collect(self, dealt: np.ndarray) -> np.ndarray:
         """The inverse of `deal`."""
         return dealt

@@ -40,15 +40,21 @@ class ShardedBackend:
         self.working_rows = layout.block  # of the temporary arrays that computing a panel takes
         self._programs: dict[Any, Callable] = {}
 
-    def deal(self, rows: np.ndarray, dtype: Any = None) -> jax.Array:
-        """One value per row of the matrix, placed as the rows are; zero for the rows that pad it."""
+    def deal_examples(self, x: np.ndarray) -> jax.Array:
+        """The examples of a Gram matrix, placed as its rows are. The last one stands for those that pad it, with which
+        the kernel is called too: it need not be defined at zero."""
+        return self.deal(x, padding=None)
+
+    def deal(self, rows: np.ndarray, dtype: Any = None, padding: float | None = 0.0) -> jax.Array:
+        """One value per row of the matrix, placed as the rows are; `padding`, or else the last, where they pad it."""
         places, dtype = self.layout, dtype or self.dtype
         order = places.order.reshape(-1, places.block)
 
         def part(index: tuple[slice, ...]) -> np.ndarray:
             mine = order[index[0]]
             values = rows[np.minimum(mine, places.n - 1)].astype(dtype, copy=False)
-            values[mine >= places.n] = 0
+            if padding is not None:
+                values[mine >= places.n] = padding
             return values
 
         shape = (*order.shape, *rows.shape[1:])

@@ -41,9 +41,9 @@ class KernelSystem:
 
     def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], ridge: float, backend: Backend):
         self.kernel, self.ridge, self.backend = kernel, ridge, backend
-        self._dealt = backend.deal(x)
+        self._dealt = backend.deal_examples(x)
         self._precise = cholesky.in_float64(backend)
-        self._dealt_precise = self._dealt if self._precise is backend else self._precise.deal(x)
+        self._dealt_precise = self._dealt if self._precise is backend else self._precise.deal_examples(x)
 
     def storage(self) -> Any:
         return self.backend.unmade()
@@ -116,4 +116,4 @@ class CentersSystem(FeatureSystem):
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
         weights = np.concatenate([block.T @ alpha for block in self.blocks(self.x)])
         centers = cholesky.make_backend(len(self.centers), "float64", getattr(self.backend, "mesh", None))
-        return (weights * centers.gram_product(self.kernel, centers.deal(self.centers), 0.0, weights)).sum(0)
+        return (weights * centers.gram_product(self.kernel, centers.deal_examples(self.centers), 0.0, weights)).sum(0)

@@ -1,0 +1,56 @@
+"""What the pages and the notebook show, run."""
+
+import pathlib
+import re
+
+import nbclient
+import nbformat
+import numpy as np
+
+from rethinking import cli
+from rethinking.data import arrays
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_the_notebook_runs_to_its_end(monkeypatch):
+    """Its own cells assert what the text around them says."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    notebook = nbformat.read(ROOT / "notebooks/random_labels_to_kernels.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": ROOT / "notebooks"}}).execute()
+    said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert re.search(r"random_labels: training accuracy (100|99\.9)\.?\d*%", said)
+
+
+def test_own_network_of_the_page_is_tested_by_config_alone(tmp_path, monkeypatch):
+    (source,) = blocks("docs/own_network.md", "python")
+    (tmp_path / "my_network.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = cli.parse_config(["--config=configs/quickstart.py:true_labels", "--config.model.name=my_network:SmallNet",
+                               "--config.max_epochs=3", "--config.num_devices=1"])  # fmt: skip
+    result = cli.run(config, tmp_path / "run")
+    assert result["num_params"] == 9 * 32 + 2 * 32 + 32 * 10 + 10
+    assert result["status"] == "complete"
+
+
+def test_kernel_examples_of_the_page_run():
+    digits = arrays.load("digits")
+    x, x_test = (split.images[:300].reshape(300, -1) / 255 for split in (digits.train, digits.test))
+    names = {"x": x, "labels": digits.train.labels[:300], "x_test": x_test, "labels_test": digits.test.labels[:300]}
+    first, second = blocks("docs/kernel_system.md", "python")
+    exec(first, names)
+    assert names["wrong"] == np.mean(names["outputs"].argmax(1) != names["labels_test"]) < 0.4
+    exec(second, names)
+    assert names["model"].error(x_test, names["labels_test"]) < 0.1
+
+
+def test_links_between_the_pages_lead_somewhere():
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md"), *ROOT.glob("benchmarks/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
