@@ -57,17 +57,17 @@ def training() -> ConfigDict:
     """The fields of every training run, with the values that switch off whatever a row does not ask for."""
     return ConfigDict({
         "experiment": "",  # the config file's name; a run's row is `experiment:row`
-        "row": "",
+        "row": "",  # the row that it began as
         "kind": "training",  # which experiment of rethinking.main runs it
         "seed": 0,  # initialization, order and augmentation
         "batch_size": 128,  # over all devices
-        "max_epochs": 100,
+        "max_epochs": 100,  # at which the run ends
         "stop_when_fit": False,  # stop at the first epoch that reaches fit_accuracy
         "fit_accuracy": 0.99,  # training accuracy, in evaluation mode, that counts as fitted
         "optimizer": "sgd",  # or "rmsprop", TensorFlow's, with epsilon = 1 inside of the root
-        "learning_rate": 0.01,
+        "learning_rate": 0.01,  # at the start
         "reference_batch_size": 0,  # learning_rate is for batches of this size, and scaled in proportion; 0: not scaled
-        "momentum": 0.9,
+        "momentum": 0.9,  # of SGD, and of RMSProp
         "decay_per_epoch": 0.95,  # factor on the learning rate after every epoch, or every `epochs_per_decay` epochs
         "epochs_per_decay": 1.0,
         "warmup_epochs": 0.0,  # in which the learning rate rises from zero
@@ -104,7 +104,7 @@ def training() -> ConfigDict:
         "randomize": {
             "labels": 0.0,  # probability that a training label is replaced by a random one
             "pixels": "none",
-            "seed": 0,
+            "seed": 0,  # of what the corruption draws
         },
         "augment": {  # of training images; all off by default
             "crop": False,  # a random crop of crop_size instead of the centre crop; streamed: a random box, resized

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -10,30 +11,8 @@ import pytest
 
 from rethinking import config as configs
 from rethinking.config import ConfigError
-from rethinking.report import collect
-
-
-def make_run(root, row, seed=0, *, status="complete", train=1.0, test=0.5, fit_step=3900, losses=(2.3, 0.5, 0.0),
-             config=None, **result):
-    """A run directory as training would leave it; `status` "unfinished" has no result.json. Returns its folder."""
-    if config is None:
-        experiment, _, name = row.partition(":")
-        config = (configs.table_row(experiment, name) if experiment in ("table1", "table4")
-                  else configs.named(configs.setting(configs.training(), name), experiment, name))
-    config.seed = config.randomize.seed = seed
-    config.row, config.experiment = row, row.partition(":")[0]
-    path = root / row.replace(":", "/") / f"seed_{seed}"
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(config.to_json())
-    lines = [{"step": 390 * epoch, "epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses)]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if status != "unfinished":
-        numbers = {"train_accuracy": train, "test_accuracy": test, "fit_step": fit_step, "steps": 39000, "epochs": 100}
-        numbers = dict.fromkeys(numbers) if status == "diverged" else numbers
-        (path / "result.json").write_text(json.dumps({
-            "row": row, "seed": seed, "status": status, "revision": "abc", "config_digest": configs.digest(config),
-            **numbers, **result}))
-    return path
+from rethinking.report import collect, differences
+from tests.report_runs import make_run, write
 
 
 def test_statistic_against_hand_computed_values():
@@ -60,11 +39,22 @@ def test_a_torn_last_line_costs_that_line_only(tmp_path):
         file.write('{"step": 1170, "train_lo')
     (run,) = collect.collect([tmp_path]).runs
     assert [line["step"] for line in run.metrics] == [0, 390, 780]
-    (path / "metrics.jsonl").unlink()
-    (run,) = collect.collect([tmp_path]).runs
-    assert run.metrics == [] and run.status == "complete"
 
 
+def test_what_ended_without_metrics_is_broken_what_has_just_begun_is_not(tmp_path):
+    (make_run(tmp_path, "table1:mlp_1x512") / "metrics.jsonl").write_text("")
+    (make_run(tmp_path, "table1:mlp_1x512+wd", status="unfinished") / "metrics.jsonl").write_text("")
+    write(tmp_path / "solved", configs.interpolation(), [])  # an experiment that is not trained has none
+    collection = collect.collect([tmp_path])
+    assert [(run.status, run.metrics) for run in collection.runs] == [("complete", []), ("unfinished", [])]
+    (reason,) = collection.broken
+    assert "table1/mlp_1x512/seed_0: result.json says that it ended, but metrics.jsonl is empty or missing" in reason
+
+
+def test_a_folder_with_results_but_no_config_is_broken(tmp_path):
+    path = make_run(tmp_path, "table1:mlp_1x512")
+    (path / "config.json").unlink()
+    assert collect.collect([tmp_path]).broken == [f"{path}: no config.json beside its other files"]
 @pytest.mark.parametrize(("file", "content", "reason"), [
     ("result.json", '{"status": "comp', "result.json is not JSON"),
     ("result.json", '{"status": "odd"}', "status 'odd'"),
@@ -109,15 +99,45 @@ def test_another_draw_of_the_corruption_is_another_run(tmp_path):
 def test_discrepancies_name_revisions_and_the_settings_that_differ(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", seed=0)
     make_run(tmp_path, "table1:mlp_1x512", seed=1)
-    assert collect.discrepancies(collect.collect([tmp_path]).runs) == []
+    assert differences.discrepancies(collect.collect([tmp_path]).runs) == []
     other = configs.table_row("table1", "mlp_1x512")
     other.max_epochs = 7
     make_run(tmp_path, "table1:mlp_1x512", seed=2, revision="def", config=other)
     runs = collect.collect([tmp_path]).of_row("table1:mlp_1x512")
-    assert collect.discrepancies(runs) == [
+    assert differences.discrepancies(runs) == [
         "Made with different revisions of the code: abc (seeds 0, 1), def (seed 2).",
         "Made with different configs: max_epochs 100 (seeds 0, 1), 7 (seed 2).",
     ]
+
+
+def test_a_field_younger_than_a_run_has_its_default_there(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", seed=0)
+    path = make_run(tmp_path, "table1:mlp_1x512", seed=1)
+    config = json.loads((path / "config.json").read_text())
+    assert config.pop("stop_when_fit") is False
+    (path / "config.json").write_text(json.dumps(config))
+    assert differences.differing(collect.collect([tmp_path]).runs) == {}
+
+
+def test_state_changes_with_every_file_of_a_run_and_with_nothing_else(tmp_path):
+    path = make_run(tmp_path, "table1:mlp_1x512", status="unfinished")
+    states = [collect.state([tmp_path])]
+    (tmp_path / "index.html").write_text("a report in the same folder")
+    assert collect.state([tmp_path]) == states[0]
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write("{}\n")
+    states.append(collect.state([tmp_path]))
+    (path / "result.json").write_text("{}")
+    states.append(collect.state([tmp_path]))
+    make_run(tmp_path, "table1:mlp_1x512", seed=1)
+    states.append(collect.state([tmp_path]))
+    assert len({tuple(sorted(state.items())) for state in states}) == 4
+
+
+def test_slugs_are_plain_and_stay_different():
+    assert collect.slug("table1") == "table1"
+    slugs = [collect.slug(name) for name in ("a/b", "a b", "../a", "a" * 300, "a" * 301)]
+    assert len(set(slugs)) == 5 and all(re.fullmatch(r"[\w.-]{1,90}", slug) for slug in slugs)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):

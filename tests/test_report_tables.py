@@ -8,16 +8,21 @@ import re
 import pytest
 
 import configs.table1
+import configs.table3
 import configs.table4
 from rethinking import config
-from rethinking.report import collect, paper, tables
-from tests.test_report_collect import make_run
+from rethinking.report import collect, formats, paper, tables
+from tests.report_runs import everything, make_run, write
+
+
+def made(root):
+    """The tables by name."""
+    return {table.name: table for table in tables.make(collect.collect([root]))}
 
 
 def row_of(root, table, name):
     """The cells of one row of a rendered Markdown table."""
-    made = {table.name: table for table in tables.make(collect.collect([root]))}
-    for line in tables.to_markdown(made[table]).splitlines():
+    for line in formats.to_markdown(made(root)[table]).splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if cells and cells[0] == name:
             return cells
@@ -25,18 +30,24 @@ def row_of(root, table, name):
 
 
 def test_published_rows_are_those_of_the_configs():
-    assert tuple(paper.TABLE1) == configs.table1.ROWS
-    assert tuple(paper.TABLE4) == configs.table4.ROWS
+    assert tuple(paper.TABLES["table1"]) == configs.table1.ROWS
+    assert tuple(paper.TABLES["table4"]) == configs.table4.ROWS
+    assert set(paper.TABLES["table3"]) <= set(configs.table3.ROWS)
 
 
-def test_mean_and_deviation_stand_beside_the_published_numbers(tmp_path):
+def test_mean_deviation_and_difference_stand_beside_the_published_numbers(tmp_path):
     for seed, (train, test) in enumerate([(0.99, 0.51), (1.0, 0.53), (0.98, 0.55)]):
         make_run(tmp_path, "table1:mlp_1x512", seed, train=train, test=test)
-    make_run(tmp_path, "table1:mlp_1x512+wd", train=0.998, test=0.5039)
+    for seed, test in enumerate([0.5037, 0.5039]):
+        make_run(tmp_path, "table1:mlp_1x512+wd", seed, train=0.998, test=test)
+    make_run(tmp_path, "table1:alexnet", train=0.99, test=0.7)
+    # 53 lies 2.49 from 50.51: more than 2. One run has no spread, and its difference no mark.
     assert row_of(tmp_path, "table1", "mlp_1x512") == [
-        "mlp_1x512", "99.00 ± 1.00 (3)", "100.00", "53.00 ± 2.00 (3)", "50.51", "3"]
-    assert row_of(tmp_path, "table1", "mlp_1x512+wd") == [
-        "mlp_1x512+wd", "99.80 (1)", "99.80", "50.39 (1)", "50.39", "1"]
+        "mlp_1x512", "99.00 ± 1.00 (3)", "100.00", "≈ -1.00", "53.00 ± 2.00 (3)", "50.51", "≠ +2.49", "3"]
+    assert row_of(tmp_path, "table1", "mlp_1x512+wd")[1:7] == [
+        "99.80 ± 0.00 (2)", "99.80", "≈ +0.00", "50.38 ± 0.01 (2)", "50.39", "≈ -0.01"]
+    assert row_of(tmp_path, "table1", "alexnet")[1:] == [
+        "99.00 (1)", "100.00", "-1.00", "70.00 (1)", "76.07", "-6.07", "1"]
 
 
 def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
@@ -47,26 +58,30 @@ def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
     make_run(tmp_path, "table1:mlp_3x512", 1, status="unfinished")
     make_run(tmp_path, "table1:mlp_1x512", status="unfinished")
     none = paper.MISSING
-    assert row_of(tmp_path, "table1", "alexnet")[1::2] == [
+    ours = [1, 4, 7]
+    assert [row_of(tmp_path, "table1", "alexnet")[i] for i in ours] == [
         "100.00 ± 0.00 (2)", "75.00 ± 0.00 (2)", "3; diverged (1 of 3)"]
-    assert row_of(tmp_path, "table1", "alexnet+wd")[1::2] == ["diverged (1 of 1)"] * 2 + ["1; diverged (1 of 1)"]
-    assert row_of(tmp_path, "table1", "mlp_3x512")[1::2] == ["100.00 (1)", "50.00 (1)", "1 of 2 finished"]
-    assert row_of(tmp_path, "table1", "mlp_1x512")[1::2] == ["unfinished", "unfinished", "0 of 1 finished"]
-    assert row_of(tmp_path, "table1", "inception+crop") == ["inception+crop", none, "100.00", none, "89.31", none]
+    assert row_of(tmp_path, "table1", "alexnet+wd")[1:] == [
+        "diverged (1 of 1)", "100.00", none, "diverged (1 of 1)", "77.36", none, "1; diverged (1 of 1)"]
+    assert [row_of(tmp_path, "table1", "mlp_3x512")[i] for i in ours] == ["100.00 (1)", "50.00 (1)", "1 of 2 finished"]
+    assert [row_of(tmp_path, "table1", "mlp_1x512")[i] for i in ours] == ["unfinished"] * 2 + ["0 of 1 finished"]
+    assert row_of(tmp_path, "table1", "inception+crop")[1:] == [none, "100.00", none, none, "89.31", none, none]
 
 
 def test_no_runs_give_all_tables_with_every_row_missing(tmp_path):
-    table1, table3, table4 = tables.make(collect.collect([tmp_path]))
-    assert (table1.missing, table4.missing) == (list(paper.TABLE1), list(paper.TABLE4))
-    assert table3.missing == list(paper.TABLE3)
+    found = made(tmp_path)
+    assert list(found) == ["table1", "table2", "table3", "table4", "inductive_bias"]
+    for name, rows in paper.TABLES.items():
+        assert found[name].missing == list(rows)
     assert row_of(tmp_path, "table4", "alexnet+wd+random_labels")[2] == "fails to converge †"
-    assert row_of(tmp_path, "table4", "mlp_1x512+wd+random_labels")[2:5:2] == ["99.21 †", paper.MISSING]
-    assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:5:2] == ["100.00", "10.48 †"]
+    assert row_of(tmp_path, "table4", "mlp_1x512+wd+random_labels")[2:6:3] == ["99.21 †", paper.MISSING]
+    assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:6:3] == ["100.00", "10.48 †"]
+    assert row_of(tmp_path, "table2", "wd")[8] == r"67.18 \[72.57\]"
 
 
 def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
     make_run(tmp_path, "figure1:mlp_1x512+true_labels", config=config.table_row("table1", "mlp_1x512"), test=0.5)
-    assert row_of(tmp_path, "table1", "mlp_1x512")[3] == "50.00 (1)"
+    assert row_of(tmp_path, "table1", "mlp_1x512")[4] == "50.00 (1)"
     assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
 
 
@@ -78,12 +93,39 @@ def test_mixed_revisions_and_configs_get_footnotes(tmp_path):
     make_run(tmp_path, "table1:mlp_3x512", 0)
     make_run(tmp_path, "table1:mlp_3x512", 1, config=other)
     make_run(tmp_path, "table1:inception", 0)
-    assert row_of(tmp_path, "table1", "mlp_3x512")[-1] == "2[^table1-1]"
-    assert row_of(tmp_path, "table1", "mlp_1x512")[-1] == "2[^table1-2]"
+    make_run(tmp_path, "table1:inception+wd", 0, revision="old")
+    make_run(tmp_path, "table1:inception+wd", 1, revision="new")
+    assert row_of(tmp_path, "table1", "mlp_3x512")[-1] == "2[^table1-2][^table1-3]"
+    for name in ("mlp_1x512", "inception+wd"):
+        assert row_of(tmp_path, "table1", name)[-1] == "2[^table1-1]"
     assert row_of(tmp_path, "table1", "inception")[-1] == "1"
-    text = tables.to_markdown(tables.make(collect.collect([tmp_path]))[0])
-    assert "[^table1-1]: Made with different configs: batch_size 128 (seed 0), 64 (seed 1)." in text
-    assert "[^table1-2]: Made with different revisions of the code: old (seed 0), new (seed 1)." in text
+    text = formats.to_markdown(made(tmp_path)["table1"])
+    assert text.count("[^table1-1]: Made with different revisions of the code: old (seed 0), new (seed 1).") == 1
+    assert "[^table1-2]: Made with different configs: batch_size 128 (seed 0), 64 (seed 1)." in text
+    assert "[^table1-3]: Not the row's own settings: batch_size=64 (seed 1)." in text
+
+
+def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):
+    for name, num_train in (("cifar10", 1000), ("digits", 0)):
+        settings = config.table_row("table1", "mlp_1x512")
+        settings.data.update(name=name, num_train=num_train)
+        make_run(tmp_path / f"{name}", "table1:mlp_1x512", config=settings, test=0.25)
+    found = made(tmp_path)
+    assert found["table1"].missing == list(paper.TABLES["table1"])
+    assert found["table1_cifar10_1000"].title == "Table1's rows on cifar10, 1000 training examples: accuracy in percent"
+    assert row_of(tmp_path, "table1_digits", "mlp_1x512")[2] == "25.00 (1)"
+
+
+def test_table_2_has_top_5_and_the_best_on_the_way_in_brackets(tmp_path):
+    everything(tmp_path, seeds=(0, 1))
+    row = row_of(tmp_path, "table2", "aug")
+    assert row[1:6] == ["92.00 ± 0.00 (2)", "92.33", "≠ -0.33", "99.00 ± 0.00 (2)", "99.17"]
+    # 0.73 and 0.732: 73.1, deviation 0.1 sqrt(2); the best are two points better.
+    assert row[7:10] == [r"73.10 ± 0.14 (2) \[75.10\]", "72.95", "≠ +0.15"]
+    assert row[10] == r"88.10 ± 0.14 (2) \[89.10\]"
+    assert row_of(tmp_path, "table2", "none")[1:] == [
+        paper.MISSING, "99.53", *[paper.MISSING] * 2, "100.00", *[paper.MISSING] * 2, r"59.80 \[63.16\]",
+        *[paper.MISSING] * 2, r"80.38 \[84.49\]", *[paper.MISSING] * 2]
 
 
 def test_plain_table_has_epochs_to_fit_in_the_papers_order(tmp_path):
@@ -92,63 +134,106 @@ def test_plain_table_has_epochs_to_fit_in_the_papers_order(tmp_path):
     make_run(tmp_path, "quickstart:random_labels", 1, fit_step=4680)
     make_run(tmp_path, "quickstart:random_labels", 2, fit_step=None)
     make_run(tmp_path, "quickstart:true_labels", fit_step=390)
-    table = tables.make(collect.collect([tmp_path]))[-1]
-    assert [row.name for row in table.rows] == ["true_labels", "random_labels", "corrupt=0.5"]
-    assert [row.cells[3] for row in table.rows] == [
+    make_run(tmp_path, "quickstart:corrupt=0.25", fit_step=390)
+    table = made(tmp_path)["quickstart"]
+    assert [row.name for row in table.rows] == ["true_labels", "random_labels", "corrupt=0.5", "corrupt=0.25"]
+    assert [table.cells(row)[3].text for row in table.rows[:3]] == [
         "1.0 (1)", "11.0 ± 1.4 (2); not fitted (1 of 3)", "not fitted (1 of 1)"]  # sqrt(0.5 * 4) = 1.4
 
 
 @pytest.mark.parametrize("name", ["a|b", "`a`", "[x](http://y)", "<b>", "a\nb", "\x1b[31mred", "a\\|b", "$x$"])
-def test_special_characters_stay_in_their_cell(tmp_path, name):
+def test_special_characters_stay_in_their_cell_in_markdown(tmp_path, name):
     file = make_run(tmp_path, "quickstart:true_labels") / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"row": f"quickstart:{name}"}))
-    text = tables.to_markdown(tables.make(collect.collect([tmp_path]))[-1])
+    text = formats.to_markdown(made(tmp_path)["quickstart"])
     (line,) = [line for line in text.splitlines() if "100.00 (1)" in line]
     assert len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) == 5 + 2
     assert not re.search(r"(?<!\\)(?:\\\\)*[`<\[$]|\x1b", line)
 
 
-def test_csv_has_every_row_with_its_numbers(tmp_path):
+HOSTILE = [r"\input{/etc/passwd}", "a&b", "50%", "$x_1^2$", "#1", "~^{}", "a_b", '"quoted"', "naïve 図", "\x00\ud800"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_special_characters_stay_in_their_cell_in_latex(tmp_path, name):
+    file = make_run(tmp_path, "quickstart:true_labels") / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"row": f"quickstart:{name}"}))
+    text = formats.to_latex(made(tmp_path)["quickstart"])
+    (line,) = [line for line in text.splitlines() if "100.00 (1)" in line]
+    assert line.endswith(r" \\") and len(re.findall(r"(?<!\\)&", line)) == 4
+    cell = re.sub(r"\\(?:[{}$&#%_]|text\w+\{\})", "", line.partition(" & ")[0])  # without what is escaped
+    assert not re.search(r"[\\$&#%_^~\x00-\x1f]", cell.replace("{[}", "").replace("{]}", ""))
+    assert cell.count("{") == cell.count("}") == 0
+    text.encode()
+
+
+def test_latex_has_the_table_with_booktabs(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", 0, test=0.5, revision="a_1")
+    make_run(tmp_path, "table1:mlp_1x512", 1, test=0.52, revision="b")
+    text = formats.to_latex(made(tmp_path)["table1"])
+    assert r"mlp\_1x512 & 100.00 $\pm$ 0.00 (2) & 100.00 & $\approx$ +0.00 & 51.00 $\pm$ 1.41 (2)" in text
+    assert r"& 50.51 & $\approx$ +0.49 & 2$^{1}$ \\" in text
+    assert r"$^{1}$ Made with different revisions of the code: a\_1 (seed 0), b (seed 1).}" in text
+    rules = [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrrrrr}")]
+    assert rules == [1, 1, 1, 1] and text.count(r"\begin") == text.count(r"\end{") == 2
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_csv_has_every_number_of_every_row(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", 0, test=0.5)
     make_run(tmp_path, "table1:mlp_1x512", 1, test=0.6)
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(tables.make(collect.collect([tmp_path]))))))
-    assert len(rows) == len(paper.TABLE1) + len(paper.TABLE3) + len(paper.TABLE4)
-    (row,) = [row for row in rows if row["row"] == "mlp_1x512"]
-    assert (row["complete"], row["test_accuracy_n"], row["seeds"], row["revisions"]) == ("2", "2", "0 1", "abc")
-    assert float(row["test_accuracy_mean"]) == pytest.approx(0.55)
-    assert float(row["test_accuracy_std"]) == pytest.approx(0.1 / 2**0.5)
-    assert float(row["published_test_accuracy"]) == 0.5051
+    rows = list(csv.DictReader(io.StringIO(formats.to_csv(list(made(tmp_path).values())))))
+    for name, published in paper.TABLES.items():
+        assert list(dict.fromkeys(row["row"] for row in rows if row["table"] == name)) == list(published)
+    wanted = {"table": "table1", "row": "mlp_1x512", "field": "test_accuracy"}
+    (row,) = [row for row in rows if wanted.items() <= row.items()]
+    assert (row["complete"], row["n"], row["seeds"], row["revisions"]) == ("2", "2", "0 1", "abc")
+    assert float(row["mean"]) == pytest.approx(0.55)
+    assert float(row["std"]) == pytest.approx(0.1 / 2**0.5)
+    assert float(row["published"]) == 0.5051
 
 
 def test_table_3_has_errors_norms_and_times_beside_the_published(tmp_path):
     settings = config.named(config.interpolation(), "table3", "mnist")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "config.json").write_text(settings.to_json())
-    result = {"status": "complete", "test_error": 0.0122, "train_error": 0.0, "norm": 221.3, "ridge": 0.0,
-              "residual": 3e-12, "num_examples": 60000, "seconds": 300.0}
-    (folder / "result.json").write_text(json.dumps(result))
-    assert row_of(tmp_path, "table3", "mnist") == ["mnist", "1.22 (1)", "1.20", "0.00 (1)", "221.3",
-                                                   "approximately 220", "0e+00", "3e-12", "60,000", "300", "1"]
+    write(tmp_path / "run", settings, [], result={
+        "test_error": 0.0122, "train_error": 0.0, "norm": 221.3, "ridge": 0.0, "residual": 3e-12, "num_examples": 60000,
+        "seconds": 300.0})
+    assert row_of(tmp_path, "table3", "mnist") == [
+        "mnist", "1.22 (1)", "1.20", "+0.02", "0.00 (1)", "221.3", "approximately 220", "0e+00", "3e-12", "60,000",
+        "300", "1"]
     assert row_of(tmp_path, "table3", "cifar10+random_conv+ridge")[1:3] == [paper.MISSING, "15.00"]
 
 
+def test_other_numbers_of_random_filters_have_rows_of_their_own(tmp_path):
+    everything(tmp_path, seeds=(0,))
+    assert row_of(tmp_path, "table3", "cifar10+random_conv")[1:3] == ["17.19 (1)", "17.00"]
+    assert row_of(tmp_path, "table3", "cifar10+random_conv, 1,000 filters")[1:3] == ["23.00 (1)", paper.MISSING]
+
+
+def test_inductive_bias_is_what_shuffling_the_pixels_costs(tmp_path):
+    for seed in range(2):
+        settings = config.setting(config.cifar10("alexnet"), "shuffled_pixels")
+        make_run(tmp_path, "figure1:alexnet+shuffled_pixels", seed, config=settings, test=0.5 + 0.02 * seed)
+        make_run(tmp_path, "table1:alexnet", seed, test=0.76)
+        make_run(tmp_path, "table1:alexnet+wd", seed, test=0.1)  # regularized: no part of the comparison
+        make_run(tmp_path, "table1:alexnet+random_labels", seed, test=0.1)
+    make_run(tmp_path, "table1:mlp_1x512", test=0.5)
+    assert row_of(tmp_path, "inductive_bias", "AlexNet, cifar10")[1:] == [
+        "76.00 ± 0.00 (2)", "51.00 ± 1.41 (2)", "25.00", "4"]
+    assert row_of(tmp_path, "inductive_bias", "MLP 1x512, cifar10")[1:] == ["50.00 (1)", *[paper.MISSING] * 2, "1"]
+    assert row_of(tmp_path, "inductive_bias", "Inception, cifar10")[1:] == [paper.MISSING] * 4
+
+
 def test_expressivity_has_a_table(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "config.json").write_text(config.named(config.expressivity(), "expressivity", "cifar10").to_json())
-    result = {"status": "complete", "train_error": 0.0, "num_weights": 103072, "depth": 2, "width": 50000}
-    (folder / "result.json").write_text(json.dumps(result))
-    row = row_of(tmp_path, "expressivity", "cifar10")
-    assert row[2:6] == ["103,072", "2", "50,000", "0.00 (1)"]
+    settings = config.named(config.expressivity(), "expressivity", "cifar10")
+    write(tmp_path / "run", settings, [], result={
+        "train_error": 0.0, "num_weights": 103072, "depth": 2, "width": 50000})
+    assert row_of(tmp_path, "expressivity", "cifar10")[2:6] == ["103,072", "2", "50,000", "0.00 (1)"]
 
 
 def test_complexity_has_a_table(tmp_path):
-    folder = tmp_path / "complexity" / "rademacher+alexnet" / "seed_0"
-    folder.mkdir(parents=True)
     settings = config.named(config.complexity(), "complexity", "rademacher+alexnet")
-    (folder / "config.json").write_text(settings.to_json())
-    result = {"status": "complete", "rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0}
-    (folder / "result.json").write_text(json.dumps(result))
+    write(tmp_path / "run", settings, [{"num_train": 9}], result={
+        "rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0})
     row = row_of(tmp_path, "complexity", "rademacher+alexnet")
     assert (row[1], row[6], row[7], row[9]) == ("1.000", "5", "5", paper.MISSING)

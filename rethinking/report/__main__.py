@@ -1,6 +1,8 @@
-"""The command `python -m rethinking.report --runs=DIR[,DIR...] --output=DIR`; see `rethinking.report.build`."""
+"""The command `python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]`; see `rethinking.report`."""
 
+import contextlib
 import functools
+import itertools
 
 from absl import app, flags
 
@@ -9,15 +11,19 @@ from rethinking.config import ConfigError
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders in which to look for run directories, at any depth.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder for the report, made if it is not there.")
+_WATCH = flags.DEFINE_boolean("watch", False, "Make it again whenever run directories change, until interrupted.")
 
 
 def main(_) -> None:
     """Makes the report that the flags describe, and prints its tables."""
+    cli.log_to_terminal()
+    reports = report.watch(_RUNS.value, _OUTPUT.value)
     try:
-        print(report.build(_RUNS.value, _OUTPUT.value))
+        with contextlib.suppress(KeyboardInterrupt):
+            for text in reports if _WATCH.value else itertools.islice(reports, 1):
+                print(f"{text}\nThe page is {_OUTPUT.value}/index.html", flush=True)
     except ConfigError as error:
         cli.fail(error)
-    print(f"The page is {_OUTPUT.value}/index.html")
 
 
 if __name__ == "__main__":

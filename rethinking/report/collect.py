@@ -1,6 +1,8 @@
 """Run directories as values: reading them, whatever state they are in, and grouping them into rows."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -8,14 +10,26 @@ import os
 import pathlib
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from rethinking import config as configs
 from rethinking.config import ConfigError
 
 _LOG = logging.getLogger(__name__)
 STATUSES = ("complete", "diverged", "unfinished")
+MEASURED = ("training", "complexity")  # kinds of experiments that write metrics.jsonl on their way
+FILES = ("config.json", "metrics.jsonl", "result.json")
+
+
+class DataSet(NamedTuple):
+    """What a run was trained on."""
+
+    name: str
+    num_train: int  # 0: all of it
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.num_train} training examples" if self.num_train else self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +61,16 @@ class Run:
     @property
     def seed(self) -> int:
         return self.settings["seed"]
+
+    @property
+    def data(self) -> DataSet:
+        """The training set."""
+        return DataSet(str(self.settings.get("data.name")), int(number(self.settings.get("data.num_train")) or 0))
+
+    @property
+    def revision(self) -> str:
+        """The code it was made with, as result.json says; of an unfinished run it is not known."""
+        return str(self.result.get("revision")) if self.result else "unknown"
 
     @property
     def key(self) -> tuple:
@@ -102,7 +126,7 @@ def number(value: Any) -> float | None:
 
 
 def collect(folders: Sequence[str | os.PathLike]) -> Collection:
-    """Reads every run directory (a folder with a config.json) at or below `folders`.
+    """Reads every run directory (a folder with one of FILES) at or below `folders`.
 
     A run that cannot be read is named in a warning and left out. Of runs with equal config and seeds one is kept, the
     one that got furthest. Raises ConfigError if one of `folders` is no folder.
@@ -112,7 +136,7 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
         try:
             found.append(read(path))
         except (ValueError, OSError) as error:  # JSON's and UTF-8's errors are ValueErrors
-            broken.append(f"{path}: {error}")
+            broken.append(printable(f"{path}: {error}"))
             _LOG.warning("left out %s", broken[-1])
     digests = {}
     for run in found:
@@ -121,13 +145,32 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
     for run in sorted(found, key=lambda run: (STATUSES.index(run.status), -len(run.metrics))):
         first = kept.setdefault(run.key, run)
         if first is not run:
-            repeated.append(f"{run.path} ({run.status}) repeats {first.path} ({first.status})")
+            repeated.append(printable(f"{run.path} ({run.status}) repeats {first.path} ({first.status})"))
     return Collection([run for run in found if kept[run.key] is run], digests, broken, repeated)
 
 
+def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:
+    """When each file of the run directories was last written, and its size: it differs if anything has changed.
+
+    Raises ConfigError if one of `folders` is no folder.
+    """
+    found = {}
+    for file in (path / name for path in _find(folders) for name in FILES):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            found[file] = status.st_mtime_ns, status.st_size
+    return found
+
+
 def slug(name: str) -> str:
-    """`name` as part of a file name."""
-    return re.sub(r"[^\w.-]", "_", name)
+    """`name` as part of a file name; one that has to be changed for that gets a hash, so that it stays unique."""
+    cleaned = re.sub(r"[^\w.-]", "_", name)[:80]
+    return cleaned if cleaned == name else f"{cleaned}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with a blank for every sign that cannot be printed."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
@@ -137,15 +180,18 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
             raise ConfigError(f"--runs={folder}: no such folder. Name one that holds run directories.")
         for place, subfolders, files in os.walk(folder):
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints")
-            if "config.json" in files:
+            if not {*FILES}.isdisjoint(files):
                 paths.setdefault(pathlib.Path(place).resolve(), pathlib.Path(place))
     return list(paths.values())
 
 
 def read(path: pathlib.Path) -> Run:
     """Reads one run directory; raises ValueError, with the reason, or OSError if it cannot be read."""
+    if not (path / "config.json").exists():
+        raise ValueError("no config.json beside its other files")
     config = _json_object(path / "config.json")
-    settings = configs.flat(config)
+    settings = {printable(field): printable(value) if isinstance(value, str) else value
+                for field, value in configs.flat(config).items()}
     if not isinstance(settings.get("row"), str) or type(settings.get("seed")) is not int:
         raise ValueError("config.json is not that of a run: no row or no seed")
     if settings.get("kind", "training") not in configs.KINDS:
@@ -153,8 +199,11 @@ def read(path: pathlib.Path) -> Run:
     result = _json_object(path / "result.json") if (path / "result.json").exists() else None
     if result is not None and result.get("status") not in ("complete", "diverged"):
         raise ValueError(f"result.json has status {result.get('status')!r}, not complete or diverged")
+    metrics = _json_lines(path / "metrics.jsonl")
+    if result is not None and not metrics and settings.get("kind", "training") in MEASURED:
+        raise ValueError("result.json says that it ended, but metrics.jsonl is empty or missing")
     digest = (result or {}).get("config_digest") or configs.digest(config)
-    return Run(path, settings, _json_lines(path / "metrics.jsonl"), result, str(digest))
+    return Run(path, settings, metrics, result, str(digest))
 
 
 def _json_object(file: pathlib.Path) -> dict[str, Any]:
@@ -168,48 +217,13 @@ def _json_object(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _json_lines(file: pathlib.Path) -> list[dict[str, Any]]:
-    lines = []
-    if file.exists():
-        for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                break  # a killed process may leave its last line half written
-            if isinstance(line, dict):
-                lines.append(line)
-    return lines
-
-
-def discrepancies(runs: Sequence[Run]) -> list[str]:
-    """Sentences on what `runs`, the seeds of one row, do not have in common but should: code revision and config."""
-    sentences = []
-    finished = [run for run in runs if run.result]
-    revisions = _seeds_by(finished, lambda run: str(run.result.get("revision")))
-    if len(revisions) > 1:
-        sentences.append(f"Made with different revisions of the code: {_listed(revisions)}.")
-    digests = _seeds_by(runs, lambda run: run.digest)
-    if len(digests) > 1:
-        fields = "; ".join(f"{field} {_listed(seeds)}" for field, seeds in differing(runs).items())
-        sentences.append(f"Made with different configs: {fields or _listed(digests)}.")
-    return sentences
-
-
-def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dict[str, list[int]]]:
-    """The scientific settings in which `runs` differ, seeds and `ignored` aside: field -> value -> seeds."""
-    fields = sorted({field for run in runs for field in run.settings})
-    skipped = {*configs.UNSCIENTIFIC, *configs.SEEDS, *ignored}
-    values = {field: _seeds_by(runs, lambda run, field=field: json.dumps(run.settings.get(field)))
-              for field in fields if field not in skipped}
-    return {field: seeds for field, seeds in values.items() if len(seeds) > 1}
-
-
-def _seeds_by(runs: Sequence[Run], key: Callable[[Run], str]) -> dict[str, list[int]]:
-    seeds: dict[str, list[int]] = {}
-    for run in runs:
-        seeds.setdefault(key(run), []).append(run.seed)
-    return seeds
-
-
-def _listed(groups: dict[str, list[int]]) -> str:
-    return ", ".join(f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))})"
-                     for name, seeds in groups.items())
+    """The objects in a file's lines, up to the first that is no JSON: a killed process may leave its last one torn."""
+    texts = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    try:
+        lines = json.loads(f"[{','.join(texts)}]")  # at once, so that all lines share the memory of their keys
+    except ValueError:
+        lines = []
+        with contextlib.suppress(ValueError):
+            for text in texts:
+                lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict)]

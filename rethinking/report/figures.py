@@ -1,173 +1,171 @@
-"""Figures 1a, 1b and 1c of the paper from the runs that are there, as PNG and SVG."""
+"""The figures that the runs give: which runs each one shows, and what it lacks. Drawn by `draw` and `page`."""
 
-import dataclasses
-import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from rethinking.report import curves, paper
-from rethinking.report.collect import Run, slug
+from rethinking.report import curves, paper, theory_figures
+from rethinking.report.collect import Collection, DataSet, Run, slug
+from rethinking.report.curves import CIFAR10, Figure, Panel, Series
+from rethinking.report.paper import title
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart too; the lines' styles differ as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-MARKERS = "osD^vPX"
-STYLE = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "lines.linewidth": 1.4, "lines.markersize": 4.5, "legend.frameon": False, "legend.fontsize": 8,
-    "figure.constrained_layout.use": True, "savefig.dpi": 200, "svg.hashsalt": "rethinking",
-}  # fmt: skip
 SETTING_TITLES = {name: name.replace("_", " ") for name in ("true_labels", "random_labels", "shuffled_pixels",
                                                             "random_pixels")} | {"gaussian": "Gaussian pixels"}
-_PAPERS_DATA = curves.DataSet("cifar10", 0)
 # Test error of guessing, where the classes are balanced.
 CHANCE = {"cifar10": 0.9, "mnist": 0.9, "fashion_mnist": 0.9, "digits": 0.9, "cifar100": 0.99}
-EXTREMES = "Means over seeds; {} from the smallest to the largest."
+BANDS = "Means over seeds; bands from the smallest to the largest."
+BARS = "Means over seeds; error bars from the smallest to the largest."
+ENDED = "Only steps that all complete seeds reached; diverged runs are left out of the mean."
+BEST = "Shaded above a line of test accuracy: the best so far."
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A figure, or why there is none."""
-
-    name: str
-    title: str
-    caption: str
-    svg: pathlib.Path | None  # None if there was nothing to draw
-    missing: list[str]
-
-
-def draw(runs: Sequence[Run], output: pathlib.Path) -> list[Drawn]:
-    """Draws Figure 1 once per data set of the runs without regularizers, and says what it lacks.
-
-    Files are output/figure_1a_cifar10.png and .svg, and the like; a subset of the data has its size in the name.
-    """
-    import matplotlib  # here, since it takes a second to load
-
-    groups = curves.by_data_set(curves.plain(runs)) or {_PAPERS_DATA: []}
-    with matplotlib.rc_context(STYLE):
-        return [panel(data, group, output) for data, group in groups.items() for panel in (_draw_a, _draw_b, _draw_c)]
+def make(collection: Collection) -> list[Figure]:
+    """Figures 1 and 2 for each data set they have been run on, those of sections 2.2 and 5, that on asynchronous
+    workers, and the learning curves of every experiment that trains."""
+    runs = [run for run in collection.runs if run.kind == "training"]
+    figures = []
+    for data, group in curves.by_data_set(curves.plain(runs), CIFAR10):
+        figures += [figure_1a(data, group), figure_1b(data, group), figure_1c(data, group)]
+    figures += [figure_2a(*group) for group in curves.by_data_set(_of("table2", collection), paper.DATA["table2"])]
+    figures.append(figure_2b(CIFAR10, [run for run in curves.plain(runs) if run.data == CIFAR10]))
+    figures += [figure_async(*group) for group in curves.by_data_set(_of("figure_async", collection), CIFAR10)]
+    figures += theory_figures.make(collection.runs)
+    experiments = sorted({run.row.partition(":")[0] for run in runs})
+    return figures + [learning_curves(experiment, collection) for experiment in experiments]
 
 
-def _draw_a(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> Drawn:
-    found = {model: {name: curve for name, those in curves.by_setting(group).items()
-                     if (curve := curves.learning_curve(those))} for model, group in curves.by_model(runs).items()}
-    found = {model: settings for model, settings in found.items() if settings}
-    missing = [f"{title(model)}: no run with {', '.join(left)}" for model, settings in found.items()
-               if (left := [label for name, label in SETTING_TITLES.items() if name not in settings])]
-    if data == _PAPERS_DATA and "inception" not in found:
+def figure_1a(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """Training loss against step under the five randomizations; a panel for each network."""
+    panels, missing = [], []
+    for model, group in curves.by_model(runs).items():
+        settings = curves.by_setting(group)
+        found = [curves.learning_curves(label, index, settings.get(name, ()))
+                 for index, (name, label) in enumerate(SETTING_TITLES.items())]
+        if any(found):
+            panels.append(Panel(f"{title(model)} ({data})", "training loss", [line for line in found if line]))
+            left = [label for label, line in zip(SETTING_TITLES.values(), found, strict=True) if not line]
+            missing += [f"{title(model)}: no run with {', '.join(left)}"] * bool(left)
+    if data == CIFAR10 and not any(panel.title.startswith(f"{title('inception')} (") for panel in panels):
         missing.append("Inception, which the paper shows: no run")
-    figure, axes = _new_figure(max(1, len(found)))
-    for axis, (model, settings) in zip(axes, found.items(), strict=False):
-        for index, (name, label) in enumerate(SETTING_TITLES.items()):
-            if name in settings:
-                curve, colour = settings[name], COLOURS[index]
-                axis.plot(curve.steps, curve.mean, color=colour, linestyle=LINES[index], label=label)
-                axis.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-        axis.set(title=_literal(f"{title(model)} ({data})"), ylabel="training loss", xlabel="step")
-        axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step else "0")
-        axis.legend()
-    caption = ("Training loss against step under the five randomizations. " + EXTREMES.format("bands")
-               + " Only steps that all complete seeds reached; diverged runs are left out.")
-    return _save("1a", data, runs, figure if found else None, caption, missing, output)
+    caption = ["Training loss against step under the five randomizations.", BANDS, ENDED, curves.mixed_settings(runs)]
+    return curves.on_data("1a", "Figure 1a: training loss under randomization", data, "step", panels, caption,
+                          _why(missing, data, runs))
 
 
-def _draw_b(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> Drawn:
-    points = {model: curves.relative_times(group) for model, group in curves.by_model(runs).items()}
-    missing = [f"{title(model)}: nothing to compare with, its runs on true labels are missing or were not fitted"
-               for model in points if not points[model]]
-    figure, (axis,) = _new_figure(1)
-    drawn = _lines(axis, data, points, missing, "not every seed fitted")
-    axis.set(ylabel="steps to fit, relative to true labels", title=_literal(f"Time to fit ({data})"))
-    caption = ("Steps until the training set is fitted, divided by those for true labels, against the probability "
-               "that a label is corrupted. " + EXTREMES.format("error bars") + " A cross at the top: some seed did not "
-               "fit, so there is no mean.")
-    return _save("1b", data, runs, figure if drawn else None, caption, missing, output)
+def figure_1b(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """Time to fit, relative to true labels, against label corruption."""
+    lines, missing = _corruptions(data, runs, curves.relative_times)
+    missing += [f"{title(model)}: nothing to compare with, its runs on true labels are missing or were not fitted"
+                for model, group in curves.by_model(runs).items() if not curves.relative_times(group)]
+    panel = Panel(f"Time to fit ({data})", "steps to fit, relative to true labels", lines)
+    caption = ["Steps until the training set is fitted, divided by those for true labels, against the probability that "
+               "a label is corrupted.", BARS, "A cross at the top: some seed did not fit, so there is no mean.",
+               curves.mixed_settings(runs)]
+    return curves.on_data("1b", "Figure 1b: time to fit corrupted labels", data, "label corruption p",
+                          [panel] if lines else [], caption, _why(missing, data, runs), scattered=True,
+                          no_mean="not every seed fitted")
 
 
-def _draw_c(data: curves.DataSet, runs: Sequence[Run], output: pathlib.Path) -> Drawn:
-    points = {model: curves.final_errors(group) for model, group in curves.by_model(runs).items()}
-    missing = []
-    figure, (axis,) = _new_figure(1)
-    drawn = _lines(axis, data, points, missing, "a seed diverged")
-    if data.name in CHANCE:
-        axis.axhline(CHANCE[data.name], color="gray", linewidth=1, linestyle=":", zorder=0)
-        axis.annotate("chance", (0, CHANCE[data.name]), xytext=(0, 2), textcoords="offset points", color="dimgray",
-                      fontsize=8)
-    axis.set(ylabel="test error", title=_literal(f"Test error ({data})"))
-    axis.set_ylim(0, 1)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-    caption = ("Test error at the end of training against the probability that a label is corrupted. "
-               + EXTREMES.format("error bars") + " A hollow marker: some seed did not fit its training set. "
-               "A cross at the top: some seed diverged.")
-    return _save("1c", data, runs, figure if drawn else None, caption, missing, output)
+def figure_1c(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """Test error at the end of training against label corruption."""
+    lines, missing = _corruptions(data, runs, curves.final_errors)
+    references = {"chance": CHANCE[data.name]} if data.name in CHANCE else {}
+    panel = Panel(f"Test error ({data})", "test error", lines, percent=True, references=references)
+    caption = ["Test error at the end of training against the probability that a label is corrupted.", BARS,
+               "A hollow marker: some seed did not fit its training set. A cross at the top: some seed diverged.",
+               curves.mixed_settings(runs)]
+    return curves.on_data("1c", "Figure 1c: test error after fitting corrupted labels", data, "label corruption p",
+                          [panel] if lines else [], caption, _why(missing, data, runs), scattered=True,
+                          no_mean="a seed diverged")
 
 
-def _lines(axis: "Axes", data: curves.DataSet, points: dict[str, list[curves.Point]], missing: list[str],
-           cross: str) -> bool:  # fmt: skip
-    """A broken line per network with at least two corruptions; adds what lacks to `missing`. True if any was drawn.
-
-    A cross, which means what `cross` says, stands at the top where a corruption has runs but no mean.
-    """
-    of_paper = data == _PAPERS_DATA
-    grid = paper.FIGURE1_CORRUPTIONS if of_paper else {point.p for those in points.values() for point in those}
-    missing += [f"{title(model)}: no run" for model in paper.FIGURE1_MODELS if of_paper and model not in points]
-    enough = {model: those for model, those in points.items() if len(those) > 1}
-    for model, those in enough.items():
-        index = list(points).index(model)  # the same colour in every figure of a data set
-        look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-        full = curves.on_grid(those, grid)
-        if left := [f"{point.p:g}" for point in full if point.seeds == 0]:
-            missing.append(f"{title(model)}: no run with p = {', '.join(left)}")
-        nan = float("nan")
-        run = [point for point in full if point.seeds]
-        axis.plot([point.p for point in run], [nan if point.mean is None else point.mean for point in run],
-                  linestyle=LINES[index % len(LINES)], label=_literal(title(model)), **look)
-        for point in full:
-            if point.mean is not None:
-                axis.errorbar(point.p, point.mean, [[point.mean - point.low], [point.high - point.mean]], capsize=2,
-                              markerfacecolor="white" if point.fitted < point.seeds else None, **look)
-            elif point.seeds:
-                axis.plot(point.p, 0.99 - 0.04 * index, "x", color=look["color"], markersize=6, markeredgewidth=1.8,
-                          transform=axis.get_xaxis_transform(), clip_on=False)
-    if any(point.seeds and point.mean is None for those in enough.values() for point in those):
-        axis.plot([], [], "x", color="gray", markersize=6, markeredgewidth=1.8, label=cross)
-    missing += [f"{title(model)}: runs with two or more corruptions are needed"
-                for model, those in points.items() if len(those) == 1]
-    axis.set(xlabel="label corruption p", xlim=(-0.04, 1.04))
-    if enough:
-        axis.legend(loc="best")
-    return bool(enough)
+def figure_2a(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """Training and test accuracy of Table 2's rows with true labels."""
+    rows = [row for row in paper.TABLES["table2"] if "random_labels" not in row]
+    found = curves.grouped(runs, lambda run: run.row.partition(":")[2])
+    lines = _train_and_test({row: found.get(row, []) for row in rows})
+    missing = [f"no run of {row}" for row in rows if row not in found]
+    panel = Panel(f"Inception V3 ({data})", "accuracy", lines, percent=True)
+    caption = ["Training and test accuracy over training, with and without regularizers.", BANDS, BEST]
+    return curves.on_data("2a", "Figure 2a: regularizers and early stopping", data, "step", [panel] if lines else [],
+                          caption, missing)
 
 
-def title(model: str) -> str:
-    """A network's name in the paper; its own name if it is not in there."""
-    return paper.MODEL_TITLES.get(model, model)
+def figure_2b(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """Training and test accuracy of Inception on CIFAR10, with and without batch norm."""
+    found = {model: curves.by_setting(group).get("true_labels", []) for model, group in curves.by_model(runs).items()}
+    shown = {title(model): found.get(model, []) for model in paper.FIGURE2_MODELS}
+    lines = _train_and_test(shown)
+    missing = [f"{label}: no run with true labels" for label, group in shown.items() if not group]
+    panel = Panel(f"Inception ({data})", "accuracy", lines, percent=True)
+    caption = ["Training and test accuracy over training, with and without batch norm, no explicit regularizer.", BANDS,
+               BEST, curves.mixed_settings([run for group in shown.values() for run in group])]
+    return curves.on_data("2b", "Figure 2b: batch norm and early stopping", data, "step", [panel] if lines else [],
+                          caption, missing)
 
 
-def _literal(text: str) -> str:
-    return text.replace("$", r"\$")  # matplotlib would read mathematics between dollar signs
+def figure_async(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """What data-parallel SGD in place of asynchronous workers leaves out: training with delayed gradients."""
+    panels = []
+    for model, group in curves.by_model(runs).items():
+        groups = sorted(curves.grouped(group, curves.workers).items())
+        names = {f"{number} worker{'s' * (number > 1)}": those for number, those in groups}
+        panels += _loss_and_accuracy(f"{title(model)} ({data})", names)
+    caption = ["Training as by asynchronous workers that take turns: each gradient is applied as many steps late as "
+               "there are other workers.", BANDS, ENDED]
+    return curves.on_data("async", "Asynchronous workers: training with delayed gradients", data, "step", panels,
+                          caption, [] if panels else ["no run of configs/figure_async.py"])
 
 
-def _new_figure(panels: int) -> tuple["Figure", list["Axes"]]:
-    """Panels one above the other, so that the figure stays readable at half the width of a page."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, and no display is asked for
+def learning_curves(experiment: str, collection: Collection) -> Figure:
+    """Training loss and test accuracy of all rows of an experiment, two panels for each network and data set."""
+    groups: dict[tuple[DataSet, str], dict[str, list[Run]]] = {}
+    for row in sorted(row for row in collection.digests if row.partition(":")[0] == experiment):
+        for run in collection.of_row(row):
+            rows = groups.setdefault((run.data, str(run.settings.get("model.name"))), {})
+            rows.setdefault(row.partition(":")[2], []).append(run)
+    panels = [panel for (data, model), rows in sorted(groups.items())
+              for panel in _loss_and_accuracy(f"{title(model)} ({data})", rows)]
+    return Figure(f"curves_{slug(experiment)}", f"Learning curves of {experiment}", "step", panels, f"{BANDS} {ENDED}",
+                  [] if panels else ["no run with metrics that did not diverge"])
 
-    figure = Figure(figsize=(4.2, 2.9 * panels))
-    return figure, list(figure.subplots(panels, squeeze=False)[:, 0])
+
+def _of(experiment: str, collection: Collection) -> list[Run]:
+    """The runs of all rows of an experiment, whatever name they were made under."""
+    rows = sorted(row for row in collection.digests if row.partition(":")[0] == experiment)
+    return list({run.path: run for row in rows for run in collection.of_row(row)}.values())
 
 
-def _save(letter: str, data: curves.DataSet, runs: Sequence[Run], figure: "Figure | None", caption: str,
-          missing: list[str], output: pathlib.Path) -> Drawn:  # fmt: skip
-    name = f"figure_{letter}_{slug(data.name)}" + f"_{data.num_train}" * (data.num_train > 0)
-    heading = f"Figure {letter}: {data}"
-    if figure is None:
-        why = missing if runs else [f"no runs on {data} without weight decay and augmentation"]
-        return Drawn(name, heading, "", None, why or ["no run with metrics of the kind needed"])
-    figure.savefig(output / f"{name}.png")
-    figure.savefig(output / f"{name}.svg", metadata={"Date": None})
-    return Drawn(name, heading, f"{caption} {curves.mixed_settings(runs)}".strip(), output / f"{name}.svg", missing)
+def _loss_and_accuracy(name: str, groups: dict[str, list[Run]]) -> list[Panel]:
+    fields = {"train_loss": ("training loss", False), "test_accuracy": ("test accuracy", True)}
+    panels = []
+    for field, (label, percent) in fields.items():
+        found = [curves.learning_curves(row, index, runs, field) for index, (row, runs) in enumerate(groups.items())]
+        panels.append(Panel(name, label, [line for line in found if line], percent))
+    return [panel for panel in panels if panel.series]
+
+
+def _train_and_test(groups: dict[str, list[Run]]) -> list[Series]:
+    parts = [("train", "train_accuracy", False), ("test", "test_accuracy", True)]
+    found = [curves.learning_curves(f"{name}, {part}", 2 * index + (part == "test"), runs, field, shade)
+             for index, (name, runs) in enumerate(groups.items()) for part, field, shade in parts]
+    return [line for line in found if line]
+
+
+def _corruptions(data: DataSet, runs: Sequence[Run], traces: Callable) -> tuple[list[Series], list[str]]:
+    """A line per network with at least two corruptions, and what lacks."""
+    models = curves.by_model(runs)
+    missing = [f"{title(model)}: no run" for model in paper.FIGURE1_MODELS if data == CIFAR10 and model not in models]
+    lines = []
+    for index, (model, group) in enumerate(models.items()):  # the same style in every figure of a data set
+        found = traces(group)
+        there = {x for trace in found for x in trace.x.tolist()}
+        if len(there) > 1:
+            lines.append(Series(title(model), index, found))
+            if left := [f"{p:g}" for p in paper.FIGURE1_CORRUPTIONS if data == CIFAR10 and p not in there]:
+                missing.append(f"{title(model)}: no run with p = {', '.join(left)}")
+        elif there:
+            missing.append(f"{title(model)}: runs with two or more corruptions are needed")
+    return lines, missing
+
+
+def _why(missing: list[str], data: DataSet, runs: Sequence[Run]) -> list[str]:
+    return missing if runs else [f"no runs on {data} without weight decay and augmentation"]

@@ -1,45 +1,37 @@
 """The tables: our mean, spread and number of runs beside the published numbers."""
 
-import csv
 import dataclasses
-import io
 import re
 from collections.abc import Sequence
 
 from rethinking import config as configs
-from rethinking.report import paper
-from rethinking.report.collect import Collection, Run, Statistic, discrepancies, slug, statistic
-from rethinking.report.paper import MISSING
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of a table and the runs behind it: none if it is missing."""
-
-    name: str
-    runs: list[Run]
-    cells: list[str]  # plain text, one per column of the table's header
-    notes: list[str]  # footnotes
-
-    def count(self, status: str) -> int:
-        """How many of its runs have this status."""
-        return sum(run.status == status for run in self.runs)
-
-    def statistic(self, field: str) -> Statistic | None:
-        """Over the complete runs; `field` is one of result.json or of `Run`."""
-        complete = [run for run in self.runs if run.status == "complete"]
-        return statistic(run.fit_epoch if field == "fit_epoch" else run.value(field) for run in complete)
+from rethinking.report import columns, paper
+from rethinking.report.collect import Collection, DataSet, Run, number
+from rethinking.report.columns import Cell, Column, Row
+from rethinking.report.command import overrides, row_settings
+from rethinking.report.curves import plain
+from rethinking.report.differences import discrepancies, listed, seeds_by
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table as plain text; `to_markdown` and `rethinking.report.page` render it."""
+    """A table; `rethinking.report.formats` and `rethinking.report.page` render it."""
 
     name: str
     title: str
-    header: list[str]
+    columns: list[Column]
     rows: list[Row]
     legend: str
+
+    def cells(self, row: Row) -> list[Cell]:
+        """What stands in `row`, one cell per column."""
+        return [column.cell(row) for column in self.columns]
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """The footnotes of all rows, numbered from 1."""
+        texts = dict.fromkeys(note for row in self.rows for note in row.notes)
+        return {text: number for number, text in enumerate(texts, 1)}
 
     @property
     def runs(self) -> list[Run]:
@@ -52,197 +44,179 @@ class Table:
 
 
 def make(collection: Collection) -> list[Table]:
-    """Tables 1, 3 and 4, with all their published rows, and a table of every other experiment that has runs."""
+    """Tables 1 to 4, with all their published rows, a table of every other experiment that has runs, and one of what
+    the networks' bias is worth.
+
+    Runs of Tables 1, 2 and 4 on other data than the paper's have tables of their own, without published numbers.
+    """
     kinds = {run.row.partition(":")[0]: run.kind for run in collection.runs}
-    others = sorted(kinds.keys() - paper.TABLES.keys() - {"table3"})
-    shapes = {"training": _plain, "kernels": _interpolated, "expressivity": _memorized, "complexity": _complex}
-    tables = [_published(collection, "table1"), _interpolated(collection, "table3"), _published(collection, "table4")]
-    return tables + [shapes[kinds[name]](collection, name) for name in others]
+    shapes = {"training": _accuracies, "kernels": _interpolated, "expressivity": _memorized, "complexity": _complex}
+    tables = [_interpolated(collection, name) if name == "table3" else _published(collection, name)
+              for name in sorted(paper.TABLES)]
+    for name in sorted(kinds):
+        if name in paper.DATA:
+            others = {run.data for run in collection.runs if run.row.partition(":")[0] == name} - {paper.DATA[name]}
+            tables += [_accuracies(collection, name, data) for data in sorted(others)]
+        elif name not in paper.TABLES:
+            tables.append(shapes[kinds[name]](collection, name))
+    return [*tables, _inductive_bias(collection)]
 
 
 def _published(collection: Collection, experiment: str) -> Table:
-    published = paper.TABLES[experiment]
-    unpublished = [name for name in _rows_run(collection, experiment) if name not in published]
+    data, published = paper.DATA[experiment], paper.TABLES[experiment]
     rows = []
-    for name in (*published, *unpublished):
+    for name in dict.fromkeys((*published, *_names(collection, experiment, data))):
         # A run made for another table or figure stands for this row if its config is the same.
-        also = [configs.digest(configs.table_row(experiment, name))] if name in published else []
-        row = Row(name, collection.of_row(f"{experiment}:{name}", also), [], [])
-        numbers = published.get(name, paper.Published())
-        row.cells.extend([name, _percent(row, "train_accuracy"), str(numbers.train),
-                          _percent(row, "test_accuracy"), str(numbers.test), _runs(row)])
-        row.notes.extend(discrepancies(row.runs))
-        rows.append(row)
-    header = ["row", "train, ours", "train, paper", "test, ours", "test, paper", "runs"]
-    return Table(experiment, paper.TITLES[experiment], header, rows, f"{_OURS} {paper.ELSEWHERE}")
+        settings = row_settings(experiment, name) if name in published else None
+        also = [configs.digest(settings)] if settings else []
+        runs = [run for run in collection.of_row(f"{experiment}:{name}", also) if run.data == data]
+        rows.append(Row(name, runs, _notes(runs, experiment)))
+    shown = _TOP5 if experiment == "table2" else _TOP1
+    legend = f"{_OURS} {columns.DIFFERENCES} "
+    legend += _BEST + paper.ALEXNET_2012 if experiment == "table2" else paper.ELSEWHERE
+    header = [columns.NAME, *(column for field, label in shown.items()
+                              for column in columns.beside_paper(label, field, published, experiment == "table2")),
+              columns.RUNS]
+    return Table(experiment, paper.TITLES[experiment], header, rows, legend)
 
 
-def _plain(collection: Collection, experiment: str) -> Table:
-    rows = []
-    for name in _rows_run(collection, experiment):
-        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
-        row.cells.extend([name, _percent(row, "train_accuracy"), _percent(row, "test_accuracy"),
-                          _epochs_to_fit(row), _runs(row)])
-        row.notes.extend(discrepancies(row.runs))
-        rows.append(row)
+def _accuracies(collection: Collection, experiment: str, data: DataSet | None = None) -> Table:
+    rows = _rows(collection, experiment, data)
+    shown = _TOP5 if experiment == "table2" else _TOP1
+    header = [columns.NAME, *(columns.percent(label, field, best_too=experiment == "table2")
+                              for field, label in shown.items()),
+              columns.EPOCHS_TO_FIT, columns.RUNS]
     title = paper.TITLES.get(experiment, f"{experiment}: accuracy in percent")
-    return Table(experiment, title, ["row", "train", "test", "epochs to fit", "runs"], rows, _OURS)
+    if data:
+        title = f"{experiment.capitalize()}'s rows on {data}: accuracy in percent"
+    name = experiment if data is None else f"{experiment}_{data.name}" + f"_{data.num_train}" * (data.num_train > 0)
+    return Table(name, title, header, rows, _OURS + (" " + _BEST if experiment == "table2" else ""))
 
 
 def _interpolated(collection: Collection, experiment: str) -> Table:
-    published = paper.TABLE3 if experiment == "table3" else {}
+    published = paper.TABLES["table3"] if experiment == "table3" else {}
     rows = []
-    for name in (*published, *(name for name in _rows_run(collection, experiment) if name not in published)):
-        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
-        numbers = published.get(name, paper.Interpolated())
-        row.cells.extend([name, _percent(row, "test_error"), str(numbers.error), _percent(row, "train_error"),
-                          _number(row, "norm", ".4g"), numbers.norm, _number(row, "ridge", ".0e"),
-                          _number(row, "residual", ".0e"), _number(row, "num_examples", ",.0f"),
-                          _number(row, "seconds", ".0f"), _runs(row)])
-        row.notes.extend(discrepancies(row.runs))
-        rows.append(row)
-    header = ["row", "test error, ours", "paper", "train error", "norm, ours", "paper", "ridge", "residual", "n",
-              "seconds", "runs"]
+    for name in dict.fromkeys((*published, *_names(collection, experiment))):
+        groups = {paper.NUM_FILTERS: []} if name in published else {}
+        for run in sorted(collection.of_row(f"{experiment}:{name}"), key=_num_filters):
+            groups.setdefault(_num_filters(run), []).append(run)
+        rows += [Row(name if filters == paper.NUM_FILTERS else f"{name}, {filters:,} filters", runs,
+                     _notes(runs, experiment)) for filters, runs in groups.items()]
+    header = [
+        columns.NAME, *columns.beside_paper("test error", "test_error", published),
+        columns.percent("train error", "train_error"), columns.number("norm, ours", "norm", ".4g"),
+        *([columns.published("norm, paper", "norm", published)] if published else []),
+        columns.number("ridge", "ridge", ".0e"), columns.number("residual", "residual", ".0e"),
+        columns.number("n", "num_examples", ",.0f"), columns.number("seconds", "seconds", ".0f"), columns.RUNS,
+    ]  # fmt: skip
     title = paper.TITLES.get(experiment, f"{experiment}: linear models that interpolate")
-    legend = (f"{_OURS} Norm: of the function in its kernel's space. Residual: of the linear system, relative. "
-              "Ridge: in units of the mean of the matrix's diagonal.")
+    legend = (f"{_OURS} {columns.DIFFERENCES} Norm: of the function in its kernel's space. Residual: of the linear "
+              "system, relative. Ridge: in units of the mean of the matrix's diagonal.")
     return Table(experiment, title, header, rows, legend)
 
 
 def _memorized(collection: Collection, experiment: str) -> Table:
-    rows, sizes = [], ("num_points", "num_weights", "depth", "width")
-    for name in _rows_run(collection, experiment):
-        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
-        row.cells.extend([name, *(_number(row, field, ",.0f") for field in sizes),
-                          _percent(row, "train_error"), _number(row, "max_residual", ".1e"),
-                          _percent(row, "train_error_float32"), _number(row, "smallest_eigenvalue", ".1e"),
-                          _number(row, "seconds", ".0f"), _runs(row)])
-        row.notes.extend(discrepancies(row.runs))
-        rows.append(row)
-    header = ["row", "points", "weights", "depth", "width", "error, float64", "largest residual", "error, float32",
-              "smallest eigenvalue", "seconds", "runs"]
+    sizes = {"num_points": "points", "num_weights": "weights", "depth": "depth", "width": "width"}
+    header = [
+        columns.NAME, *(columns.number(label, field, ",.0f") for field, label in sizes.items()),
+        columns.percent("error, float64", "train_error"), columns.number("largest residual", "max_residual", ".1e"),
+        columns.percent("error, float32", "train_error_float32"),
+        columns.number("smallest eigenvalue", "smallest_eigenvalue", ".1e"),
+        columns.number("seconds", "seconds", ".0f"), columns.RUNS,
+    ]  # fmt: skip
     title = paper.TITLES.get(experiment, f"{experiment}: networks built to reproduce random labels")
-    return Table(experiment, title, header, rows, f"{_OURS} Errors: of the training labels, in percent.")
+    legend = f"{_OURS} Errors: of the training labels, in percent."
+    return Table(experiment, title, header, _rows(collection, experiment), legend)
 
 
 def _complex(collection: Collection, experiment: str) -> Table:
-    rows, bounds = [], ("rademacher_low", "rademacher_high")
-    for name in _rows_run(collection, experiment):
-        row = Row(name, collection.of_row(f"{experiment}:{name}"), [], [])
-        row.cells.extend([
-            name, *(_number(row, field, ".3f") for field in ("rademacher", *bounds, "linear_span", "kernel_ball")),
-            *(_number(row, field, ",.0f") for field in ("num_fitted", "draws", "vc_at_least")),
-            *(_number(row, field, ".3g") for field in ("max_change", "mean_change", "train_loss", "test_loss")),
-            *(_number(row, field, ".3g") for field in ("weight_norm", "spectral_product", "margin_0.1")),
-            _number(row, "seconds", ".0f"), _runs(row),
-        ])  # fmt: skip
-        row.notes.extend(discrepancies(row.runs))
-        rows.append(row)
-    header = ["row", "Rademacher", "at least", "at most", "linear", "kernel ball", "draws fitted", "of", "VC at least",
-              "largest change of loss", "mean change", "train loss", "test loss", "weight norm",
-              "product of spectral norms", "margin, 10% quantile", "seconds", "runs"]
+    forms = {
+        ".3f": {"rademacher": "Rademacher", "rademacher_low": "at least", "rademacher_high": "at most",
+                "linear_span": "linear", "kernel_ball": "kernel ball"},
+        ",.0f": {"num_fitted": "draws fitted", "draws": "of", "vc_at_least": "VC at least"},
+        ".3g": {"max_change": "largest change of loss", "mean_change": "mean change", "train_loss": "train loss",
+                "test_loss": "test loss", "weight_norm": "weight norm",
+                "spectral_product": "product of spectral norms", "margin_0.1": "margin, 10% quantile"},
+    }  # fmt: skip
+    header = [columns.NAME, *(columns.number(label, field, form) for form, fields in forms.items()
+                              for field, label in fields.items()),
+              columns.number("seconds", "seconds", ".0f"), columns.RUNS]
     title = paper.TITLES.get(experiment, f"{experiment}: measures of complexity")
     legend = (f"{_OURS} Rademacher: of the network's signs, by training on random ones, with a 95% interval. Linear: "
               "of functions whose mean square is 1. Changes: of losses when one training example is replaced.")
-    return Table(experiment, title, header, rows, legend)
+    return Table(experiment, title, header, _rows(collection, experiment), legend)
+
+
+def _inductive_bias(collection: Collection) -> Table:
+    """What the convolutions' bias is worth: test accuracy on true pixels, and on pixels that all images have permuted
+    alike, which takes nothing from a network that knows no neighbours."""
+    runs = [run for run in plain(collection.runs) if not run.settings.get("randomize.labels")]
+    of = {name: (lambda run, name=name: run.settings.get("randomize.pixels", "none") == name)
+          for name in ("none", "shuffled")}
+    data_sets = {run.data for run in runs if of["shuffled"](run)} | {paper.DATA["table1"]}
+    rows = []
+    for data in sorted(data_sets):
+        groups = {model: [] for model in configs.TABLE1_MODELS if data == paper.DATA["table1"]}
+        for run in runs:
+            if run.data == data and (of["none"](run) or of["shuffled"](run)):
+                groups.setdefault(str(run.settings.get("model.name")), []).append(run)
+        for model, those in groups.items():
+            notes = [note for where in of.values() for note in discrepancies(list(filter(where, those)))]
+            rows.append(Row(f"{paper.title(model)}, {data}", those, list(dict.fromkeys(notes))))
+    header = [columns.NAME, columns.percent("true pixels", "test_accuracy", of["none"]),
+              columns.percent("shuffled pixels", "test_accuracy", of["shuffled"]),
+              columns.loss("lost by shuffling", "test_accuracy", *of.values()), columns.RUNS]
+    legend = (f"{_OURS} One permutation of the pixels, the same for all images of training and test: what is lost is "
+              "what the network owes to knowing which pixels are neighbours.")
+    title = "Inductive bias: test accuracy with true and with shuffled pixels, in percent"
+    return Table("inductive_bias", title, header, rows, legend)
 
 
 _OURS = "Ours: mean ± sample standard deviation (number of complete runs), at the end of training."
+_BEST = "In brackets: the best test accuracy on the way. "
+_TOP1 = {"train_accuracy": "train", "test_accuracy": "test"}
+_TOP5 = {"train_accuracy": "train", "train_accuracy_top5": "train top-5",
+         "test_accuracy": "test", "test_accuracy_top5": "test top-5"}  # fmt: skip
 
 
-def _rows_run(collection: Collection, experiment: str) -> list[str]:
-    """The rows of an experiment that were run, in the order of the networks and settings of the paper."""
-    order = [*configs.TABLE1_MODELS, *configs.SETTINGS]
+def _rows(collection: Collection, experiment: str, data: DataSet | None = None) -> list[Row]:
+    """The rows of an experiment that were run; with `data`, those that were run on it."""
+    rows = []
+    for name in _names(collection, experiment, data):
+        runs = [run for run in collection.of_row(f"{experiment}:{name}") if data in (None, run.data)]
+        rows.append(Row(name, runs, _notes(runs, experiment)))
+    return rows
+
+
+def _names(collection: Collection, experiment: str, data: DataSet | None = None) -> list[str]:
+    """The names of `_rows`, as in the paper, then in the order of its networks and settings, then by number."""
+    order = {part: place for place, part in enumerate((*configs.TABLE1_MODELS, *configs.SETTINGS))}
+    published = {name: place for place, name in enumerate(paper.TABLES.get(experiment, {}))}
+
+    def natural(part: str) -> list[tuple[str, int]]:
+        return [(letters, int(digits or 0)) for letters, digits in re.findall(r"([^0-9]*)([0-9]{0,9})", part)]
+
+    def key(name: str) -> tuple:
+        parts = [(order.get(part, len(order)), natural(part)) for part in name.split("+")]
+        return published.get(name, len(published)), parts
+
     names = [row.partition(":")[2] for row in collection.digests if row.partition(":")[0] == experiment]
-    return sorted(names, key=lambda name: [(order.index(part) if part in order else len(order), part)
-                                           for part in name.split("+")])
+    there = {run.row for run in collection.runs if data in (None, run.data)}
+    return sorted((name for name in names if data is None or f"{experiment}:{name}" in there), key=key)
 
 
-def _percent(row: Row, field: str) -> str:
-    value = row.statistic(field)
-    return _formatted(value, 100, ".2f") if value else _no_number(row)
+def _notes(runs: Sequence[Run], experiment: str) -> list[str]:
+    """What is to be said about the runs of a row: see `discrepancies`; and settings that a run named after the row has
+    and the row in configs/ has not. The number of filters has rows of its own."""
+    def others(run: Run) -> str:
+        fields = overrides(run) if row_settings(*run.row.split(":", 1)) else {}
+        return ", ".join(f"{field}={value}" for field, value in fields.items() if field != "features.num_filters")
+
+    found = seeds_by([run for run in runs if run.row.partition(":")[0] == experiment and others(run)], others)
+    return discrepancies(runs) + [f"Not the row's own settings: {listed(found)}."] * bool(found)
 
 
-def _number(row: Row, field: str, form: str) -> str:
-    """The mean; with its spread where that is not zero."""
-    value = row.statistic(field)
-    if not value:
-        return _no_number(row)
-    spread = f" ± {value.std:{form}}" if value.std else ""
-    return f"{value.mean:{form}}{spread}"
-
-
-def _epochs_to_fit(row: Row) -> str:
-    value = row.statistic("fit_epoch")
-    if not row.count("complete"):
-        return _no_number(row)
-    unfitted = row.count("complete") - (value.n if value else 0)
-    texts = [_formatted(value, 1, ".1f")] if value else []
-    return "; ".join(texts + [f"not fitted ({unfitted} of {row.count('complete')})"] * (unfitted > 0))
-
-
-def _formatted(value: Statistic, scale: int, form: str) -> str:
-    spread = "" if value.std is None else f" ± {scale * value.std:{form}}"
-    return f"{scale * value.mean:{form}}{spread} ({value.n})"
-
-
-def _no_number(row: Row) -> str:
-    if row.count("complete"):
-        return MISSING
-    return _diverged(row) or ("unfinished" if row.runs else MISSING)
-
-
-def _diverged(row: Row) -> str:
-    return f"diverged ({row.count('diverged')} of {len(row.runs)})" if row.count("diverged") else ""
-
-
-def _runs(row: Row) -> str:
-    """How many runs there are, and how they ended."""
-    unfinished = row.count("unfinished")
-    finished = f"{len(row.runs) - unfinished} of {len(row.runs)} finished" if unfinished else str(len(row.runs))
-    return "; ".join(filter(None, [finished, _diverged(row)])) if row.runs else MISSING
-
-
-def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, its columns aligned for reading it as plain text as well."""
-    lines, footnotes = [list(map(escape, table.header))], []
-    for row in table.rows:
-        cells = list(map(escape, row.cells))
-        for note in row.notes:
-            mark = f"[^{slug(table.name)}-{len(footnotes) + 1}]"
-            footnotes.append(f"{mark}: {escape(note)}\n")
-            cells[-1] += mark
-        lines.append(cells)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    text = "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
-    parts = [f"### {escape(table.title)}\n", text + "\n", table.legend + "\n", *footnotes]
-    return "\n".join(parts)
-
-
-def escape(text: str) -> str:
-    """`text` as Markdown that shows it literally, on one line; underscores inside words need no escape."""
-    return re.sub(r"([\\`*\[\]<>|&$~])", r"\\\1", "".join(char if char.isprintable() else " " for char in text))
-
-
-def to_csv(tables: Sequence[Table]) -> str:
-    """All rows of all tables; accuracies in [0, 1], those of the paper included."""
-    fields = ("train_accuracy", "test_accuracy", "fit_epoch", "train_error", "test_error", "norm", "seconds")
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["experiment", "row", "complete", "diverged", "unfinished",
-                     *(f"{field}_{part}" for field in fields for part in ("mean", "std", "n")),
-                     "published_train_accuracy", "published_test_accuracy", "seeds", "revisions", "config_digests"])
-    for table in tables:
-        for row in table.rows:
-            published = paper.TABLES.get(table.name, {}).get(row.name, paper.Published())
-            values = [row.statistic(field) for field in fields]
-            revisions = sorted({str(run.result.get("revision")) for run in row.runs if run.result})
-            writer.writerow([
-                table.name, row.name, *map(row.count, ("complete", "diverged", "unfinished")),
-                *(part for value in values for part in ((value.mean, value.std, value.n) if value else ("", "", 0))),
-                *("" if x.percent is None else round(x.percent / 100, 6) for x in (published.train, published.test)),
-                " ".join(str(run.seed) for run in row.runs), " ".join(revisions),
-                " ".join(sorted({run.digest for run in row.runs})),
-            ])  # fmt: skip
-    return stream.getvalue()
+def _num_filters(run: Run) -> int:
+    if run.settings.get("features.name") != "random_conv":
+        return paper.NUM_FILTERS
+    return int(number(run.settings.get("features.num_filters")) or paper.NUM_FILTERS)

@@ -1,0 +1,49 @@
+"""The command that makes a run, from its config and the row of configs/ that it bears the name of."""
+
+import functools
+import json
+import pathlib
+import shlex
+from typing import Any
+
+from rethinking import config as configs
+from rethinking.config import ConfigError
+from rethinking.report.collect import Run
+
+_CONFIGS = pathlib.Path(configs.__file__).parent.parent / "configs"
+
+
+def command(run: Run) -> str:
+    """A line for a shell, which makes `run` in its own directory, or says there that it is finished.
+
+    What its row does not say is overridden. A run whose row is not in configs/ has all its settings listed.
+    """
+    experiment, _, row = run.row.partition(":")
+    fields = {field: value for field, value in run.settings.items() if field in configs.SEEDS} | overrides(run)
+    default = {field: 0 for field in configs.SEEDS}
+    options = [f"--config.{field}={value}" for field, value in fields.items() if value != default.get(field)]
+    return shlex.join(["python", "-m", "rethinking.main", f"--config=configs/{experiment}.py:{row}",
+                       f"--workdir={run.path.as_posix()}", *options])
+
+
+def overrides(run: Run) -> dict[str, Any]:
+    """The scientific settings, seeds aside, in which `run` differs from its row of configs/, or, without such a row,
+    from the defaults of its kind."""
+    base = row_settings(*run.row.split(":", 1))
+    if base is None:
+        base = configs.flat(configs.KINDS[run.kind].defaults())
+    skipped = {*configs.UNSCIENTIFIC, *configs.SEEDS}
+    return {field: value for field, value in run.settings.items()
+            if field not in skipped and not (field in base and base[field] == value)}
+
+
+@functools.cache
+def row_settings(experiment: str, row: str) -> dict[str, Any] | None:
+    """The flat config of a row of configs/EXPERIMENT.py; None if there is none."""
+    if not experiment.isidentifier():  # it comes from a file: nothing but a plain name may become a path
+        return None
+    try:
+        config = configs.load_file(str(_CONFIGS / f"{experiment}.py")).get_config(row)
+        return configs.flat(json.loads(config.to_json()))  # as a run directory has it: lists, not tuples
+    except (ConfigError, ValueError, LookupError):
+        return None
