@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-from launch import compile as launch_compile
 from rethinking import cli
 from rethinking.config import ConfigError
+from rethinking.training import cost
 
 ROW = ("--config=configs/figure1.py:mlp_1x512+true_labels", "--config.data.stream=true", "--config.data.crop_size=0",
        "--config.data.image_size=32", "--config.batch_size=64")  # fmt: skip
@@ -14,7 +14,7 @@ NUM_PARAMS = 3072 * 512 + 512 + 512 * 1000 + 1000
 
 
 def test_memory_work_and_traffic_are_those_of_the_network():
-    line = launch_compile.describe(cli.parse_config(ROW), launch_compile.make_mesh(None))
+    line = cost.describe(cli.parse_config(ROW), cost.make_mesh(None))
     assert (line["chips"], line["batch"]) == (8, 64)
     assert line["state_gb"] == pytest.approx(2 * 4 * NUM_PARAMS / 1e9, rel=0.02)  # parameters and momentum
     assert line["collectives_gb"] == pytest.approx(4 * NUM_PARAMS / 1e9, rel=0.02)  # gradients, once
@@ -25,28 +25,28 @@ def test_memory_work_and_traffic_are_those_of_the_network():
 
 
 def test_roofline_adds_collectives_to_the_slower_of_work_and_memory():
-    chip = launch_compile.Chip(memory=16e9, flops=100e12, bandwidth=1e12, links=1e11)
-    cost = {"flops": 1e12, "bytes accessed": 20e9}
-    line = launch_compile.roofline(chip, 256, 4, cost, sent=1e9, total=15e9)
+    chip = cost.Chip(memory=16e9, flops=100e12, bandwidth=1e12, links=1e11)
+    program = {"flops": 1e12, "bytes accessed": 20e9}
+    line = cost.roofline(chip, 256, 4, program, sent=1e9, total=15e9)
     assert (line["work_ms"], line["memory_ms"], line["collectives_ms"]) == (10, 20, 15)  # 2 * 3/4 * 1e9 / 1e11
     assert line["step_ms"] == 35
     assert line["images_per_second"] == round(256 / 0.035)
-    assert line["fits"] and not launch_compile.roofline(chip, 256, 4, cost, 1e9, total=17e9)["fits"]
+    assert line["fits"] and not cost.roofline(chip, 256, 4, program, 1e9, total=17e9)["fits"]
 
 
 def test_collectives_are_found_in_a_programs_text():
     text = """%all-reduce.1 = f32[3,4]{1,0} all-reduce(f32[3,4] %x), replica_groups={}
       %y = (bf16[10]{0}, f32[]) all-reduce-start(bf16[10] %a, f32[] %b)
       %z = f32[100]{0} add(f32[100] %p, f32[100] %all-reduce.1)"""
-    assert launch_compile.collective_bytes(text) == 3 * 4 * 4 + 10 * 2 + 4
+    assert cost.collective_bytes(text) == 3 * 4 * 4 + 10 * 2 + 4
 
 
 def test_what_cannot_work_is_refused():
-    mesh = launch_compile.make_mesh(None)
+    mesh = cost.make_mesh(None)
     assert jax.device_count() == 8
     with pytest.raises(ConfigError, match="multiple of the 8 chips"):
-        launch_compile.describe(cli.parse_config([*ROW, "--config.batch_size=12"]), mesh)
+        cost.describe(cli.parse_config([*ROW, "--config.batch_size=12"]), mesh)
     with pytest.raises(ConfigError, match=r"configs/table2.py"):
-        launch_compile.describe(cli.parse_config(["--config=configs/table1.py:alexnet"]), mesh)
+        cost.describe(cli.parse_config(["--config=configs/table1.py:alexnet"]), mesh)
     with pytest.raises(ConfigError, match="libtpu"):
-        launch_compile.make_mesh("v5e:three")
+        cost.make_mesh("v5e:three")
