@@ -237,3 +237,15 @@ def test_complexity_has_a_table(tmp_path):
         "rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0})
     row = row_of(tmp_path, "complexity", "rademacher+alexnet")
     assert (row[1], row[6], row[7], row[9]) == ("1.000", "5", "5", paper.MISSING)
+
+
+def test_shifted_test_sets_have_a_table_of_their_own(tmp_path):
+    for seed, accuracy in enumerate((0.4, 0.6)):
+        make_run(tmp_path, "table1:mlp_1x512", seed, test=0.5,
+                 shifts={"noise=1": {"loss": 1.0, "accuracy": accuracy}, "cifar10_1": {"loss": 1.0, "accuracy": 0.3}})
+    make_run(tmp_path, "table1:mlp_3x512")
+    table = made(tmp_path)["shifts"]
+    assert [column.header for column in table.columns] == ["row", "test", "noise=1", "cifar10_1", "runs"]
+    (row,) = table.rows
+    assert [cell.text for cell in table.cells(row)] == [
+        "table1:mlp_1x512", "50.00 ± 0.00 (2)", "50.00 ± 14.14 (2)", "30.00 ± 0.00 (2)", "2"]

@@ -82,6 +82,12 @@ class Run:
         return number((self.result or {}).get(field))
 
     @property
+    def shifts(self) -> list[str]:
+        """The names of the shifted test sets that it was evaluated on; `value("shifts.NAME")` is the accuracy."""
+        prefix = "shifts."
+        return [field.removeprefix(prefix) for field in self.result or {} if field.startswith(prefix)]
+
+    @property
     def fit_epoch(self) -> float | None:
         """The number of epochs after which the training set was fitted; None if it never was."""
         step, steps, epochs = (self.value(field) for field in ("fit_step", "steps", "epochs"))
@@ -199,11 +205,21 @@ def read(path: pathlib.Path) -> Run:
     result = _json_object(path / "result.json") if (path / "result.json").exists() else None
     if result is not None and result.get("status") not in ("complete", "diverged"):
         raise ValueError(f"result.json has status {result.get('status')!r}, not complete or diverged")
+    if result is not None:
+        result |= _flat_shifts(result.pop("shifts", {}))
     metrics = _json_lines(path / "metrics.jsonl")
     if result is not None and not metrics and settings.get("kind", "training") in MEASURED:
         raise ValueError("result.json says that it ended, but metrics.jsonl is empty or missing")
     digest = (result or {}).get("config_digest") or configs.digest(config)
     return Run(path, settings, metrics, result, str(digest))
+
+
+def _flat_shifts(shifts: Any) -> dict[str, Any]:
+    """result.json's {"noise=1": {"accuracy": ...}} as {"shifts.noise=1": ...}; nothing of what isn't of that form."""
+    if not isinstance(shifts, dict):
+        return {}
+    return {f"shifts.{name}": measured.get("accuracy")
+            for name, measured in shifts.items() if isinstance(measured, dict)}
 
 
 def _json_object(file: pathlib.Path) -> dict[str, Any]:

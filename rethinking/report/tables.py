@@ -44,8 +44,8 @@ class Table:
 
 
 def make(collection: Collection) -> list[Table]:
-    """Tables 1 to 4, with all their published rows, a table of every other experiment that has runs, and one of what
-    the networks' bias is worth.
+    """Tables 1 to 4, with all their published rows, a table of every other experiment that has runs, one of what the
+    networks' bias is worth, and one of runs on shifted test sets, if there are any.
 
     Runs of Tables 1, 2 and 4 on other data than the paper's have tables of their own, without published numbers.
     """
@@ -59,7 +59,7 @@ def make(collection: Collection) -> list[Table]:
             tables += [_accuracies(collection, name, data) for data in sorted(others)]
         elif name not in paper.TABLES:
             tables.append(shapes[kinds[name]](collection, name))
-    return [*tables, _inductive_bias(collection)]
+    return [*tables, _inductive_bias(collection), *_shifts(collection)]
 
 
 def _published(collection: Collection, experiment: str) -> Table:
@@ -170,6 +170,19 @@ def _inductive_bias(collection: Collection) -> Table:
               "what the network owes to knowing which pixels are neighbours.")
     title = "Inductive bias: test accuracy with true and with shuffled pixels, in percent"
     return Table("inductive_bias", title, header, rows, legend)
+
+
+def _shifts(collection: Collection) -> list[Table]:
+    """Test accuracy on the test sets of `config.eval.shifts`, of all rows that have any."""
+    runs = [run for run in collection.runs if run.shifts]
+    names = list(dict.fromkeys(name for run in runs for name in run.shifts))
+    rows = [Row(name, those, discrepancies(those)) for name in sorted({run.row for run in runs})
+            if (those := [run for run in runs if run.row == name])]
+    header = [columns.NAME, columns.percent("test", "test_accuracy"),
+              *(columns.percent(name, f"shifts.{name}") for name in names), columns.RUNS]
+    legend = (f"{_OURS} Distortions of the test set, at strengths 1 to 3, or other test sets of the same classes; see "
+              "rethinking/data/shifts.py.")
+    return [Table("shifts", "Distribution shift: test accuracy in percent", header, rows, legend)] * bool(rows)
 
 
 _OURS = "Ours: mean ± sample standard deviation (number of complete runs), at the end of training."
