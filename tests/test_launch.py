@@ -92,7 +92,7 @@ def test_each_process_gets_the_arguments_its_place_and_its_devices(launched):
 
 @pytest.mark.parametrize("words, exit_code, blamed, reason", [
     ("0:wait 1:pause0.5:3", 3, 1, "the reason: 3"),
-    (f"0:{PEER_LOST} 1:stubborn:pause1:2", 2, 1, "the reason: 2"),  # 0 is quicker, but only missed 1
+    (f"0:pause3:{PEER_LOST} 1:stubborn:pause5:2", 2, 1, "the reason: 2"),  # 0 is quicker, but only missed 1
     (f"0:{PEER_LOST} 1:wait", PEER_LOST, 0, f"the reason: {PEER_LOST}"),  # 1 hangs, and 0 says so
     ("0:pause0.5:die 1:wait", 137, 0, "by SIGKILL"),
 ])  # fmt: skip
