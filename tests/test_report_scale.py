@@ -25,11 +25,15 @@ def make_runs(root, number, models):
 
 
 def report_on(runs, output):
-    """Makes a report in a process of its own; returns its seconds of processor and of wall time, and its gigabytes."""
+    """Makes a report in a process of its own; returns its seconds of processor and of wall time, and its gigabytes.
+
+    Those are read where Linux keeps them, as `ru_maxrss` begins with what the process that starts it has in use.
+    """
     start = time.monotonic()
-    program = ("import json, resource, sys; from rethinking import report; report.build(sys.argv[1:2], sys.argv[2]); "
-               "used = resource.getrusage(resource.RUSAGE_SELF); "
-               "print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9]))")
+    program = ("import json, pathlib, re, resource, sys; from rethinking import report; "
+               "report.build(sys.argv[1:2], sys.argv[2]); used = resource.getrusage(resource.RUSAGE_SELF); "
+               "(most,) = re.findall(r'VmHWM:\\s+(\\d+) kB', pathlib.Path('/proc/self/status').read_text()); "
+               "print(json.dumps([used.ru_utime + used.ru_stime, int(most) * 1024 / 1e9]))")
     ended = subprocess.run([sys.executable, "-c", program, runs, output], capture_output=True, text=True, check=True)
     seconds, gigabytes = json.loads(ended.stdout.splitlines()[-1])
     return seconds, time.monotonic() - start, gigabytes
