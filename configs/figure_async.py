@@ -6,7 +6,8 @@ A row is MODEL+workers=N. The paper's ImageNet networks were trained by 50 async
 stands in for them here. With N workers that take turns, the gradient applied at step t is that of the parameters at
 step t - N + 1 (`rethinking.training.optim.delayed_gradients`); one worker is ordinary SGD. Everything else is as in
 configs/table1.py, where late gradients make the MLP diverge: results/NOTES.md says which learning rates do not
-(--config.learning_rate=0.0001 with 50 workers). The MLP takes some minutes a row on two CPU cores; Inception wants an accelerator.
+(--config.learning_rate=0.0001 with 50 workers). The MLP takes some minutes a row on two CPU cores, with 50 workers an
+hour; Inception wants an accelerator.
 """
 
 from rethinking import config
