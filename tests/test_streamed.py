@@ -88,10 +88,15 @@ def test_two_processes_equal_one(tmp_path, tfds_dir):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_equal_one_with_inception_v3(tmp_path, tfds_dir):
-    """25 steps with synchronized batch norm and an auxiliary head, the images distorted."""
+    """25 steps with synchronized batch norm and an auxiliary head, the images distorted.
+
+    The learning rate is one that does not blow rounding up: at 1e-3 the losses of 4 and of 8 devices in one process,
+    equal to 4e-7 for three steps, differ in the third digit after six.
+    """
     tfds_dir("imagenette_subset")
     arguments = (*INCEPTION, "--config.model.sync_batch_norm=true", "--config.augment.crop=true",
-                 "--config.augment.flip=true", "--config.augment.hue=0.2")  # fmt: skip
+                 "--config.augment.flip=true", "--config.augment.hue=0.2",
+                 "--config.learning_rate=1e-6")  # fmt: skip
     check_two_processes_equal_one(arguments, tmp_path, 1e-3)
 
 
@@ -103,7 +108,7 @@ def test_inception_v3_fits_random_labels_of_200_jpegs(tmp_path, tfds_dir):
         *INCEPTION, "--config.data.num_train=200", "--config.data.num_test=400", "--config.batch_size=20",
         "--config.eval_batch_size=200", "--config.max_epochs=200", "--config.stop_when_fit=true",
         "--config.fit_accuracy=1.0", "--config.eval_epochs=5", "--config.num_devices=1",
-        "--config.model.options.width=0.25",
+        "--config.model.options.width=0.25", "--config.decay_per_epoch=0.98",
     ])  # fmt: skip
     result = cli.run(config, tmp_path)
     assert result["train_accuracy"] == 1.0
