@@ -7,7 +7,7 @@
 A row is `none` or [aug][+random_labels][+dropout][+wd]. The network fits a million random labels as it fits the true
 ones, top-1 above 90%, with the same settings; test accuracy is then at chance. Settings and the choices behind them:
 `rethinking.config.imagenet`. 100 epochs of ImageNet are 4.3e18 floating-point operations; on 16 TPU v5e chips they take
-1.8 hours at the very least, by `launch.compile`'s bound. For many devices there are `launch.tpu_pod` and `launch.slurm`.
+1.8 hours at the very least, by the bound of `launch.compile`. Start it with `launch.tpu_pod` or `launch.slurm`.
 The second command is the same experiment on a small set of ImageNet's own images.
 """
 
