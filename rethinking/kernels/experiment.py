@@ -23,7 +23,7 @@ from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, Ker
 
 _LOG = logging.getLogger(__name__)
 # What `choose_ridge` chooses from, in units of the mean of the matrix's diagonal.
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 # It fits so many training examples and tests on so many others, or on two thirds and one third if there are fewer.
 NUM_FITTED, NUM_HELD_OUT = 8_000, 4_000
 
