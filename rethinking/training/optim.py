@@ -97,7 +97,7 @@ def _gradients(weight_decay: float, workers: int) -> optax.GradientTransformatio
 
 
 class DelayState(NamedTuple):
-    """The last workers - 1 gradients, that of step t in row t mod (workers - 1)."""
+    """The last `workers` gradients, that of step t in row t mod workers."""
 
     step: Int[Array, ""]
     history: Any
@@ -108,7 +108,7 @@ def delayed_gradients(workers: int) -> optax.GradientTransformation:
 
     So do `workers` asynchronous workers that take turns: in each step one fetches the parameters and starts on a batch
     while another, which fetched them workers - 1 steps ago, has its gradient applied and is the next to fetch. The
-    paper's ImageNet runs have 50. One worker is ordinary SGD. The state holds workers - 1 copies of the parameters.
+    paper's ImageNet runs have 50. One worker is ordinary SGD. The state holds `workers` copies of the parameters.
     Momentum and accumulators come after it, as they are kept where the parameters are; they see the zeros too.
     Raises ValueError for less than one worker.
     """
@@ -116,16 +116,16 @@ def delayed_gradients(workers: int) -> optax.GradientTransformation:
         raise ValueError(f"delayed_gradients(workers={workers}): at least one worker is needed")
     if workers == 1:
         return optax.identity()
-    rows = workers - 1
 
     def init(params):
-        history = jax.tree.map(lambda param: jnp.zeros((rows, *param.shape), param.dtype), params)
+        history = jax.tree.map(lambda param: jnp.zeros((workers, *param.shape), param.dtype), params)
         return DelayState(jnp.zeros((), jnp.int32), history)
 
     def update(grads, state, params=None):
-        row = state.step % rows
-        late = jax.tree.map(lambda history: history[row], state.history)
-        history = jax.tree.map(lambda history, grad: history.at[row].set(grad), state.history, grads)
+        # Written before the oldest is read, in another row, so that XLA need not copy the whole history in every step.
+        newest, oldest = state.step % workers, (state.step + 1) % workers
+        history = jax.tree.map(lambda history, grad: history.at[newest].set(grad), state.history, grads)
+        late = jax.tree.map(lambda history: history[oldest], history)
         return late, DelayState(state.step + 1, history)
 
     return optax.GradientTransformation(init, update)
