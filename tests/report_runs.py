@@ -61,7 +61,9 @@ def everything(root, seeds=(0, 1, 2)):
     make_run(root, "table1:alexnet+crop", status="unfinished", lines=training_lines(0.8, 0.6, epochs=7))
     expressive = configs.named(configs.expressivity(), "expressivity", "cifar10")
     write(root / "expressivity" / "cifar10" / "seed_0", expressive, [], result={
-        "train_error": 0.0, "num_points": 50_000, "num_weights": 103_072, "depth": 2, "width": 50_000})
+        "train_error": 0.0, "num_points": 50_000, "num_weights": 103_072, "depth": 2, "width": 50_000,
+        "drawing": [{"x": x, "point": x in (1, 2), "output": output, "units": [x, max(x - 1.125, 0)]}
+                    for x, output in ((0.0, 0.0), (1.0, 3.0), (1.125, 3.375), (2.0, 7.0))]})
     return root
 
 

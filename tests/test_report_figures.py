@@ -121,7 +121,8 @@ def test_figures_without_runs_say_what_is_missing(tmp_path):
     found = made(tmp_path)
     assert list(found) == [
         "figure_1a_cifar10", "figure_1b_cifar10", "figure_1c_cifar10", "figure_2a_imagenet2012", "figure_2b_cifar10",
-        "figure_async_cifar10", "figure_filters_cifar10", "figure_rademacher_cifar10", "figure_stability_cifar10"]
+        "figure_async_cifar10", "figure_construction_cifar10", "figure_filters_cifar10", "figure_rademacher_cifar10",
+        "figure_stability_cifar10"]
     assert all(figure.missing and not figure.panels for figure in found.values())
     draw.draw(list(found.values()), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -154,6 +155,16 @@ def test_asynchronous_workers_are_compared_and_kept_out_of_other_figures(all_fig
     (panel,) = [panel for panel in all_figures["figure_1a_cifar10"].panels if "MLP 1x512" in panel.title]
     assert not any("workers=" in trace.label for line in panel.series for trace in line.traces)
     assert all(len(line.traces) <= 6 for line in panel.series)
+
+
+def test_theorem_1s_network_is_drawn_piece_by_piece(all_figures):
+    network, units = all_figures["figure_construction_cifar10"].panels
+    curve = summary(network.series[0], True)
+    assert_curve(curve, [0, 1, 1.125, 2], *[[0, 3, 3.375, 7]] * 3, [1] * 4)
+    assert curve.fitted.tolist() == [0, 1, 0, 1]  # thresholds are hollow
+    lines = [summary(line, True) for line in units.series]
+    assert [(line.x.tolist(), line.mean.tolist()) for line in lines] == [
+        ([0, 1, 1.125, 2], [0, 1, 1.125, 2]), ([1.125, 2], [0, 0.875])]  # each from its threshold
 
 
 def test_random_filters_with_and_without_a_ridge(all_figures):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rethinking import cli, config, runs
 from rethinking.config import ConfigError
-from rethinking.theory import expressivity, projection
+from rethinking.theory import experiment, expressivity, projection
 
 QUICK = settings(max_examples=15, deadline=None)
 
@@ -215,3 +215,20 @@ def test_theorem_1_on_all_images(tmp_path, tfds_dir, name, d, one_hot):
     assert result["train_error"] == 0
     assert result["max_residual"] < 1e-3
     assert result["build_seconds"] + result["evaluate_seconds"] < 60
+
+
+def test_the_drawing_is_of_the_network_and_of_lemma_1s_matrix():
+    rng = np.random.default_rng(8)
+    points, labels = rng.normal(size=(8, 5)), rng.integers(0, 10, 8)
+    drawing = experiment.draw(points, labels[:, None], seed=0)
+    there = [place for place in drawing if place["point"]]
+    assert [place["point"] for place in drawing] == [False, True] * 8  # a threshold before each point
+    assert sorted(round(place["output"], 9) for place in there) == sorted(labels)
+    matrix = np.array([place["units"] for place in there])
+    np.testing.assert_array_equal(matrix > 0, np.tri(8) > 0)
+    params = expressivity.memorize(points, labels).params
+    np.testing.assert_allclose(matrix @ params["w"][:, 0], labels[np.argsort(points @ params["a"])], atol=1e-9)
+    x, outputs = (np.array([place[name] for place in drawing]) for name in ("x", "output"))
+    middle = (points @ params["a"]).mean()  # anywhere: the network is linear between the places of the drawing
+    middle_output = np.maximum(middle - params["b"], 0) @ params["w"][:, 0]
+    assert np.interp(middle - params["b"][0], x, outputs) == pytest.approx(middle_output)

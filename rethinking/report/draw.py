@@ -111,7 +111,7 @@ def _axes(axis: "Axes", figure: Figure, panel: Panel) -> None:
         axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     if figure.log_y:
         axis.set_yscale("log")
-    else:
+    elif axis.dataLim.ymin >= 0:
         axis.set_ylim(bottom=0)
     if panel.percent:
         if axis.get_ylim()[1] > 0.5:

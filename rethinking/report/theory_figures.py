@@ -13,14 +13,39 @@ CHANGES = {"max_change": "largest change of a loss", "mean_change": "mean change
 
 
 def make(runs: Sequence[Run]) -> list[Figure]:
-    """The three figures, each for every data set that it was run on."""
+    """The four figures, each for every data set that it was run on."""
+    drawn = [run for run in runs if run.result and run.result.get("drawing")]
     filters = [run for run in runs if run.settings.get("features.name") == "random_conv"]
     rademacher, stability = ([run for run in runs if run.kind == "complexity" and run.settings.get("measure") == name]
                              for name in ("rademacher", "stability"))
     by_name = curves.grouped(rademacher, lambda run: DataSet(run.data.name, 0))  # their number is an axis
-    return [*(figure_filters(*group) for group in curves.by_data_set(filters, CIFAR10)),
+    return [*(figure_construction(*group) for group in curves.by_data_set(drawn, CIFAR10)),
+            *(figure_filters(*group) for group in curves.by_data_set(filters, CIFAR10)),
             *(figure_rademacher(*group) for group in (by_name or {CIFAR10: []}).items()),
             *(figure_stability(*group) for group in curves.by_data_set(stability, CIFAR10))]
+
+
+def figure_construction(data: DataSet, runs: Sequence[Run]) -> Figure:
+    """Theorem 1's network for a few images, drawn over the line that they are projected on; of the first run."""
+    panels, num_images = [], 0
+    for run in sorted(runs, key=lambda run: run.seed)[:1]:
+        drawing = run.result["drawing"]
+        num_images = sum(place["point"] for place in drawing)
+        network = [curves.trace(run, {place["x"]: place["output"] for place in drawing if place["point"] == point},
+                                f", {name}", point) for point, name in ((True, "images"), (False, "thresholds"))]
+        thresholds = [place["x"] for place in drawing if not place["point"]]
+        units = [curves.trace(run, {place["x"]: place["units"][j] for place in drawing if place["x"] >= threshold})
+                 for j, threshold in enumerate(thresholds)]
+        panels = [Panel(f"The network ({data})", "output", [Series("solid: images, hollow: thresholds", 0, network)]),
+                  Panel(f"Its hidden units ({data})", "max(x - threshold, 0)",
+                        [Series(f"unit {j + 1}", j, [unit]) for j, unit in enumerate(units)])]
+    caption = [f"The two-layer network that takes the labels of the first {num_images} images, exactly, over the line "
+               "that they are projected on. Before each image lies a threshold, from which on one more hidden unit is "
+               "active, so that the weights are found one after the other, from left to right. (Drawn for these images "
+               "alone; the run memorizes all.)" if panels else ""]
+    return curves.on_data("construction", "Theorem 1: a network built to memorize", data, "projection of the image",
+                          panels, caption, [] if panels else ["no run of expressivity's two-layer rows"],
+                          scattered=True)
 
 
 def figure_filters(data: DataSet, runs: Sequence[Run]) -> Figure:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from ml_collections import ConfigDict
 
 from rethinking import randomize, runs
@@ -15,6 +15,7 @@ from rethinking.data import arrays
 from rethinking.theory import expressivity
 
 _LOG = logging.getLogger(__name__)
+NUM_DRAWN = 8  # images whose network is drawn
 
 
 def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
@@ -23,6 +24,7 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     `train_error` is the fraction of images whose label the network misses: the nearest whole number to its output, or
     with one-hot targets the largest output; `max_residual` is the largest difference of an output from its target.
     Both are of the network in float64; `train_error_float32` and `max_residual_float32` are of the same in float32.
+    Two-layer networks of one output have a `drawing`, too, of that for the first images: see `draw`.
 
     Returns None if `deadline` (of time.time()) came first; the same call then begins anew.
     Raises ConfigError for settings, data or a workdir that cannot work, before any time is spent.
@@ -55,8 +57,26 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
         }
         _LOG.info("%s: error %g, largest residual %.3g", dtype, *(measured[f"{name}{suffix}"] for name in (
             "train_error", "max_residual")))
+    if config.depth == 2 and not config.one_hot:
+        measured["drawing"] = draw(points[:NUM_DRAWN], targets[:NUM_DRAWN], config.seed)
     provenance = runs.provenance(config) | {"status": "complete", "seconds": time.time() - start}
     return run_directory.finish(provenance | measured)
+
+
+def draw(points: Real[np.ndarray, "n d"], targets: Real[np.ndarray, "n 1"], seed: int) -> list[dict[str, Any]]:
+    """Theorem 1's network for a few points, as a function of the projection x = <a, z>, which is linear in between.
+
+    At every threshold and every point, from left to right: `x`, less the first threshold; `output`, the network's; and
+    `units`, each hidden unit's max(x - b_j, 0). `point` says which of the two it is, so that the `units` of the points
+    are the rows of Lemma 1's matrix.
+    """
+    params = expressivity.memorize(points, targets, seed=seed).params
+    projected, thresholds = points @ params["a"], params["b"]
+    x = np.concatenate([projected, thresholds])
+    units = np.maximum(x[:, None] - thresholds, 0)
+    outputs = units @ params["w"]
+    return [{"x": float(x[i] - thresholds[0]), "point": bool(i < len(projected)), "output": float(outputs[i, 0]),
+             "units": units[i].tolist()} for i in np.argsort(x)]
 
 
 def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
