@@ -3,14 +3,14 @@
     python -m rethinking.main --config=configs/complexity.py:rademacher+mlp_1x512 --workdir=runs/rademacher
     python -m rethinking.main --config=configs/complexity.py:stability+mlp_1x512+random_labels --workdir=runs/stability
 
-`rademacher+MODEL` trains MODEL with two classes on random signs of 1,000, 500, 250 and 125 images of CIFAR10, five
-draws of each: the estimate is 1, which bounds nothing. Beside it stand, in closed form, the unit ball of a Gaussian
-kernel and linear models, these on up to 32,000 images: see `rethinking.theory.complexity` for how they are scaled. As a
-sup over networks is sought, settings need only serve to fit: small batches and a constant learning rate.
+`rademacher+MODEL` trains MODEL with two classes on random signs of 8,000, 4,000, ... and 125 images of CIFAR10, five
+draws of each: the estimate is 1, which bounds nothing, also where there are more images than an image has values
+(3,072), so that linear models no longer fit. Beside it stand, in closed form, the unit ball of a Gaussian kernel and
+linear models, these on up to 32,000 images: see `rethinking.theory.complexity` for how they are scaled.
 `stability+MODEL[+random_labels]` trains on 5,000 images, and five times more with one of them replaced, in the same
-order from the same start; it measures how much losses on them and on 5,000 test images change, epoch by epoch. Settings
-are those of Table 1 but for batches of 32, so that fewer images take as many steps.
-On two CPU cores the MLPs take minutes a row; the convolutional networks want an accelerator.
+order from the same start; it measures how much losses on them and on 5,000 test images change, epoch by epoch.
+Settings are those of Table 1 but for batches of 32, so that fewer images take as many steps. On two CPU cores the MLPs
+take minutes a row; the convolutional networks want an accelerator.
 """
 
 from rethinking import config
@@ -29,8 +29,8 @@ def get_config(row: str = "rademacher+mlp_1x512"):
     settings.update(config.cifar10(model))
     settings.update(kind="complexity", measure=measure, batch_size=32)
     if measure == "rademacher":
-        settings.update(stop_when_fit=True, fit_accuracy=1.0, decay_per_epoch=1.0, halvings=3, doublings=5)
-        settings.data.num_train = 1000
+        settings.update(stop_when_fit=True, fit_accuracy=1.0, halvings=6, doublings=2)
+        settings.data.num_train = 8000
     else:
         settings.data.update(num_train=5000, num_test=5000)
     if labels:
