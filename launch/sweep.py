@@ -5,7 +5,8 @@
 
 Run `seed` of a row uses it for training and for corruption (config.seed and config.randomize.seed), and lives in
 ROOT/EXPERIMENT/ROW/seed_SEED. Seed 0 of every row comes first. A run that equals another under ROOT in all but its
-name (Figure 1's true labels are a row of Table 1) is not made twice: reports find it by its config.
+name (Figure 1's true labels are a row of Table 1) is not made twice: reports find it by its config. After the time
+budget, or at SIGTERM, runs are saved and the same command continues; a second SIGTERM ends the sweep at once.
 """
 
 import concurrent.futures
@@ -17,6 +18,7 @@ import multiprocessing
 import os
 import pathlib
 import re
+import signal
 import sys
 import threading
 import time
@@ -25,7 +27,7 @@ from collections.abc import Iterator
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from rethinking import cli, runs
+from rethinking import cli, distributed, runs
 from rethinking import config as configs
 from rethinking.config import ConfigError
 
@@ -94,8 +96,8 @@ def _key(config: ConfigDict | dict) -> str:
 
 
 def run_job(job: Job, deadline: float) -> str:
-    """Makes one run; returns how it ended: its status, "out of time", or "failed: reason"."""
-    if time.time() >= deadline:
+    """Makes one run; returns how it ended: its status, "out of time" (or SIGTERM came), or "failed: reason"."""
+    if time.time() >= deadline or distributed.sigterm_noticed():
         return "out of time"
     try:
         result = cli.run(job.config, str(job.workdir), deadline)
@@ -113,16 +115,24 @@ def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) 
     initializer = functools.partial(_take_share, spawn.Value("i", 0), parallel, log)
     with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
         pending = {pool.submit(run_job, job, deadline): job for job in jobs}
-        for future in concurrent.futures.as_completed(pending):
-            error = future.exception()
-            yield pending[future], f"failed: {error}" if error else future.result()
+        forwarded = False
+        while pending:
+            done, _ = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
+            if distributed.sigterm_noticed() and not forwarded:
+                forwarded = True
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+            for future in done:
+                error = future.exception()
+                yield pending.pop(future), f"failed: {error}" if error else future.result()
 
 
 def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
     """Gives this worker its own cores and its part of the accelerator's memory, and a file for what it prints.
 
-    The worker ends when the sweep does, even by a kill; its run is continued by the next sweep.
+    At SIGTERM it saves its run. It ends when the sweep does, even by a kill; its run is continued by the next sweep.
     """
+    signal.signal(signal.SIGTERM, distributed.note_sigterm)  # It may come from the sweep and from elsewhere.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():
         number = counter.value
@@ -160,9 +170,10 @@ def main(overrides: list[str]) -> None:
         print(f"{len(todo)} of {len(jobs)} to run")
         return
     ended = {}
-    for job, how in run_all(todo, _PARALLEL.value, deadline, root / "logs"):
-        ended[job.workdir] = how
-        print(f"{job}: {how} ({len(ended)} of {len(todo)})", flush=True)
+    with distributed.notice_sigterm():
+        for job, how in run_all(todo, _PARALLEL.value, deadline, root / "logs"):
+            ended[job.workdir] = how
+            print(f"{job}: {how} ({len(ended)} of {len(todo)})", flush=True)
     left = [job for job in todo if ended[job.workdir] == "out of time"]
     if left:
         print(f"Out of time; the same command continues with {len(left)}: {', '.join(map(str, left))}")

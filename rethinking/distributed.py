@@ -1,6 +1,7 @@
 """Several processes that make one run: how they find each other, end together, and learn of a preemption."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -91,7 +92,8 @@ def _end_program(error: BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def notice_sigterm() -> Iterator[None]:
-    """While this is entered, SIGTERM does not end the program, but makes `preempted` true. A second SIGTERM ends it."""
+    """While this is entered, SIGTERM does not end the program, but makes `preempted` true. A second SIGTERM ends it,
+    if it comes a second later or more: `timeout`, for one, sends the first one twice."""
     import jax
 
     global _last_step
@@ -100,15 +102,31 @@ def notice_sigterm() -> Iterator[None]:
         yield
         return
 
+    noted_at = math.inf
+
     def note(*_) -> None:
-        _sigterm.set()
-        signal.signal(signal.SIGTERM, before)
+        nonlocal noted_at
+        if time.time() > noted_at + 1:
+            signal.signal(signal.SIGTERM, before)
+            signal.raise_signal(signal.SIGTERM)
+        noted_at = min(noted_at, time.time())
+        note_sigterm()
 
     before = signal.signal(signal.SIGTERM, note)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def note_sigterm(*_: object) -> None:
+    """A handler for SIGTERM, where any number of them are to mean the same; see `notice_sigterm`."""
+    _sigterm.set()
+
+
+def sigterm_noticed() -> bool:
+    """Whether this process was sent SIGTERM, and noticed: see `notice_sigterm`."""
+    return _sigterm.is_set()
 
 
 def preempted(step: int) -> bool:
@@ -122,7 +140,7 @@ def preempted(step: int) -> bool:
 
     global _last_step
     if not jax.distributed.is_initialized():
-        return _sigterm.is_set()
+        return sigterm_noticed()
     # JAX agrees on the number after the largest that any process has asked for, and that one must be asked for, too:
     # so none is left out. The numbers are those of checkpoints because Orbax asks as well, whenever it saves.
     steps = range(step if _last_step is None else min(_last_step + 1, step), step + 1)

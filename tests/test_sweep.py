@@ -1,6 +1,7 @@
 """Sweeps: what is planned, skipped, shared and continued."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +14,15 @@ from rethinking.config import ConfigError
 
 FAST = ("--config.max_epochs=2", "--config.num_devices=1")
 QUICKSTART = "configs/quickstart.py"
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "launch.sweep", f"--config={QUICKSTART}", *FAST, *arguments]
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "launch.sweep", f"--config={QUICKSTART}", *FAST, *arguments]
-    root = pathlib.Path(__file__).parent.parent
-    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
 
 
 def test_plan_has_every_row_and_seed_in_its_place_seed_0_first(tmp_path):
@@ -75,6 +79,20 @@ def test_command_runs_skips_and_reports(tmp_path):
     assert sorted(path.parent.name for path in tmp_path.rglob("result.json")) == ["seed_0"] * 2 + ["seed_1"] * 2
     again = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels")
     assert again.stdout.count(": finished") == 4
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_sigterm_saves_and_the_same_command_continues(tmp_path, parallel):
+    arguments = command(f"--workdir={tmp_path}", "--rows=labels", f"--parallel={parallel}", "--config.max_epochs=99999")
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    while process.poll() is None and len(list(tmp_path.rglob("metrics.jsonl"))) < parallel:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "continues with 2: quickstart:true_labels seed 0, quickstart:random_labels seed 0" in said
+    assert len(list(tmp_path.rglob("checkpoints"))) == parallel
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_a_bad_command_line_ends_with_code_2(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from rethinking import runs, sharding
+from rethinking import distributed, runs, sharding
 from rethinking.data import arrays
 from rethinking.training import resident
 from rethinking.training.state import TrainState
@@ -34,8 +34,8 @@ class Log:
         return time.time() - self._start
 
     def late(self) -> bool:
-        """Whether the deadline has come."""
-        return time.time() >= self._deadline
+        """Whether to stop: the deadline has come, or SIGTERM."""
+        return time.time() >= self._deadline or distributed.sigterm_noticed()
 
     def append(self, line: Line) -> None:
         """Writes one measurement down; What is not finite becomes None."""

@@ -60,7 +60,8 @@ class _Training:
     def go_on(self) -> dict[str, Any] | None:
         """Trains to the end, or until it must stop."""
         config, run_directory = self.config, self.run_directory
-        # An epoch on the device cannot be left in the middle: there SIGTERM simply ends the process, if it is alone.
+        # An epoch on the device cannot be left in the middle: there SIGTERM simply ends the process, if it is alone and
+        # no sweep around it has taken notice of the signal.
         saves_first = self.experiment.streamed or jax.process_count() > 1
         legs = self.experiment.legs(self.state, self.step)
         with (
@@ -73,7 +74,7 @@ class _Training:
             while not (status := _status(config, run_directory.metrics)):
                 ends_epoch = self.step + self.experiment.steps_per_leg == self.experiment.last_step(self.epoch + 1)
                 stop, save = self.decide(ends_epoch)
-                if stop or (saves_first and distributed.preempted(self.step)):
+                if stop or distributed.preempted(self.step):
                     break
                 if save:
                     self.save()
