@@ -210,6 +210,15 @@ def test_other_numbers_of_random_filters_have_rows_of_their_own(tmp_path):
     assert row_of(tmp_path, "table3", "cifar10+random_conv, 1,000 filters")[1:3] == ["23.00 (1)", paper.MISSING]
 
 
+def test_so_have_other_numbers_of_images(tmp_path):
+    settings = config.load_file("configs/table3.py").get_config("mnist+random_test_labels")
+    write(tmp_path / "whole", settings, [], result={"test_error": 0.9})
+    settings.data.num_train = 5000
+    write(tmp_path / "part", settings, [], result={"test_error": 0.91})
+    assert row_of(tmp_path, "table3", "mnist+random_test_labels")[1] == "90.00 (1)"
+    assert row_of(tmp_path, "table3", "mnist+random_test_labels, 5,000 images")[1] == "91.00 (1)"
+
+
 def test_inductive_bias_is_what_shuffling_the_pixels_costs(tmp_path):
     for seed in range(2):
         settings = config.setting(config.cifar10("alexnet"), "shuffled_pixels")

@@ -131,8 +131,10 @@ def learning_curves(name: str, style: int, runs: Iterable[Run], field: str = "tr
 
 
 def plain(runs: Iterable[Run]) -> list[Run]:
-    """The trainings with nothing but their data changed: no weight decay, no augmentation, no delayed gradients."""
+    """The trainings with nothing but their data changed: no weight decay, no augmentation, and none of figure_async,
+    whose rows have another learning rate even where no gradient comes late."""
     return [run for run in runs if run.kind == "training" and not run.settings.get("weight_decay") and workers(run) == 1
+            and run.row.partition(":")[0] != "figure_async"
             and not any(value for field, value in run.settings.items() if field.startswith("augment."))]
 
 

@@ -46,7 +46,8 @@ def draw(figures: Sequence[Figure], output: pathlib.Path) -> None:
                 _panel(axis, figure, panel)
             for axis in axes[len(figure.panels) :]:
                 axis.remove()
-            canvas.draw_without_rendering()
+            for _ in range(2):  # the first layout may change the ticks, and their widths the second
+                canvas.draw_without_rendering()
             canvas.set_layout_engine("none")  # the layout stays what it is: it need not be found for every file
             for kind in KINDS:
                 canvas.savefig(output / f"{figure.name}.{kind}", metadata=_DATES[kind])

@@ -106,7 +106,6 @@ TABLES: dict[str, dict[str, Published]] = {
 # What networks were trained on: published numbers are of nothing else.
 DATA = {"table1": DataSet("cifar10", 0), "table2": DataSet("imagenet2012", 0), "table4": DataSet("cifar10", 0)}
 ALEXNET_2012 = "For reference, AlexNet (2012): 83.6 top-5 on test."
-NUM_FILTERS = 32_000  # of Table 3's random convolutional net
 TITLES = {
     "table1": "Table 1: accuracy on CIFAR10, in percent",
     "table2": "Table 2: accuracy on ImageNet, in percent",

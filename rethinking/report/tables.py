@@ -12,6 +12,9 @@ from rethinking.report.command import overrides, row_settings
 from rethinking.report.curves import plain
 from rethinking.report.differences import discrepancies, listed, seeds_by
 
+# Runs of a kernel row with other numbers of these have a row of their own.
+SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -97,11 +100,11 @@ def _interpolated(collection: Collection, experiment: str) -> Table:
     published = paper.TABLES["table3"] if experiment == "table3" else {}
     rows = []
     for name in dict.fromkeys((*published, *_names(collection, experiment))):
-        groups = {paper.NUM_FILTERS: []} if name in published else {}
-        for run in sorted(collection.of_row(f"{experiment}:{name}"), key=_num_filters):
-            groups.setdefault(_num_filters(run), []).append(run)
-        rows += [Row(name if filters == paper.NUM_FILTERS else f"{name}, {filters:,} filters", runs,
-                     _notes(runs, experiment)) for filters, runs in groups.items()]
+        groups = {(): []} if name in published else {}
+        for run in sorted(collection.of_row(f"{experiment}:{name}"), key=_sizes):
+            groups.setdefault(_sizes(run), []).append(run)
+        rows += [Row(", ".join([name, *(f"{size:,} {SIZES[field]}" for field, size in sizes)]), runs,
+                     _notes(runs, experiment, tuple(SIZES))) for sizes, runs in groups.items()]
     header = [
         columns.NAME, *columns.beside_paper("test error", "test_error", published),
         columns.percent("train error", "train_error"), columns.number("norm, ours", "norm", ".4g"),
@@ -218,18 +221,18 @@ def _names(collection: Collection, experiment: str, data: DataSet | None = None)
     return sorted((name for name in names if data is None or f"{experiment}:{name}" in there), key=key)
 
 
-def _notes(runs: Sequence[Run], experiment: str) -> list[str]:
-    """What is to be said about the runs of a row: see `discrepancies`; and settings that a run named after the row has
-    and the row in configs/ has not. The number of filters has rows of its own."""
+def _notes(runs: Sequence[Run], experiment: str, seen: Sequence[str] = ()) -> list[str]:
+    """What is to be said about the runs of a row: see `discrepancies`; and settings, other than those that are `seen`,
+    that a run named after the row has and the row in configs/ has not."""
     def others(run: Run) -> str:
         fields = overrides(run) if row_settings(*run.row.split(":", 1)) else {}
-        return ", ".join(f"{field}={value}" for field, value in fields.items() if field != "features.num_filters")
+        return ", ".join(f"{field}={value}" for field, value in fields.items() if field not in seen)
 
     found = seeds_by([run for run in runs if run.row.partition(":")[0] == experiment and others(run)], others)
     return discrepancies(runs) + [f"Not the row's own settings: {listed(found)}."] * bool(found)
 
 
-def _num_filters(run: Run) -> int:
-    if run.settings.get("features.name") != "random_conv":
-        return paper.NUM_FILTERS
-    return int(number(run.settings.get("features.num_filters")) or paper.NUM_FILTERS)
+def _sizes(run: Run) -> tuple[tuple[str, int], ...]:
+    """The SIZES in which a run differs from its row of configs/."""
+    changed = overrides(run)
+    return tuple((field, int(size)) for field in SIZES if (size := number(changed.get(field))))

@@ -1,5 +1,6 @@
 """The figures of sections 2.2 and 5: Rademacher complexity, stability, and random filters."""
 
+import math
 from collections.abc import Sequence
 
 from rethinking.report import curves, paper
@@ -18,11 +19,15 @@ def make(runs: Sequence[Run]) -> list[Figure]:
     filters = [run for run in runs if run.settings.get("features.name") == "random_conv"]
     rademacher, stability = ([run for run in runs if run.kind == "complexity" and run.settings.get("measure") == name]
                              for name in ("rademacher", "stability"))
-    by_name = curves.grouped(rademacher, lambda run: DataSet(run.data.name, 0))  # their number is an axis
     return [*(figure_construction(*group) for group in curves.by_data_set(drawn, CIFAR10)),
-            *(figure_filters(*group) for group in curves.by_data_set(filters, CIFAR10)),
-            *(figure_rademacher(*group) for group in (by_name or {CIFAR10: []}).items()),
+            *(figure_filters(*group) for group in _by_name(filters)),
+            *(figure_rademacher(*group) for group in _by_name(rademacher)),
             *(figure_stability(*group) for group in curves.by_data_set(stability, CIFAR10))]
+
+
+def _by_name(runs: Sequence[Run]) -> list[tuple[DataSet, list[Run]]]:
+    """As `curves.by_data_set`, but runs on any number of a data set's images share their figure."""
+    return list((curves.grouped(runs, lambda run: DataSet(run.data.name, 0)) or {CIFAR10: []}).items())
 
 
 def figure_construction(data: DataSet, runs: Sequence[Run]) -> Figure:
@@ -51,10 +56,13 @@ def figure_construction(data: DataSet, runs: Sequence[Run]) -> Figure:
 def figure_filters(data: DataSet, runs: Sequence[Run]) -> Figure:
     """Test error of linear models on random convolutional filters against the number of filters."""
     groups = curves.grouped([run for run in runs if run.status != "unfinished"],
-                            lambda run: bool(run.settings.get("choose_ridge") or run.settings.get("ridge")))
-    lines = [Series("with a ridge" if ridge else "no ridge", int(ridge), [
-        curves.trace(run, {float(count): run.value("test_error")}) for run in those
-        if (count := number(run.settings.get("features.num_filters")))]) for ridge, those in sorted(groups.items())]
+                            lambda run: (run.data.num_train or math.inf,
+                                         bool(run.settings.get("choose_ridge") or run.settings.get("ridge"))))
+    lines = []
+    for index, ((images, ridge), group) in enumerate(sorted(groups.items())):
+        name = ("with a ridge" if ridge else "no ridge") + f", {images:,} images" * (images < math.inf)
+        lines.append(Series(name, index, [curves.trace(run, {float(count): run.value("test_error")}) for run in group
+                                          if (count := number(run.settings.get("features.num_filters")))]))
     published = {f"paper{ridge}": paper.TABLES["table3"][row]["test_error"].percent / 100
                  for row, ridge in (("cifar10+random_conv", ""), ("cifar10+random_conv+ridge", ", with a penalty"))}
     panel = Panel(f"Random filters ({data})", "test error", lines, percent=True,
@@ -62,7 +70,7 @@ def figure_filters(data: DataSet, runs: Sequence[Run]) -> Figure:
     caption = ["Test error of the linear model of least norm, and of one with a ridge, in the features of random "
                "filters, against the number of filters. Means over seeds; error bars from the smallest to the largest.",
                curves.mixed_settings(runs, ("features.num_filters", "features.filters_per_block", "ridge",
-                                            "choose_ridge"))]
+                                            "choose_ridge", "data.num_train"))]
     return curves.on_data("filters", "Random filters: test error against their number", data, "number of filters",
                           [panel] if lines else [], caption, [] if lines else ["no run of table3's random filters"],
                           scattered=True, no_mean="a seed diverged", log_x=True)
