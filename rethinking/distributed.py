@@ -43,11 +43,26 @@ def join(
         place.address, place.num_processes, place.process_id, local_device_ids, cluster_detection_method="deactivate"
     )
     try:
+        _connect()
         yield place.process_id
     except BaseException as error:
         _end_program(error)
     roll.leave()
     jax.distributed.shutdown()
+
+
+def _connect() -> None:
+    """Has all processes talk to each other, now that they have just come. CPUs make a connection when it is first used,
+    and wait for each other no longer than 30 seconds then: too short where one compiles a large network before."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("joined")  # between a device of each process
+    devices = jax.sharding.Mesh(jax.devices(), ("devices",))
+    spread, everywhere = (jax.NamedSharding(devices, jax.P(*axes)) for axes in (("devices",), ()))
+    ones = jax.make_array_from_callback((devices.size,), spread, lambda _: np.ones(1))
+    jax.jit(jax.numpy.sum, out_shardings=everywhere)(ones).block_until_ready()  # between all devices
 
 
 def _find_place(

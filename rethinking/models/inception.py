@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rethinking.models import layers
+from rethinking.models.batch_norm import BatchNorm
 
 
 class ConvBlock(nn.Module):
@@ -51,7 +52,7 @@ class Inception(nn.Module):
         Raises ConfigError for images smaller than 4x4.
         """
         layers.check_size(x, 4, "Small Inception")
-        norm = partial(layers.BatchNorm, use_running_average=not train, axis_name=self.bn_axis_name)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.bn_axis_name)
         conv = partial(layers.Conv, dtype=self.dtype)
         block = partial(ConvBlock, conv=conv, norm=norm if self.batch_norm else None)
 

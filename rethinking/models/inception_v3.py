@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rethinking.models import layers
+from rethinking.models.batch_norm import BatchNorm
 from rethinking.models.inception import ConvBlock
 
 # Smaller images leave nothing for the last stage: 75 -> 37 -> 35 -> 17 -> 15 -> 7 -> 3 -> 1.
@@ -184,7 +185,7 @@ class InceptionV3(nn.Module):
         """
         layers.check_size(x, MIN_SIZE, "Inception V3")
         norm = partial(
-            layers.BatchNorm, use_scale=self.bn_scale, momentum=self.bn_momentum,
+            BatchNorm, use_scale=self.bn_scale, momentum=self.bn_momentum,
             use_running_average=not train, axis_name=self.bn_axis_name,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rethinking.models import layers
+from rethinking.models.batch_norm import BatchNorm
 
 
 class ResidualBlock(nn.Module):
@@ -58,7 +59,7 @@ class WideResNet(nn.Module):
         """
         layers.check_size(x, 4, "Wide ResNet")
         conv = partial(layers.Conv, use_bias=False, dtype=self.dtype)
-        norm = partial(layers.BatchNorm, use_scale=True, use_running_average=not train, axis_name=self.bn_axis_name)
+        norm = partial(BatchNorm, use_scale=True, use_running_average=not train, axis_name=self.bn_axis_name)
         x = conv(16, (3, 3))(x)
         for group in range(3):
             for index in range((self.depth - 4) // 6):
