@@ -91,7 +91,7 @@ def _backward(epsilon, axis_name, residuals, gradients):
     positions = math.prod(x.shape[:-1])
     d_scale, d_offset = positions * mean_scale, positions * mean_offset  # of this device's positions
     if axis_name:
-        mean_offset, mean_scale = lax.pmean((mean_offset, mean_scale), axis_name)
+        mean_offset, mean_scale = _over_devices((mean_offset, mean_scale), axis_name)
     d_x = _row(factor * scale, x) * (gradient - _row(mean_offset, x) - normalized * _row(mean_scale, x))
     return d_x.astype(x.dtype), d_scale, d_offset
 
@@ -103,7 +103,11 @@ def _means(a: Array, b: Array, axis_name: str | None) -> tuple[Channels, Channel
     """Means over all positions of two arrays, in a single pass; with `axis_name`, those over devices of these."""
     sums = lax.platform_dependent(a, b, cuda=sums_at_once, default=_sums)
     means = tuple(total / math.prod(a.shape[:-1]) for total in sums)
-    return lax.pmean(means, axis_name) if axis_name else means
+    return _over_devices(means, axis_name) if axis_name else means
+
+
+def _over_devices(means: tuple[Channels, Channels], axis_name: str) -> tuple[Channels, Channels]:
+    return tuple(lax.pmean(jnp.stack(means), axis_name))  # as one message
 
 
 def _sums(a: Array, b: Array) -> tuple[Channels, Channels]:
