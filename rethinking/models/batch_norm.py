@@ -112,7 +112,7 @@ def _over_devices(means: tuple[Channels, Channels], axis_name: str) -> tuple[Cha
 
 def _sums(a: Array, b: Array) -> tuple[Channels, Channels]:
     # XLA makes one pass of it. Its CPU backend takes `sums_at_once` to the letter, number by number: ten times slower,
-    # and wrong in the third digit for a million numbers.
+    # and of 8,192 numbers around 100 the variance came out wrong by 0.6, not by 0.002.
     axes = tuple(range(a.ndim - 1))
     return a.sum(axes), b.sum(axes)
 

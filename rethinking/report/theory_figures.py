@@ -1,4 +1,4 @@
-"""The figures of sections 2.2 and 5: Rademacher complexity, stability, and random filters."""
+"""The figures of sections 2.2, 4 and 5: Rademacher complexity, stability, Theorem 1's network, and random filters."""
 
 import math
 from collections.abc import Sequence
