@@ -57,14 +57,23 @@ class Roll:
     def __init__(self, place: Place, peers: list["_Peer"]):
         self._place, self._peers = place, peers
         self._lock = threading.Lock()
-        threading.Thread(target=self._beat, daemon=True).start()
-        for peer in peers:
-            threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
+        self._left = False
+        self._watchers = [threading.Thread(target=self._watch, args=(peer,), daemon=True) for peer in peers]
+        for thread in [*self._watchers, threading.Thread(target=self._beat, daemon=True)]:
+            thread.start()
 
     def leave(self) -> None:
-        """Says that this process has done its part: when it ends now, it is not lost."""
+        """Says that this process has done its part: when it ends now, it is not lost.
+
+        Waits until the others have heard it: a process that ends with something left unread resets its connections, and
+        what it said last may never be read.
+        """
+        self._left = True
         for peer in self._peers:
-            peer.tell(done=True)
+            peer.say_goodbye()
+        deadline = time.monotonic() + _GREETING_SECONDS
+        for thread in self._watchers:
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def _beat(self) -> None:
         while True:
@@ -80,8 +89,9 @@ class Roll:
                 message = peer.hear(SILENCE_SECONDS) or {"lost": f"{name} failed or was killed"}
             except (OSError, ValueError):
                 message = {"lost": f"{name} was lost: nothing was heard of it for {SILENCE_SECONDS:g} s"}
-        if "lost" in message:
+        if "lost" in message and not self._left:
             self._end(message["lost"])
+        peer.say_goodbye()
 
     def _end(self, lost: str) -> NoReturn:
         with self._lock:  # for good: the first loss is the cause of all others
@@ -117,6 +127,12 @@ class _Peer:
         if not isinstance(message, dict | None):
             raise ValueError(f"not a message: {line!r}")
         return message
+
+    def say_goodbye(self) -> None:
+        """Says that this process is done, and nothing after that."""
+        self.tell(done=True)
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Ends the connection."""

@@ -136,11 +136,13 @@ def test_a_lost_process_ends_the_others_which_name_it(how, number, lost, address
         assert f"process {lost} of 3 (on {socket.gethostname()}) {how}, so process {each} ends too" in error
 
 
-def test_who_has_left_is_not_lost(address, start):
-    processes = [start("-c", CALLER, address, 2, number, what) for number, what in enumerate(["stay", "leave"])]
-    assert processes[1].communicate(timeout=20) == ("here\n", "")
+@pytest.mark.parametrize("left", [0, 1])
+def test_who_has_left_is_not_lost(left, address, start):
+    what = ["leave" if number == left else "stay" for number in range(2)]
+    processes = [start("-c", CALLER, address, 2, number, what[number]) for number in range(2)]
+    assert processes[left].communicate(timeout=20) == ("here\n", "")
     time.sleep(3.0)
-    assert processes[0].poll() is None
+    assert processes[1 - left].poll() is None
 
 
 def workers(start, address, what):

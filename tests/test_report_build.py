@@ -5,6 +5,8 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
+import types
 import urllib.parse
 
 import pytest
@@ -125,7 +127,8 @@ def test_watching_makes_the_report_again_when_a_run_changes(tmp_path, monkeypatc
         if len(pauses) == 3:  # only then does anything change
             (path / "result.json").write_text('{"status": "complete", "train_accuracy": 1.0, "test_accuracy": 0.75}')
 
-    monkeypatch.setattr(report.time, "sleep", pause)
+    # The module's own name for it: threads that other tests left behind sleep, too.
+    monkeypatch.setattr(report, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     reports = report.watch([tmp_path / "runs"], tmp_path / "runs" / "report")
     assert "0 of 1 finished" in next(reports)
     assert "75.00 (1)" in next(reports) and len(pauses) == 3
