@@ -124,7 +124,10 @@ def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) 
                     worker.terminate()
             for future in done:
                 error = future.exception()
-                yield pending.pop(future), f"failed: {error}" if error else future.result()
+                if error and forwarded:  # It came while a worker was still starting.
+                    yield pending.pop(future), "out of time"
+                else:
+                    yield pending.pop(future), f"failed: {error}" if error else future.result()
 
 
 def _take_share(counter, parallel: int, log: pathlib.Path) -> None:

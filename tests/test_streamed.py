@@ -64,7 +64,13 @@ def test_random_labels_are_memorized_in_exact_epochs(tmp_path, tfds_dir):
     assert [line["step"] for line in lines(tmp_path)] == [0, 7, 13, 19, 25]  # 100 images are 6 and a quarter batches
 
 
-def check_two_processes_equal_one(arguments, tmp_path, rtol):
+def momentum(state):
+    """All of the optimizer's running sums of gradients, which do not depend on how far the parameters moved."""
+    leaves = jax.tree_util.tree_leaves_with_path(state["opt_state"])
+    return np.concatenate([leaf.ravel() for path, leaf in leaves if "trace" in jax.tree_util.keystr(path)])
+
+
+def check_two_processes_equal_one(arguments, tmp_path, rtol, momentum_rtol):
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run(command("rethinking.main", *arguments, f"--workdir={one}"), cwd=ROOT, env=environment(8), check=True,
                    capture_output=True)  # fmt: skip
@@ -76,13 +82,15 @@ def check_two_processes_equal_one(arguments, tmp_path, rtol):
     assert runs.read_result(two)["num_devices"] == 8
     for ours, theirs in zip(lines(two), lines(one), strict=True):
         assert untimed(ours) == pytest.approx(untimed(theirs), rel=rtol)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), final_state(two)["params"],
-                 final_state(one)["params"])  # fmt: skip
+    ours, theirs = final_state(two), final_state(one)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), ours["params"], theirs["params"])
+    difference = np.linalg.norm(momentum(ours) - momentum(theirs))
+    assert difference < momentum_rtol * np.linalg.norm(momentum(theirs)) != 0
 
 
 def test_two_processes_equal_one(tmp_path, tfds_dir):
     tfds_dir("imagenette_subset")
-    check_two_processes_equal_one(MLP, tmp_path, 1e-4)
+    check_two_processes_equal_one(MLP, tmp_path, 1e-4, 1e-4)
 
 
 @pytest.mark.slow
@@ -91,13 +99,14 @@ def test_two_processes_equal_one_with_inception_v3(tmp_path, tfds_dir):
     """25 steps with synchronized batch norm and an auxiliary head, the images distorted.
 
     The learning rate is one that does not blow rounding up: at 1e-3 the losses of 4 and of 8 devices in one process,
-    equal to 4e-7 for three steps, differ in the third digit after six.
+    equal to 4e-7 for three steps, differ in the third digit after six. Gradients differ more: by 3% in all after 25
+    steps, when rounding has flipped some ReLUs and maxima.
     """
     tfds_dir("imagenette_subset")
     arguments = (*INCEPTION, "--config.model.sync_batch_norm=true", "--config.augment.crop=true",
                  "--config.augment.flip=true", "--config.augment.hue=0.2",
                  "--config.learning_rate=1e-6")  # fmt: skip
-    check_two_processes_equal_one(arguments, tmp_path, 1e-3)
+    check_two_processes_equal_one(arguments, tmp_path, 1e-5, 0.1)
 
 
 @pytest.mark.slow

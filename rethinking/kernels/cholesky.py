@@ -45,9 +45,9 @@ def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int =
         raise ConfigError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
     mesh = mesh or jax.make_mesh((jax.device_count(),), ("rows",))
     if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
-        # Nothing above the diagonal is computed here, and BLAS wants wide panels: at n = 8,000 eight of them ran at 68
-        # GFLOP/s on a core, 32 at 52.
-        return BlasBackend(layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 1024))), dtype)
+        # Nothing above the diagonal is computed here, and BLAS wants wide panels: on two cores at n = 16,000 eight of
+        # them ran at 130 GFLOP/s, 16 at 118, 32 at 98.
+        return BlasBackend(layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 2048))), dtype)
     return ShardedBackend(layouts.make(n, mesh.size, num_panels), dtype, mesh)
 
 
