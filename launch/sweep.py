@@ -53,10 +53,16 @@ class Job:
         return f"{self.config.row} seed {self.config.seed}"
 
 
-def plan(file: str, root: pathlib.Path, rows: str = "", seeds: int = 1, overrides: tuple[str, ...] = ()) -> list[Job]:
+def plan(
+    file: str, root: str | os.PathLike, rows: str = "", seeds: int = 1, overrides: tuple[str, ...] = ()
+) -> list[Job]:
     """All runs of the sweep in order, with their states; raises ConfigError for anything that cannot be run."""
+    if "://" in os.fspath(root):
+        raise ConfigError(f"--workdir={root}: a sweep's runs lie on this machine. Single runs of rethinking.main can "
+                          "lie in a bucket.")
     module = configs.load_file(file)
     chosen = _matching(module.ROWS, rows)
+    root = pathlib.Path(root)
     finished = dict(_finished_runs(root))
     jobs = []
     for seed in range(seeds):
@@ -162,7 +168,7 @@ def main(overrides: list[str]) -> None:
     root = pathlib.Path(_WORKDIR.value)
     deadline = time.time() + _TIME_BUDGET.value
     try:
-        jobs = plan(_CONFIG.value, root, _ROWS.value, _SEEDS.value, tuple(overrides))
+        jobs = plan(_CONFIG.value, _WORKDIR.value, _ROWS.value, _SEEDS.value, tuple(overrides))
     except ConfigError as error:
         cli.fail(error)
     todo = [job for job in jobs if job.state in ("to do", "unfinished")]

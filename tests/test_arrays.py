@@ -257,6 +257,11 @@ def test_names_that_are_not_there(planted, name, message):
             function(name, str(root))
 
 
+def test_a_bucket_is_refused():
+    with pytest.raises(ConfigError, match=r"data_dir gs://bucket/data: .* gcsfuse"):
+        arrays.check("mnist", "gs://bucket/data")
+
+
 def test_tfrecord_files(tmp_path):
     root, _ = write(tmp_path, fileFormat="tfrecord")
     with pytest.raises(ConfigError, match=r"tfrecord files.*array_record is needed"):

@@ -97,7 +97,8 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path, parallel):
 
 def test_a_bad_command_line_ends_with_code_2(tmp_path):
     for arguments, reason in (([], "--workdir"), ([f"--workdir={tmp_path}", "--paralel=2"], "parallel"),
-                              ([f"--workdir={tmp_path}", "--rows=none"], "matches no row")):
+                              ([f"--workdir={tmp_path}", "--rows=none"], "matches no row"),
+                              (["--workdir=gs://bucket/runs"], "runs lie on this machine")):
         ended = run(*arguments)
         assert ended.returncode == 2
         assert ended.stderr.startswith("error: ")

@@ -38,8 +38,15 @@ class Source:
 
 
 def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
-    """The folder of the TFDS sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder of the TFDS sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises ConfigError if that is a bucket.
+    """
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in folder:
+        raise ConfigError(f"data_dir {folder}: data sets are read from files. Mount the bucket with gcsfuse, or copy "
+                          "it to this machine, see docs/tpu_pod.md.")
+    return pathlib.Path(folder).expanduser()
 
 
 def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:

@@ -182,6 +182,9 @@ def printable(text: str) -> str:
 def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     paths = {}  # by resolved path, since folders may overlap
     for folder in folders:
+        if "://" in os.fspath(folder):
+            raise ConfigError(f"--runs={folder}: runs are read from this machine. Copy them: gcloud storage cp "
+                              f"--recursive {folder} runs")
         if not pathlib.Path(folder).is_dir():
             raise ConfigError(f"--runs={folder}: no such folder. Name one that holds run directories.")
         for place, subfolders, files in os.walk(folder):
