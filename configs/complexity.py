@@ -13,12 +13,12 @@ Settings are those of Table 1 but for batches of 32, so that fewer images take a
 take minutes a row; the convolutional networks want an accelerator.
 """
 
-from rethinking import config
+from rethinking import config, rows
 
 ROWS = tuple(
     f"{measure}+{model}{labels}"
     for measure, labels in (("rademacher", ""), ("stability", ""), ("stability", "+random_labels"))
-    for model in config.TABLE1_MODELS
+    for model in rows.TABLE1_MODELS
 )
 
 
@@ -26,7 +26,7 @@ def get_config(row: str = "rademacher+mlp_1x512"):
     config.known(row, ROWS, "complexity: unknown row")
     measure, model, *labels = row.split("+")
     settings = config.complexity()
-    settings.update(config.cifar10(model))
+    settings.update(rows.cifar10(model))
     settings.update(kind="complexity", measure=measure, batch_size=32)
     if measure == "rademacher":
         settings.update(stop_when_fit=True, fit_accuracy=1.0, halvings=6, doublings=2)
@@ -34,5 +34,5 @@ def get_config(row: str = "rademacher+mlp_1x512"):
     else:
         settings.data.update(num_train=5000, num_test=5000)
     if labels:
-        config.add_random_labels(settings)
-    return config.named(settings, "complexity", row)
+        rows.add_random_labels(settings)
+    return rows.named(settings, "complexity", row)

@@ -9,7 +9,7 @@ numbers; with `+one_hot` a vector for each class, and n weights more for each fu
 `rethinking.theory.expressivity`. A row takes half a minute on two CPU cores.
 """
 
-from rethinking import config
+from rethinking import config, rows
 
 DEPTHS = (2, 3, 8, 32)
 ROWS = ("cifar10", "cifar10+one_hot", "mnist", "mnist+one_hot", *(f"depth={depth}" for depth in DEPTHS))
@@ -24,4 +24,4 @@ def get_config(row: str = "cifar10"):
     else:
         settings.data.name, _, one_hot = row.partition("+")
         settings.one_hot = bool(one_hot)
-    return config.named(settings, "expressivity", row)
+    return rows.named(settings, "expressivity", row)

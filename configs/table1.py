@@ -5,11 +5,11 @@
 
 A row is MODEL[+crop][+wd][+random_labels]. Every network fits the training set, the random labels included; what
 the labels were shows in the test accuracy alone, and regularizers move that by a few points.
-Settings and the choices behind them: `rethinking.config.cifar10`.
+Settings and the choices behind them: `rethinking.rows.cifar10`.
 The MLPs take some minutes a row on two CPU cores; the convolutional networks want an accelerator.
 """
 
-from rethinking import config
+from rethinking import rows
 
 ROWS = (
     "inception+crop+wd", "inception+crop", "inception+wd", "inception", "inception+random_labels",
@@ -21,4 +21,4 @@ ROWS = (
 
 
 def get_config(row: str = "mlp_1x512"):
-    return config.table_row("table1", row)
+    return rows.table_row("table1", row)

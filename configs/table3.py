@@ -15,7 +15,7 @@ Bandwidths were chosen on held-out training images: 5 for MNIST (exp(-0.02 ||x -
 on two CPU cores; the random filters want an accelerator, or an hour and a half.
 """
 
-from rethinking import config
+from rethinking import config, rows
 
 ROWS = (
     "mnist", "mnist+ridge", "mnist+gabor", "mnist+gabor+ridge", "mnist+random_centers", "mnist+random_test_labels",
@@ -41,4 +41,4 @@ def get_config(row: str = "mnist"):
         settings.random_test_labels = True
         settings.data.num_train = 50_000
     settings.choose_ridge = "ridge" in options
-    return config.named(settings, "table3", row)
+    return rows.named(settings, "table3", row)

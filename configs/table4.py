@@ -6,7 +6,7 @@ Explicit regularization does not stop memorization: all but AlexNet with weight 
 Row grammar, settings and times as in configs/table1.py.
 """
 
-from rethinking import config
+from rethinking import rows
 
 ROWS = (
     "inception+wd+random_labels", "alexnet+wd+random_labels", "mlp_3x512+wd+random_labels",
@@ -15,4 +15,4 @@ ROWS = (
 
 
 def get_config(row: str = "mlp_1x512+wd+random_labels"):
-    return config.table_row("table4", row)
+    return rows.table_row("table4", row)

@@ -4,6 +4,7 @@ import json
 import math
 
 from rethinking import config as configs
+from rethinking import rows
 from rethinking.report import collect, figures, page, tables
 
 MARKUP = "</td><script>window.obeyed=1</script><img src=x onerror=window.obeyed=1>$x_{"
@@ -14,8 +15,8 @@ def make_run(root, row, seed=0, *, status="complete", train=1.0, test=0.5, fit_s
     """A run directory as training would leave it; `status` "unfinished" has no result.json. Returns its folder."""
     if config is None:
         experiment, _, name = row.partition(":")
-        config = (configs.table_row(experiment, name) if experiment in ("table1", "table4")
-                  else configs.named(configs.setting(configs.training(), name), experiment, name))
+        config = (rows.table_row(experiment, name) if experiment in ("table1", "table4")
+                  else rows.named(rows.setting(configs.training(), name), experiment, name))
     config.seed = config.randomize.seed = seed
     config.row, config.experiment = row, row.partition(":")[0]
     lines = lines or [{"step": 390 * epoch, "epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses)]
@@ -59,7 +60,7 @@ def everything(root, seeds=(0, 1, 2)):
         _complexity(root, seed)
     make_run(root, "table1:alexnet+wd", status="diverged", losses=(2.3, None))
     make_run(root, "table1:alexnet+crop", status="unfinished", lines=training_lines(0.8, 0.6, epochs=7))
-    expressive = configs.named(configs.expressivity(), "expressivity", "cifar10")
+    expressive = rows.named(configs.expressivity(), "expressivity", "cifar10")
     write(root / "expressivity" / "cifar10" / "seed_0", expressive, [], result={
         "train_error": 0.0, "num_points": 50_000, "num_weights": 103_072, "depth": 2, "width": 50_000,
         "drawing": [{"x": x, "point": x in (1, 2), "output": output, "units": [x, max(x - 1.125, 0)]}
@@ -70,8 +71,8 @@ def everything(root, seeds=(0, 1, 2)):
 def _figure1(root, seed):
     for number, model in enumerate(("inception", "inception_no_bn", "alexnet", "mlp_1x512")):
         best = 0.86 - 0.12 * number + 0.004 * seed
-        for name in (*configs.SETTINGS, *(f"corrupt={p / 10}" for p in range(2, 10, 2))):
-            config = configs.setting(configs.cifar10(model), name)
+        for name in (*rows.SETTINGS, *(f"corrupt={p / 10}" for p in range(2, 10, 2))):
+            config = rows.setting(rows.cifar10(model), name)
             p = config.randomize.labels
             test = best - p * (best - 0.1) if config.randomize.pixels == "none" else 0.1 + 0.3 * (best - 0.4)
             fits = not (model == "alexnet" and name == "corrupt=0.8" and seed == 1)
@@ -83,7 +84,7 @@ def _figure1(root, seed):
 
 def _table2(root, seed):
     for number, row in enumerate(("aug+dropout+wd", "aug", "wd", "random_labels")):
-        config = configs.named(configs.training(), "table2", row)
+        config = rows.named(configs.training(), "table2", row)
         config.data.name, config.model.name = "imagenet2012", "inception_v3"
         config.augment.flip, config.weight_decay = "aug" in row, 4e-5 * ("wd" in row)
         config.randomize.labels = float("random_labels" in row)
@@ -99,7 +100,7 @@ def _table2(root, seed):
 def _table3(root, seed):
     for filters in (1000, 4000, 16_000, 32_000):
         for ridge in ("", "+ridge"):
-            config = configs.named(configs.interpolation(), "table3", f"cifar10+random_conv{ridge}")
+            config = rows.named(configs.interpolation(), "table3", f"cifar10+random_conv{ridge}")
             config.data.name, config.choose_ridge = "cifar10", bool(ridge)
             config.features.name, config.kernel.name, config.features.num_filters = "random_conv", "linear", filters
             config.seed = config.randomize.seed = seed
@@ -110,7 +111,7 @@ def _table3(root, seed):
 
 def _workers(root, seed):
     for workers in (1, 8, 50):
-        config = configs.cifar10("mlp_1x512")
+        config = rows.cifar10("mlp_1x512")
         config.workers = workers
         make_run(root, f"figure_async:mlp_1x512+workers={workers}", seed, config=config,
                  lines=training_lines(0.01 * workers, 0.5, scale=1 / (1 + workers / 40)))
@@ -118,7 +119,7 @@ def _workers(root, seed):
 
 def _complexity(root, seed):
     for number, model in enumerate(("alexnet", "mlp_1x512")):
-        config = configs.named(configs.complexity(), "complexity", f"rademacher+{model}")
+        config = rows.named(configs.complexity(), "complexity", f"rademacher+{model}")
         config.data.update(name="cifar10", num_train=1000)
         config.model.name, config.seed, config.randomize.seed = model, seed, seed
         lines = [{"num_train": n, "draw": draw, "epoch": 9, "correlation": 1 - number * draw * n / 40_000}
@@ -130,7 +131,7 @@ def _complexity(root, seed):
             "rademacher": 1.0, "rademacher_low": 0.97, "rademacher_high": 1.0, "draws": 3, "num_fitted": 3})
     for labels in (0.0, 1.0):
         row = "stability+mlp_1x512" + "+random_labels" * bool(labels)
-        config = configs.named(configs.complexity(), "complexity", row)
+        config = rows.named(configs.complexity(), "complexity", row)
         config.data.update(name="cifar10", num_train=5000)
         config.measure, config.seed, config.randomize.labels, config.randomize.seed = "stability", seed, labels, seed
         lines = [{"replacement": r, "epoch": epoch, "step": 157 * epoch, "max_change": (1 + r + labels) * epoch / 4,
@@ -156,6 +157,6 @@ def hostile_page(root):
     folder = root / "<b>&quot;\n"
     file = make_run(folder, "mine:row", config=settings, revision=MARKUP, device=MARKUP) / "config.json"
     file.write_text(file.read_text().replace("mine:row", f"../mine:{MARKUP}"))
-    make_run(folder, "mine:2", config=configs.setting(settings, "random_labels"))
+    make_run(folder, "mine:2", config=rows.setting(settings, "random_labels"))
     (make_run(folder, "mine:true_labels") / "result.json").write_text("{")
     return write_page(folder, root / "report")

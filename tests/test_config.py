@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from rethinking import cli, config, models
+from rethinking import cli, config, models, rows
 from rethinking.config import ConfigError
 
 FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
@@ -41,7 +41,7 @@ def test_randomized_rows_differ_from_true_labels_in_the_randomization_alone():
         changed = {k for k, v in config.flat(figure1.get_config(row)).items() if true[k] != v} - {"row"}
         assert changed <= {"randomize.labels", "randomize.pixels"}
     table1 = config.load_file("configs/table1.py")
-    for model in config.TABLE1_MODELS:
+    for model in rows.TABLE1_MODELS:
         true, random = (config.flat(table1.get_config(row)) for row in (model, model + "+random_labels"))
         assert {k for k in true if true[k] != random[k]} == {"row", "randomize.labels"}
 
@@ -54,16 +54,16 @@ def test_table1_and_figure1_share_their_runs():
 
 
 def test_digest_ignores_seeds_and_places_only():
-    base = config.cifar10("alexnet")
+    base = rows.cifar10("alexnet")
     for field, same in {"seed": True, "randomize.seed": True, "data.data_dir": True, "checkpoint_seconds": True,
                         "batch_size": False, "randomize.pixels": False, "augment.hue": False}.items():
-        other = config.cifar10("alexnet")
+        other = rows.cifar10("alexnet")
         other.update_from_flattened_dict({field: {"data.data_dir": "x", "randomize.pixels": "random"}.get(field, 1)})
         assert (config.digest(base) == config.digest(other)) is same, field
 
 
 def test_a_field_added_later_leaves_old_digests_alone():
-    new = config.cifar10("alexnet")
+    new = rows.cifar10("alexnet")
     old = new.to_dict()
     del old["augment"]["hue"]
     assert config.digest(old) == config.digest(new)
@@ -87,7 +87,7 @@ def test_kinds_are_told_apart_and_each_has_its_experiment():
 
 
 def test_every_configured_network_exists():
-    assert set(config.TABLE1_MODELS) <= set(models.MODELS)
+    assert set(rows.TABLE1_MODELS) <= set(models.MODELS)
 
 
 def test_overrides_are_typed():
@@ -147,8 +147,8 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_crop_of_randomized_pixels_is_refused():
-    settings = config.cifar10("inception")
-    config.add_crop(settings)
+    settings = rows.cifar10("inception")
+    rows.add_crop(settings)
     settings.randomize.pixels = "shuffled"
     with pytest.raises(ConfigError, match="nothing is left to crop"):
         config.check(settings)

@@ -11,7 +11,7 @@ import urllib.parse
 
 import pytest
 
-from rethinking import config, report
+from rethinking import report, rows
 from rethinking.config import ConfigError
 from rethinking.report import page
 from tests.report_runs import MARKUP, everything, hostile_page, make_run, write_page
@@ -47,7 +47,7 @@ class Page(html.parser.HTMLParser):
 def test_report_of_a_half_finished_folder_with_all_its_files(tmp_path):
     runs, output = tmp_path / "runs", tmp_path / "report"
     for p in range(0, 11, 5):
-        settings = config.setting(config.cifar10("mlp_1x512"), f"corrupt={p / 10}")
+        settings = rows.setting(rows.cifar10("mlp_1x512"), f"corrupt={p / 10}")
         make_run(runs, f"figure1:mlp_1x512+corrupt={p / 10}", config=settings, fit_step=1000 * (p + 1))
     make_run(runs, "table1:alexnet", status="diverged", losses=(2.3, None))
     broken = make_run(runs, "table1:inception")

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from rethinking import config as configs
+from rethinking import rows
 from rethinking.config import ConfigError
 from rethinking.report import collect, differences
 from tests.report_runs import make_run, write
@@ -78,7 +79,7 @@ def test_equal_runs_count_once_and_the_one_that_got_furthest_is_kept(tmp_path):
     make_run(tmp_path / "a", "table1:mlp_1x512", status="unfinished")
     kept = make_run(tmp_path / "b", "table1:mlp_1x512")
     make_run(tmp_path / "b", "table1:mlp_1x512", seed=1)
-    figure = configs.table_row("table1", "mlp_1x512")
+    figure = rows.table_row("table1", "mlp_1x512")
     make_run(tmp_path / "c", "figure1:mlp_1x512+true_labels", config=figure)
     collection = collect.collect([tmp_path, tmp_path / "b"])  # overlapping folders do not count twice either
     assert sorted(run.seed for run in collection.runs) == [0, 1]
@@ -100,7 +101,7 @@ def test_discrepancies_name_revisions_and_the_settings_that_differ(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", seed=0)
     make_run(tmp_path, "table1:mlp_1x512", seed=1)
     assert differences.discrepancies(collect.collect([tmp_path]).runs) == []
-    other = configs.table_row("table1", "mlp_1x512")
+    other = rows.table_row("table1", "mlp_1x512")
     other.max_epochs = 7
     make_run(tmp_path, "table1:mlp_1x512", seed=2, revision="def", config=other)
     runs = collect.collect([tmp_path]).of_row("table1:mlp_1x512")

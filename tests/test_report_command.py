@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from rethinking import cli, config
+from rethinking import cli, config, rows
 from rethinking.report import collect
 from rethinking.report.command import command, overrides
 from tests.report_runs import make_run
@@ -30,7 +30,7 @@ def test_a_row_of_the_configs_needs_no_overrides(tmp_path):
 
 
 def test_the_command_describes_the_run_with_its_seeds_and_other_settings(tmp_path):
-    settings = config.table_row("table1", "mlp_1x512")
+    settings = rows.table_row("table1", "mlp_1x512")
     settings.update(max_epochs=7, stop_when_fit=True, learning_rate=0.25)
     settings.data.num_train = 1000
     make_run(tmp_path, "table1:mlp_1x512", 3, config=settings)
@@ -50,7 +50,7 @@ def test_another_draw_of_the_corruption_is_in_the_command(tmp_path):
 
 
 def test_a_row_that_is_in_no_file_has_all_its_settings_listed(tmp_path):
-    settings = config.cifar10("alexnet")
+    settings = rows.cifar10("alexnet")
     make_run(tmp_path, "mine:row", config=settings)
     text = command(run_in(tmp_path))
     assert "--config=configs/mine.py:row" in text and "--config.model.name=alexnet" in text

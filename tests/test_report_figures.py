@@ -6,14 +6,14 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from rethinking import config
+from rethinking import config, rows
 from rethinking.report import collect, curves, draw, figures
 from rethinking.report.curves import summary
 from tests.report_runs import everything, make_run
 
 
 def figure_run(root, setting, seed=0, model="mlp_1x512", **result):
-    settings = config.setting(config.cifar10(model), setting)
+    settings = rows.setting(rows.cifar10(model), setting)
     return make_run(root, f"figure1:{model}+{setting}", seed, config=settings, **result)
 
 
@@ -92,7 +92,7 @@ def test_final_errors_leave_out_what_is_unfinished_and_show_what_diverged(tmp_pa
 
 
 def test_runs_are_chosen_by_config_not_by_name(tmp_path):
-    make_run(tmp_path, "mine:odd", config=config.setting(config.cifar10("alexnet"), "shuffled_pixels"))
+    make_run(tmp_path, "mine:odd", config=rows.setting(rows.cifar10("alexnet"), "shuffled_pixels"))
     for row in ("mlp_1x512+wd", "alexnet+crop", "mlp_1x512", "mlp_1x512+random_labels"):
         make_run(tmp_path, f"table1:{row}")
     plain = curves.plain(runs_in(tmp_path))
@@ -108,7 +108,7 @@ def test_settings_and_revisions_that_vary_are_named(tmp_path):
     figure_run(tmp_path, "true_labels")
     figure_run(tmp_path, "random_labels", model="inception")  # another learning rate, as in the paper
     assert curves.mixed_settings(runs_in(tmp_path)) == ""
-    other = config.cifar10("mlp_1x512")
+    other = rows.cifar10("mlp_1x512")
     other.update(max_epochs=5, learning_rate=0.5)
     make_run(tmp_path, "mine:a", config=other, revision="def")
     text = curves.mixed_settings(runs_in(tmp_path))
@@ -201,7 +201,7 @@ def test_stability_against_steps_for_true_and_random_labels(all_figures):
 
 
 def test_lines_of_metrics_that_are_no_measurements_are_passed_over(tmp_path):
-    settings = config.named(config.complexity(), "complexity", "rademacher+mlp_1x512")
+    settings = rows.named(config.complexity(), "complexity", "rademacher+mlp_1x512")
     lines = [{"draw": None, "num_train": 5}, {"draw": "a"}, {"draw": [1]}, {},
              {"draw": 0, "num_train": 5, "correlation": 0.5}]
     make_run(tmp_path, "complexity:rademacher+mlp_1x512", config=settings, lines=lines)
@@ -254,7 +254,7 @@ def test_names_are_drawn_literally_and_long_ones_are_cut(tmp_path):
 
 def test_series_beyond_the_most_are_left_to_the_csv_file(tmp_path):
     for rate in range(1, draw.MOST_SERIES + 4):
-        settings = config.cifar10("mlp_1x512")
+        settings = rows.cifar10("mlp_1x512")
         settings.learning_rate = rate / 100
         make_run(tmp_path, f"mine:rate={rate}", config=settings)
     figure = made(tmp_path)["curves_mine"]

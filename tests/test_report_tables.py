@@ -10,7 +10,7 @@ import pytest
 import configs.table1
 import configs.table3
 import configs.table4
-from rethinking import config
+from rethinking import config, rows
 from rethinking.report import collect, formats, paper, tables
 from tests.report_runs import everything, make_run, write
 
@@ -71,8 +71,8 @@ def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
 def test_no_runs_give_all_tables_with_every_row_missing(tmp_path):
     found = made(tmp_path)
     assert list(found) == ["table1", "table2", "table3", "table4", "inductive_bias"]
-    for name, rows in paper.TABLES.items():
-        assert found[name].missing == list(rows)
+    for name, published in paper.TABLES.items():
+        assert found[name].missing == list(published)
     assert row_of(tmp_path, "table4", "alexnet+wd+random_labels")[2] == "fails to converge †"
     assert row_of(tmp_path, "table4", "mlp_1x512+wd+random_labels")[2:6:3] == ["99.21 †", paper.MISSING]
     assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:6:3] == ["100.00", "10.48 †"]
@@ -80,7 +80,7 @@ def test_no_runs_give_all_tables_with_every_row_missing(tmp_path):
 
 
 def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
-    make_run(tmp_path, "figure1:mlp_1x512+true_labels", config=config.table_row("table1", "mlp_1x512"), test=0.5)
+    make_run(tmp_path, "figure1:mlp_1x512+true_labels", config=rows.table_row("table1", "mlp_1x512"), test=0.5)
     assert row_of(tmp_path, "table1", "mlp_1x512")[4] == "50.00 (1)"
     assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
 
@@ -88,7 +88,7 @@ def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
 def test_mixed_revisions_and_configs_get_footnotes(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", 0, revision="old")
     make_run(tmp_path, "table1:mlp_1x512", 1, revision="new")
-    other = config.table_row("table1", "mlp_3x512")
+    other = rows.table_row("table1", "mlp_3x512")
     other.batch_size = 64
     make_run(tmp_path, "table1:mlp_3x512", 0)
     make_run(tmp_path, "table1:mlp_3x512", 1, config=other)
@@ -107,7 +107,7 @@ def test_mixed_revisions_and_configs_get_footnotes(tmp_path):
 
 def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):
     for name, num_train in (("cifar10", 1000), ("digits", 0)):
-        settings = config.table_row("table1", "mlp_1x512")
+        settings = rows.table_row("table1", "mlp_1x512")
         settings.data.update(name=name, num_train=num_train)
         make_run(tmp_path / f"{name}", "table1:mlp_1x512", config=settings, test=0.25)
     found = made(tmp_path)
@@ -194,7 +194,7 @@ def test_csv_has_every_number_of_every_row(tmp_path):
 
 
 def test_table_3_has_errors_norms_and_times_beside_the_published(tmp_path):
-    settings = config.named(config.interpolation(), "table3", "mnist")
+    settings = rows.named(config.interpolation(), "table3", "mnist")
     write(tmp_path / "run", settings, [], result={
         "test_error": 0.0122, "train_error": 0.0, "norm": 221.3, "ridge": 0.0, "residual": 3e-12, "num_examples": 60000,
         "seconds": 300.0})
@@ -221,7 +221,7 @@ def test_so_have_other_numbers_of_images(tmp_path):
 
 def test_inductive_bias_is_what_shuffling_the_pixels_costs(tmp_path):
     for seed in range(2):
-        settings = config.setting(config.cifar10("alexnet"), "shuffled_pixels")
+        settings = rows.setting(rows.cifar10("alexnet"), "shuffled_pixels")
         make_run(tmp_path, "figure1:alexnet+shuffled_pixels", seed, config=settings, test=0.5 + 0.02 * seed)
         make_run(tmp_path, "table1:alexnet", seed, test=0.76)
         make_run(tmp_path, "table1:alexnet+wd", seed, test=0.1)  # regularized: no part of the comparison
@@ -234,14 +234,14 @@ def test_inductive_bias_is_what_shuffling_the_pixels_costs(tmp_path):
 
 
 def test_expressivity_has_a_table(tmp_path):
-    settings = config.named(config.expressivity(), "expressivity", "cifar10")
+    settings = rows.named(config.expressivity(), "expressivity", "cifar10")
     write(tmp_path / "run", settings, [], result={
         "train_error": 0.0, "num_weights": 103072, "depth": 2, "width": 50000})
     assert row_of(tmp_path, "expressivity", "cifar10")[2:6] == ["103,072", "2", "50,000", "0.00 (1)"]
 
 
 def test_complexity_has_a_table(tmp_path):
-    settings = config.named(config.complexity(), "complexity", "rademacher+alexnet")
+    settings = rows.named(config.complexity(), "complexity", "rademacher+alexnet")
     write(tmp_path / "run", settings, [{"num_train": 9}], result={
         "rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0})
     row = row_of(tmp_path, "complexity", "rademacher+alexnet")

@@ -11,13 +11,13 @@ import pytest
 from etils.epath import gpath
 from fsspec.implementations import memory
 
-from rethinking import config, runs
+from rethinking import config, rows, runs
 from rethinking.config import ConfigError
 
 
 @pytest.fixture
 def settings():
-    return config.named(config.training(), "test", "row")
+    return rows.named(config.training(), "test", "row")
 
 
 def test_metrics_survive_a_torn_last_line_and_are_cut_back_to_the_checkpoint(tmp_path, settings):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from rethinking.config import SETTINGS
 from rethinking.report import paper
 from rethinking.report.collect import DataSet, Run, number, slug
 from rethinking.report.differences import differing
+from rethinking.rows import SETTINGS
 
 CIFAR10 = DataSet("cifar10", 0)
 

@@ -11,6 +11,7 @@ from rethinking.report.columns import Cell, Column, Row
 from rethinking.report.command import overrides, row_settings
 from rethinking.report.curves import plain
 from rethinking.report.differences import discrepancies, listed, seeds_by
+from rethinking.rows import SETTINGS, TABLE1_MODELS
 
 # Runs of a kernel row with other numbers of these have a row of their own.
 SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
@@ -159,7 +160,7 @@ def _inductive_bias(collection: Collection) -> Table:
     data_sets = {run.data for run in runs if of["shuffled"](run)} | {paper.DATA["table1"]}
     rows = []
     for data in sorted(data_sets):
-        groups = {model: [] for model in configs.TABLE1_MODELS if data == paper.DATA["table1"]}
+        groups = {model: [] for model in TABLE1_MODELS if data == paper.DATA["table1"]}
         for run in runs:
             if run.data == data and (of["none"](run) or of["shuffled"](run)):
                 groups.setdefault(str(run.settings.get("model.name")), []).append(run)
@@ -206,7 +207,7 @@ def _rows(collection: Collection, experiment: str, data: DataSet | None = None) 
 
 def _names(collection: Collection, experiment: str, data: DataSet | None = None) -> list[str]:
     """The names of `_rows`, as in the paper, then in the order of its networks and settings, then by number."""
-    order = {part: place for place, part in enumerate((*configs.TABLE1_MODELS, *configs.SETTINGS))}
+    order = {part: place for place, part in enumerate((*TABLE1_MODELS, *SETTINGS))}
     published = {name: place for place, name in enumerate(paper.TABLES.get(experiment, {}))}
 
     def natural(part: str) -> list[tuple[str, int]]:
