@@ -1,13 +1,14 @@
 """Speed of the Cholesky factorization, and what it takes on many devices by count, without them.
 
-    python -m benchmarks.cholesky --n=16000 [--dtype=float32] [--num_devices=0]
+    python -m benchmarks.cholesky --n=16000 [--dtype=float32] [--num_devices=0] [--peers=scipy,jax,torch]
     python -m benchmarks.cholesky --n=60000 --dtype=float32 --count
     TPU_SKIP_MDS_QUERY=1 python -m benchmarks.cholesky --n=60000 --dtype=float32 --topology=v5e:4x4
 
 The first prints one JSON line: GFLOP/s are n^3 / 3 over the seconds of the factorization alone, the best of
-`--repeats`. `--count` prints work, bytes sent and bytes held per device for 1 to 256 devices. `--topology` compiles
-the factorization's programs for TPU chips that need not be there (package libtpu), and prints the seconds and what they
-take of a chip's memory, the matrix included.
+`--repeats`. So does each of the peers, which factor the full matrix: LAPACK's potrf through SciPy, and the functions of
+JAX and of PyTorch on this machine's first device. `--count` prints work, bytes sent and bytes held per device for 1 to
+256 devices. `--topology` compiles the factorization's programs for TPU chips that need not be there (package libtpu),
+and prints the seconds and what they take of a chip's memory, the matrix included.
 """
 
 import json
@@ -17,12 +18,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 from rethinking import cli, runs
-from rethinking.config import ConfigError
+from rethinking.config import ConfigError, known
 from rethinking.kernels import cholesky, gram, layout, memory
 from rethinking.kernels.sharded import ShardedBackend
 
@@ -30,6 +32,7 @@ _N = flags.DEFINE_integer("n", 16_000, "Rows of the matrix.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Of the matrix.")
 _NUM_DEVICES = flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.", lower_bound=0)
 _NUM_PANELS = flags.DEFINE_integer("num_panels", 0, "Panels; 0: as many as are chosen by themselves.", lower_bound=0)
+_PEERS = flags.DEFINE_list("peers", [], "Measured, too: scipy, jax, torch.")
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Factorizations to time; the best counts.", lower_bound=1)
 _COUNT = flags.DEFINE_boolean("count", False, "Count work, traffic and memory instead of measuring.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Compile for TPU chips such as v5e:4x4 instead of measuring.")
@@ -60,6 +63,54 @@ def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: 
             "num_panels": backend.layout.num_panels, "seconds": round(best, 3),
             "gflops": round(n**3 / 3 / best / 1e9, 1), "seconds_first": round(first, 3),
             "factor_gb_per_device": round(backend.layout.entries * backend.dtype.itemsize / 1e9, 3)}
+
+
+def time_peer(name: str, n: int, dtype: str, repeats: int) -> dict:
+    """Seconds of a library's factorization of the same matrix, whole; `error` says why there are none."""
+    factor = {"scipy": _scipy, "jax": _jax, "torch": _torch}[name]
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((n, 64)), dtype)
+    kernel, best = gram.Gaussian(8.0), float("inf")
+    matrix = jax.jit(lambda x: kernel(x, x) + 1e-3 * jnp.eye(n, dtype=dtype))(x)
+    line = {"peer": name, "n": n, "dtype": dtype, "device": runs.device_name()}
+    try:
+        for _ in range(repeats + 1):
+            seconds, lower = factor(matrix)
+            best = min(best, seconds)
+        # A library whose sizes overflow may not say so.
+        last = np.asarray(lower[-1], np.float64)
+        wrong = abs(float(last @ last) - float(matrix[-1, -1]))
+    except Exception as error:  # each library has its own
+        return line | {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    error = "" if wrong < 1e-3 else f"the factor's last row is wrong by {wrong:g}"
+    return line | {"seconds": round(best, 3), "gflops": round(n**3 / 3 / best / 1e9, 1),
+                   "matrix_gb": round(matrix.nbytes / 1e9, 3), "error": error}
+
+
+def _scipy(matrix: jax.Array) -> tuple[float, np.ndarray]:
+    (potrf,) = scipy.linalg.get_lapack_funcs(("potrf",), (np.empty((1, 1), matrix.dtype),))
+    copy = np.array(matrix, order="F")
+    start = time.perf_counter()
+    lower, info = potrf(copy, lower=True, clean=False, overwrite_a=True)
+    if info:
+        raise ValueError(f"potrf returned {info}")
+    return time.perf_counter() - start, lower
+
+
+def _jax(matrix: jax.Array) -> tuple[float, jax.Array]:
+    factor = jax.jit(lambda a: jax.lax.linalg.cholesky(a, symmetrize_input=False)).lower(matrix).compile()
+    start = time.perf_counter()
+    lower = jax.block_until_ready(factor(matrix))
+    return time.perf_counter() - start, lower
+
+
+def _torch(matrix: jax.Array) -> tuple[float, np.ndarray]:
+    import torch
+
+    tensor = torch.from_dlpack(matrix)
+    start = time.perf_counter()
+    lower = torch.linalg.cholesky(tensor)
+    last = lower[-1:].cpu().numpy()  # which waits for the device
+    return time.perf_counter() - start, last
 
 
 def count(n: int, num_devices: int, itemsize: int) -> dict:
@@ -114,8 +165,12 @@ def main(argv: list[str]) -> None:
                 for line in compile_for(_TOPOLOGY.value, _N.value, _DTYPE.value):
                     print(json.dumps(line), flush=True)
             else:
+                for peer in _PEERS.value:
+                    known(peer, ("scipy", "jax", "torch"), "--peers: unknown")
                 print(json.dumps(time_factor(_N.value, _DTYPE.value, _NUM_DEVICES.value, _NUM_PANELS.value,
-                                             _REPEATS.value)))
+                                             _REPEATS.value)), flush=True)
+                for peer in _PEERS.value:
+                    print(json.dumps(time_peer(peer, _N.value, _DTYPE.value, _REPEATS.value)), flush=True)
         except ConfigError as error:
             cli.fail(error)
 

@@ -171,6 +171,15 @@ def test_two_processes_agree_with_one(tmp_path):
         np.testing.assert_allclose(np.load(tmp_path / f"{rank}.npy"), exact, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["scipy", "jax"])
+def test_peers_are_measured_and_a_wrong_factor_is_seen(name, monkeypatch):
+    with jax.enable_x64(True):
+        line = benchmark.time_peer(name, 200, "float64", 1)
+        assert line["error"] == "" and line["gflops"] > 0
+        monkeypatch.setattr(benchmark, f"_{name}", lambda matrix: (1.0, 2 * np.eye(200)))
+        assert "last row is wrong by 2.999" in benchmark.time_peer(name, 200, "float64", 1)["error"]
+
+
 @pytest.mark.parametrize("width", [100, 256, 300])
 def test_substitution_in_a_loop_as_on_a_tpu(width, monkeypatch):
     backend = make_backend(width, "float32", 1)
