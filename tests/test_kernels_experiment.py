@@ -8,7 +8,7 @@ import pytest
 from rethinking import cli
 from rethinking.config import ConfigError
 from rethinking.data import arrays
-from rethinking.kernels import gram
+from rethinking.kernels import experiment, gram
 
 
 def run(tmp_path, row, *overrides):
@@ -36,6 +36,13 @@ def test_ridge_is_chosen_on_held_out_training_examples(tmp_path):
     result = run(tmp_path, "mnist+ridge", *settings)
     errors = result["held_out_errors"]
     assert errors[f"{result['ridge']:g}"] == min(errors.values())
+
+
+def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, monkeypatch):
+    monkeypatch.setattr(experiment, "RIDGES", (1e-12, 0.1))
+    result = run(tmp_path, "cifar10+random_conv+ridge", f"--config.data.data_dir={tfds_dir('cifar10')}",
+                 "--config.data.num_train=600", "--config.data.num_test=10", "--config.features.num_filters=2")
+    assert result["ridge"] == 0.1 and result["held_out_errors"].keys() == {"0.1"}
 
 
 @pytest.mark.parametrize("row, least, most", [

@@ -152,7 +152,8 @@ def _mean_square(blocks: Blocks, x: np.ndarray, sample: int = 1000) -> float:
 
 
 def _choose_ridge(config: ConfigDict, data: _Data) -> dict[str, Any]:
-    """The ridge of RIDGES with the least error on held-out training examples, and the errors of all."""
+    """The ridge of RIDGES with the least error on held-out training examples, and the errors of all that can be solved
+    with."""
     n = len(data.train)
     fitted, held_out = min(NUM_FITTED, 2 * n // 3), min(NUM_HELD_OUT, n // 3)
     rows = np.random.default_rng(config.seed).permutation(n)[: fitted + held_out]
@@ -164,7 +165,11 @@ def _choose_ridge(config: ConfigDict, data: _Data) -> dict[str, Any]:
     ours, theirs = whole[:fitted, :fitted], whole[fitted:, :fitted]
     errors = {}
     for ridge in RIDGES:
-        factor = scipy.linalg.cho_factor(ours + ridge * np.trace(ours) / fitted * np.eye(fitted), overwrite_a=True)
+        try:
+            factor = scipy.linalg.cho_factor(ours + ridge * np.trace(ours) / fitted * np.eye(fitted), overwrite_a=True)
+        except scipy.linalg.LinAlgError:  # Fewer features than examples, and their products rounded to float32.
+            _LOG.info("Ridge %g: too small, the matrix is not positive definite", ridge)
+            continue
         outputs = theirs @ scipy.linalg.cho_solve(factor, data.targets[rows[:fitted]])
         errors[ridge] = float(np.mean(outputs.argmax(1) != labels[fitted:]))
         _LOG.info("Ridge %g: held-out error %.2f%%", ridge, 100 * errors[ridge])
