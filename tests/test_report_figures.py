@@ -178,6 +178,14 @@ def test_random_filters_with_and_without_a_ridge(all_figures):
     assert panel.references == {"paper": 0.17, "paper, with a penalty": 0.15}
 
 
+@pytest.mark.parametrize("places, labels", [
+    ([250.0, 500.0, 600.0, 1000.0, 4000.0], ["250", "500", "", "1k", "4k"]), ([32_000.0], ["32k"]),
+    ([125.0, 250.0, 500.0], ["125", "250", "500"]),
+])  # fmt: skip
+def test_labels_of_a_logarithmic_axis_do_not_touch(places, labels):
+    assert draw._tick_labels(places) == labels
+
+
 def test_rademacher_complexity_of_networks_and_of_linear_models(all_figures):
     (panel,) = all_figures["figure_rademacher_cifar10"].panels
     lines = series_of(panel)

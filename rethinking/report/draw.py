@@ -1,6 +1,7 @@
 """Figures as files: PNG, SVG and PDF in one style, and CSV of every point."""
 
 import csv
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -106,7 +107,7 @@ def _axes(axis: "Axes", figure: Figure, panel: Panel) -> None:
     if figure.log_x:
         places = sorted({x for series in panel.series for trace in series.traces for x in trace.x.tolist()})
         axis.set_xscale("log")
-        axis.set_xticks(places, [f"{x:,g}" if x < 1000 else f"{x / 1000:g}k" for x in places], minor=False)
+        axis.set_xticks(places, _tick_labels(places), minor=False)
         axis.minorticks_off()
     elif figure.x_title == "step":
         axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
@@ -121,6 +122,16 @@ def _axes(axis: "Axes", figure: Figure, panel: Panel) -> None:
     if len(panel.series) > MOST_SERIES:
         axis.plot([], [], " ", label=f"and {len(panel.series) - MOST_SERIES} more, in the CSV file")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=_columns(panel))  # below: it hides nothing
+
+
+def _tick_labels(places: list[float]) -> list[str]:
+    """Labels on a logarithmic axis, empty where one would touch the label before."""
+    labels, last = [], 0.0
+    for x in places:
+        free = not last or math.log(x / last) >= 0.09 * math.log(places[-1] / places[0])
+        last = x if free else last
+        labels.append((f"{x:,g}" if x < 1000 else f"{x / 1000:g}k") if free else "")
+    return labels
 
 
 def _columns(panel: Panel) -> int:
