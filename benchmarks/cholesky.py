@@ -70,9 +70,9 @@ def time_peer(name: str, n: int, dtype: str, repeats: int) -> dict:
     factor = {"scipy": _scipy, "jax": _jax, "torch": _torch}[name]
     x = jnp.asarray(np.random.default_rng(0).standard_normal((n, 64)), dtype)
     kernel, best = gram.Gaussian(8.0), float("inf")
-    matrix = jax.jit(lambda x: kernel(x, x) + 1e-3 * jnp.eye(n, dtype=dtype))(x)
     line = {"peer": name, "n": n, "dtype": dtype, "device": runs.device_name()}
     try:
+        matrix = jax.jit(lambda x: kernel(x, x) + 1e-3 * jnp.eye(n, dtype=dtype))(x)
         for _ in range(repeats + 1):
             seconds, lower = factor(matrix)
             best = min(best, seconds)

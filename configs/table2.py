@@ -7,7 +7,7 @@
 A row is `none` or [aug][+random_labels][+dropout][+wd]. The network fits a million random labels as it fits the true
 ones, top-1 above 90%, with the same settings; test accuracy is then at chance. Settings and the choices behind them:
 `rethinking.rows.imagenet`. 100 epochs of ImageNet are 4.3e18 floating-point operations; on 16 TPU v5e chips about
-1.8 hours by the roofline of `launch.compile`, not measured. Start it with `launch.tpu_pod` or `launch.slurm`.
+1.9 hours by the roofline of `launch.compile`, not measured. Start it with `launch.tpu_pod` or `launch.slurm`.
 The second command is the same experiment on a small set of ImageNet's own images.
 """
 
