@@ -49,7 +49,7 @@ class AlexNet(nn.Module):
         layers.check_size(x, 4, "Small AlexNet")
         for _ in range(2):
             x = nn.relu(layers.Conv(64, (5, 5), dtype=self.dtype)(x))
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+            x = layers.max_pool(x)
             x = local_response_norm(x)
         x = x.reshape(x.shape[0], -1)
         for width in (384, 192):

@@ -60,8 +60,7 @@ class Inception(nn.Module):
             return jnp.concatenate([block(features_1x1, 1)(x), block(features_3x3, 3)(x)], axis=-1)
 
         def downsample(x, features):
-            pooled = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
-            return jnp.concatenate([block(features, 3, stride=2)(x), pooled], axis=-1)
+            return jnp.concatenate([block(features, 3, stride=2)(x), layers.max_pool(x)], axis=-1)
 
         x = block(96, 3)(x)
         for features in ((32, 32), (32, 48)):

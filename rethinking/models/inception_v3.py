@@ -32,7 +32,7 @@ AUX_LOGITS_STDDEV = 0.001
 Images = Float[Array, "batch height width channels"]
 Layer = Callable[[Images], Float[Array, "batch _ _ _"]]
 
-max_pool = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2))
+max_pool = partial(layers.max_pool, padding="VALID")
 
 
 def mean_pool(
