@@ -151,7 +151,9 @@ def test_bfloat16_is_for_the_computation_alone():
     program, outputs = jaxpr(NARROW.clone(dtype=jnp.bfloat16))
     assert {leaf.dtype for leaf in jax.tree.leaves((shapes(NARROW, 75), outputs))} == {jnp.dtype("float32")}
     convolutions = operations(program.jaxpr, "conv_general_dilated")
-    assert len(convolutions) == 96
+    # Larger kernels have a second program, for a CPU.
+    pointwise = [conv for conv in convolutions if conv.invars[1].aval.shape[:2] == (1, 1)]
+    assert len(pointwise) + (len(convolutions) - len(pointwise)) / 2 == 96
     assert {var.aval.dtype for conv in convolutions for var in (*conv.invars, *conv.outvars)} == {jnp.dtype("bfloat16")}
 
 

@@ -191,7 +191,7 @@ class InceptionV3(nn.Module):
 
         def conv(features, kernel, stride=1, padding="SAME", stddev=CONV_STDDEV):
             features = max(int(features * self.width), MIN_FEATURES)
-            convolution = partial(nn.Conv, padding=padding, kernel_init=_init(stddev), dtype=self.dtype)
+            convolution = partial(layers.Conv, padding=padding, kernel_init=_init(stddev), dtype=self.dtype)
             return ConvBlock(features, kernel, convolution, norm, stride)
 
         valid = partial(conv, padding="VALID")

@@ -1,4 +1,4 @@
-"""What the networks share: initialization, convolution, classifier, and the check of an image's size."""
+"""What the networks share: initialization, convolution, pooling, classifier, and the check of an image's size."""
 
 from functools import partial, reduce
 
@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rethinking.config import ConfigError
+from rethinking.models.convolution import convolve
 
 # Glorot and Bengio (2010) for every network's kernels, biases zero: the default of TensorFlow slim, whose defaults also
 # explain the paper's parameter counts. The paper doesn't state it. He et al.'s twice larger variance won't do:
@@ -15,7 +16,7 @@ from rethinking.config import ConfigError
 kernel_init = nn.initializers.glorot_uniform()
 
 # Convolutions pad to SAME, and have a bias unless a batch norm follows, whose offset does the same.
-Conv = partial(nn.Conv, padding="SAME", kernel_init=kernel_init)
+Conv = partial(nn.Conv, padding="SAME", kernel_init=kernel_init, conv_general_dilated_cls=lambda: convolve)
 Dense = partial(nn.Dense, kernel_init=kernel_init)
 # The last layer: logits are float32 whatever the dtype of the computation before.
 Classifier = partial(Dense, dtype=jnp.float32)
