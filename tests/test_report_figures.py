@@ -62,6 +62,17 @@ def test_learning_curve_keeps_gaps_and_skips_lines_without_the_field(tmp_path):
     assert curves.learning_curves("loss", 0, runs_in(tmp_path), "no such field") is None
 
 
+def test_a_passing_peak_of_the_loss_leaves_the_panel(tmp_path):
+    figure_run(tmp_path / "peak", "true_labels", losses=(2.5, 300.0, 0.5))
+    figure_run(tmp_path / "peak", "random_labels", losses=(2.0, 2.0, 1.0))
+    figure_run(tmp_path / "none", "true_labels", losses=(2.5, 7.0, 0.5))
+    peak, none = (made(tmp_path / name) for name in ("peak", "none"))
+    for name in ("figure_1a_cifar10", "curves_figure1"):
+        assert [figures[name].panels[0].y_max for figures in (peak, none)] == [7.5, 7.5]
+        assert ["three times" in figures[name].caption for figures in (peak, none)] == [True, False]
+    assert peak["figure_1c_cifar10"].panels[0].y_max == np.inf
+
+
 def test_times_to_fit_are_relative_to_the_mean_of_true_labels(tmp_path):
     for seed, steps in enumerate([1000, 3000]):
         figure_run(tmp_path, "true_labels", seed, fit_step=steps)

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from rethinking import report
+from rethinking import report, rows
 from rethinking.report import collect, curves, figures
-from tests.report_runs import MARKUP, everything, hostile_page, write_page
+from tests.report_runs import MARKUP, everything, hostile_page, make_run, write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -133,6 +133,22 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(open_page, everything
     assert tab.evaluate(brightness) == (scheme == "light")
     tab.get_by_role("button", name={"light": "Dark", "dark": "Light"}[scheme]).click()
     assert tab.evaluate(brightness) == (scheme == "dark")
+
+
+def test_a_passing_peak_leaves_the_panel_but_a_logarithmic_one_holds_it(open_page, tmp_path):
+    settings = rows.setting(rows.cifar10("mlp_1x512"), "true_labels")
+    make_run(tmp_path / "runs", "figure1:mlp_1x512+true_labels", config=settings, losses=(2.5, 300.0, 0.5))
+    tab = open_page(write_page(tmp_path / "runs", tmp_path / "report"))
+    chart = tab.locator("#figure_1a_cifar10 .chart").first
+
+    def highest():
+        return max(float(text) for text in chart.locator("g.role-axis").nth(-1).locator("text").all_text_contents()
+                   if text.replace(".", "").isdigit())
+
+    assert highest() <= 7.5
+    tab.locator("#figure_1a_cifar10 button", has_text="log y").first.click()
+    tab.wait_for_function("document.querySelector('#figure_1a_cifar10 .chart').textContent.includes('100')")
+    assert highest() >= 100
 
 
 def test_folded_learning_curves_are_drawn_when_opened(open_page, everything_page):

@@ -4,6 +4,7 @@ Runs are chosen by what their config says, not by what they are called, unless a
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ class Panel:
     y_title: str
     series: list[Series]
     percent: bool = False  # y is a fraction, shown from 0 to 100%
+    y_max: float = math.inf  # where the axis ends if lines go beyond
     references: Mapping[str, float] = dataclasses.field(default_factory=dict)  # horizontal lines: label -> y
 
 

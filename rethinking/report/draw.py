@@ -115,6 +115,8 @@ def _axes(axis: "Axes", figure: Figure, panel: Panel) -> None:
         axis.set_yscale("log")
     elif axis.dataLim.ymin >= 0:
         axis.set_ylim(bottom=0)
+    if axis.get_ylim()[1] > panel.y_max:
+        axis.set_ylim(top=panel.y_max)
     if panel.percent:
         if axis.get_ylim()[1] > 0.5:
             axis.set_ylim(top=1.02)

@@ -1,6 +1,9 @@
 """The figures that the runs give: which runs each one shows, and what it lacks. Drawn by `draw` and `page`."""
 
+import math
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from rethinking.report import curves, paper, theory_figures
 from rethinking.report.collect import Collection, DataSet, Run, slug
@@ -40,12 +43,13 @@ def figure_1a(data: DataSet, runs: Sequence[Run]) -> Figure:
         found = [curves.learning_curves(label, index, settings.get(name, ()))
                  for index, (name, label) in enumerate(SETTING_TITLES.items())]
         if any(found):
-            panels.append(Panel(f"{title(model)} ({data})", "training loss", [line for line in found if line]))
+            panels.append(_losses(f"{title(model)} ({data})", [line for line in found if line]))
             left = [label for label, line in zip(SETTING_TITLES.values(), found, strict=True) if not line]
             missing += [f"{title(model)}: no run with {', '.join(left)}"] * bool(left)
     if data == CIFAR10 and not any(panel.title.startswith(f"{title('inception')} (") for panel in panels):
         missing.append("Inception, which the paper shows: no run")
-    caption = ["Training loss against step under the five randomizations.", BANDS, ENDED, curves.mixed_settings(runs)]
+    caption = ["Training loss against step under the five randomizations.", BANDS, ENDED, *_cut(panels),
+               curves.mixed_settings(runs)]
     return curves.on_data("1a", "Figure 1a: training loss under randomization", data, "step", panels, caption,
                           _why(missing, data, runs))
 
@@ -110,7 +114,7 @@ def figure_async(data: DataSet, runs: Sequence[Run]) -> Figure:
         names = {f"{number} worker{'s' * (number > 1)}": those for number, those in groups}
         panels += _loss_and_accuracy(f"{title(model)} ({data})", names)
     caption = ["Training as by asynchronous workers that take turns: each gradient is applied as many steps late as "
-               "there are other workers.", BANDS, ENDED]
+               "there are other workers.", BANDS, ENDED, *_cut(panels)]
     return curves.on_data("async", "Asynchronous workers: training with delayed gradients", data, "step", panels,
                           caption, [] if panels else ["no run of configs/figure_async.py"])
 
@@ -124,7 +128,8 @@ def learning_curves(experiment: str, collection: Collection) -> Figure:
             rows.setdefault(row.partition(":")[2], []).append(run)
     panels = [panel for (data, model), rows in sorted(groups.items())
               for panel in _loss_and_accuracy(f"{title(model)} ({data})", rows)]
-    return Figure(f"curves_{slug(experiment)}", f"Learning curves of {experiment}", "step", panels, f"{BANDS} {ENDED}",
+    return Figure(f"curves_{slug(experiment)}", f"Learning curves of {experiment}", "step", panels,
+                  " ".join([BANDS, ENDED, *_cut(panels)]),
                   [] if panels else ["no run with metrics that did not diverge"])
 
 
@@ -135,12 +140,25 @@ def _of(experiment: str, collection: Collection) -> list[Run]:
 
 
 def _loss_and_accuracy(name: str, groups: dict[str, list[Run]]) -> list[Panel]:
-    fields = {"train_loss": ("training loss", False), "test_accuracy": ("test accuracy", True)}
-    panels = []
-    for field, (label, percent) in fields.items():
-        found = [curves.learning_curves(row, index, runs, field) for index, (row, runs) in enumerate(groups.items())]
-        panels.append(Panel(name, label, [line for line in found if line], percent))
+    losses, accuracies = (
+        [line for index, (row, runs) in enumerate(groups.items())
+         if (line := curves.learning_curves(row, index, runs, field))] for field in ("train_loss", "test_accuracy"))
+    panels = [_losses(name, losses), Panel(name, "test accuracy", accuracies, percent=True)]
     return [panel for panel in panels if panel.series]
+
+
+def _losses(name: str, series: list[Series]) -> Panel:
+    """A panel of training losses, whose axis ends at three times the largest at the start: a passing peak, as after
+    a batch norm's first steps, would hide all the rest."""
+    first = [trace.y[0] for line in series for trace in curves.counted(line.traces) if np.isfinite(trace.y[:1]).any()]
+    return Panel(name, "training loss", series, y_max=3 * max(first, default=math.inf))
+
+
+def _cut(panels: Sequence[Panel]) -> list[str]:
+    """The sentence of a caption on panels whose lines leave them, if there are any."""
+    left = any((trace.y > panel.y_max).any() for panel in panels for line in panel.series
+               for trace in curves.counted(line.traces))
+    return ["An axis of losses ends at three times the loss at the start; the CSV file has the rest."] * left
 
 
 def _train_and_test(groups: dict[str, list[Run]]) -> list[Series]:

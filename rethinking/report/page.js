@@ -85,6 +85,8 @@ function channels(figure, panel, state, width, means) {
   const by = (of) => ({ field: "index", type: "nominal", legend: null,
                         scale: { domain: styles.map((_, i) => String(i)), range: styles.map(of) } });
   const places = [...new Set(means.map((row) => row.x))];
+  const cut = panel.y_max !== null && means.some((row) => row.high > panel.y_max);
+  const top = cut ? { domainMax: panel.y_max, nice: false } : {};
   const whole = panel.percent && means.some((row) => row.high > 0.5); // a part of 0 to 100% shows more, if that is all
   return {
     color: by(colour), strokeDash: by(dash), shape: by((style) => SHAPES[style % SHAPES.length]),
@@ -94,7 +96,7 @@ function channels(figure, panel, state, width, means) {
          axis: { format: Math.max(...places) < 1000 ? "~g" : "~s", tickCount: Math.max(3, Math.round(width / 90)), labelFlush: false,
                  ...(state.log_x && places.length <= FEW_POINTS ? { values: places } : {}) } },
     y: { field: "y", type: "quantitative", title: panel.y_title,
-         scale: state.log_y ? { type: "log" } : { zero: true, ...(whole ? { domainMax: 1 } : {}) },
+         scale: state.log_y ? { type: "log" } : { zero: true, ...(whole ? { domainMax: 1 } : top) },
          axis: { format: panel.percent ? "~%" : "~g", tickCount: 6 } },
   };
 }
@@ -106,7 +108,7 @@ function spreads(figure, state, means, { x, y, color }) {
   const there = means.filter((row) => row.y !== null && !(state.log_y && row.low <= 0));
   const extent = { x, y: { ...y, field: "low" }, y2: { field: "high" }, color };
   if (!figure.scattered) {
-    return [layerOf(there, { type: "area", opacity: 0.18 }, extent),
+    return [layerOf(there, { type: "area", opacity: 0.18, clip: true }, extent),
             layerOf(there.filter((row) => row.best !== null), { type: "area", opacity: 0.2 },
                     { x, y, y2: { field: "best" }, color })];
   }
@@ -118,12 +120,13 @@ function spreads(figure, state, means, { x, y, color }) {
 function lines(figure, panel, means, runs, { x, y, color, strokeDash, shape }) {
   const there = means.filter((row) => row.y !== null);
   const dot = { type: "point", filled: true, opacity: 1 };
+  const clip = panel.y_max !== null; // lines may leave the panel
   const few = means.length <= FEW_POINTS * panel.series.length;
   return [
-    layerOf(runs, { type: figure.scattered ? "point" : "line", strokeWidth: 0.8, opacity: 0.7 },
+    layerOf(runs, { type: figure.scattered ? "point" : "line", strokeWidth: 0.8, opacity: 0.7, clip },
             { x, y, color, detail: { field: "trace" } }),
-    layerOf(figure.scattered ? there : means, { type: "line", strokeWidth: 2 }, { x, y, color, strokeDash }),
-    layerOf(few ? there : [], { ...dot, size: 45 }, { x, y, color, shape }),
+    layerOf(figure.scattered ? there : means, { type: "line", strokeWidth: 2, clip }, { x, y, color, strokeDash }),
+    layerOf(few ? there : [], { ...dot, size: 45, clip }, { x, y, color, shape }),
     layerOf(there.filter((row) => row.hollow), { ...dot, size: 14, color: "var(--card)" }, { x, y }),
   ];
 }
@@ -144,7 +147,7 @@ function hover(figure, means, runs, { x, y, color }) {
   const every = Math.ceil(found.length / MOST_HOVERED);
   const points = found.filter((_, i) => i % every === 0).map((row) => (row.y === null ? { ...row, y: top } : row));
   return {
-    ...layerOf(points, { type: "point", filled: true, size: 70, stroke: "var(--page)", strokeWidth: 1.5 }, {
+    ...layerOf(points, { type: "point", filled: true, size: 70, stroke: "var(--page)", strokeWidth: 1.5, clip: !figure.scattered }, {
       x, y, color, opacity: { condition: { param: "hover", empty: false, value: 1 }, value: 0 },
       tooltip: { value: "see showTip" } }),
     params: [{ name: "hover", select: { type: "point", on: "pointerover", nearest: true, clear: "pointerout" } }],

@@ -179,6 +179,7 @@ def _payload(figures: Sequence[Figure]) -> str:
 def _figure_data(figure: Figure, every: int) -> dict[str, Any]:
     panels = [{
         "title": panel.title, "y_title": panel.y_title, "percent": panel.percent, "references": dict(panel.references),
+        "y_max": panel.y_max if math.isfinite(panel.y_max) else None,
         "series": [{"name": series.name, "style": series.style, "shade_best": series.shade_best,
                     "traces": [_trace_data(trace, every) for trace in series.traces]} for series in panel.series],
     } for panel in figure.panels]  # fmt: skip
