@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rethinking.models import layers
+from rethinking.models.pooling import max_pool
 
 # TensorFlow's CIFAR10 tutorial, which has the same network; the paper states no constants.
 LRN_RADIUS = 4
@@ -49,7 +50,7 @@ class AlexNet(nn.Module):
         layers.check_size(x, 4, "Small AlexNet")
         for _ in range(2):
             x = nn.relu(layers.Conv(64, (5, 5), dtype=self.dtype)(x))
-            x = layers.max_pool(x)
+            x = max_pool(x)
             x = local_response_norm(x)
         x = x.reshape(x.shape[0], -1)
         for width in (384, 192):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from rethinking.models import layers
 from rethinking.models.batch_norm import BatchNorm
+from rethinking.models.pooling import max_pool
 
 
 class ConvBlock(nn.Module):
@@ -60,7 +61,7 @@ class Inception(nn.Module):
             return jnp.concatenate([block(features_1x1, 1)(x), block(features_3x3, 3)(x)], axis=-1)
 
         def downsample(x, features):
-            return jnp.concatenate([block(features, 3, stride=2)(x), layers.max_pool(x)], axis=-1)
+            return jnp.concatenate([block(features, 3, stride=2)(x), max_pool(x)], axis=-1)
 
         x = block(96, 3)(x)
         for features in ((32, 32), (32, 48)):

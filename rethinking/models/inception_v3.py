@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from rethinking.models import layers
+from rethinking.models import layers, pooling
 from rethinking.models.batch_norm import BatchNorm
 from rethinking.models.inception import ConvBlock
 
@@ -32,7 +32,7 @@ AUX_LOGITS_STDDEV = 0.001
 Images = Float[Array, "batch height width channels"]
 Layer = Callable[[Images], Float[Array, "batch _ _ _"]]
 
-max_pool = partial(layers.max_pool, padding="VALID")
+max_pool = partial(pooling.max_pool, padding="VALID")
 
 
 def mean_pool(
