@@ -37,8 +37,9 @@ def convolve(
 
 
 def _product(x, kernel, strides):
-    # SAME pads nothing around single pixels.
-    return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+    # SAME pads nothing around single pixels. Sums are in float32, those of the gradients too.
+    pixels = x[:, :: strides[0], :: strides[1]]
+    return jnp.matmul(pixels, kernel[0, 0], preferred_element_type=jnp.float32).astype(x.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
