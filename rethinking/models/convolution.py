@@ -22,8 +22,8 @@ def convolve(
     """`lax.conv_general_dilated`, with its arguments as `flax.linen.Conv` gives them, without dilation or groups.
 
     The values are the same on every platform, up to rounding. On a CPU a 1x1 convolution is a matrix product, and a
-    larger kernel's gradient is summed up over parts of the batch: 2 to 15 times as fast on two cores, at the shapes of
-    small Inception.
+    larger kernel's gradient is summed up over parts of the batch: 1.3 to 15 times as fast on two cores, at the shapes
+    of small Inception.
     """
     plain = partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
     if kernel.shape[:2] == (1, 1):
