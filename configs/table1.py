@@ -6,7 +6,7 @@
 A row is MODEL[+crop][+wd][+random_labels]. Every network fits the training set, the random labels included; what
 the labels were shows in the test accuracy alone, and regularizers move that by a few points.
 Settings and the choices behind them: `rethinking.rows.cifar10`.
-The MLPs take some minutes a row on two CPU cores; the convolutional networks want an accelerator.
+The MLPs take some minutes a row on two CPU cores, AlexNet 2.3 hours; Inception wants an accelerator.
 """
 
 from rethinking import rows
