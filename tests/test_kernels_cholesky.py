@@ -174,7 +174,13 @@ def test_two_processes_agree_with_one(tmp_path):
 @pytest.mark.parametrize("name", ["scipy", "jax"])
 def test_peers_are_measured_and_a_wrong_factor_is_seen(name, monkeypatch):
     factor = getattr(benchmark, f"_{name}")
-    monkeypatch.setattr(benchmark, f"_{name}", lambda matrix: (1e-3, factor(matrix)[1]))
+
+    def timed(matrix):
+        seconds, lower = factor(matrix)
+        assert seconds > 0
+        return 1e-3, lower
+
+    monkeypatch.setattr(benchmark, f"_{name}", timed)
     with jax.enable_x64(True):
         line = benchmark.time_peer(name, 200, "float64", 1)
         assert line["error"] == "" and line["gflops"] == 2.7  # 200^3 / 3 / 1e-3 / 1e9
