@@ -112,7 +112,7 @@ def apply(dataset: Any, labels: float | int, pixels: str, seed: int) -> Any:
     and "gaussian" by draws of their own, the Gaussian with each channel's mean and variance over the training set.
 
     Args:
-        dataset: a `rethinking.data.arrays.Dataset`, its images cropped to what the network sees.
+        dataset: what `rethinking.data.arrays.load` gives, its images cropped to what the network sees.
         labels: probability that a training label is replaced.
         pixels: one of `config.PIXELS`.
         seed: `config.randomize.seed`.

@@ -8,7 +8,8 @@ from scipy import stats
 
 from rethinking import randomize
 from rethinking.config import ConfigError
-from rethinking.data.arrays import Dataset, Split
+from rethinking.data.arrays import Split
+from rethinking.data.source import Dataset
 
 N, K = 50_000, 10
 

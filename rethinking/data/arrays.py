@@ -15,7 +15,17 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from rethinking.config import ConfigError
-from rethinking.data.source import Info, Source, check_shards, check_subset, damaged, find, open_records, subset
+from rethinking.data.source import (
+    Dataset,
+    Info,
+    Source,
+    check_shards,
+    check_subset,
+    damaged,
+    find,
+    open_records,
+    subset,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,16 +37,6 @@ class Split:
     images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
     indices: Int64[np.ndarray, " n"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Training and test examples; labels are 0 to num_classes - 1."""
-
-    name: str
-    train: Split
-    test: Split
-    num_classes: int
 
 
 _DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)

@@ -7,12 +7,14 @@ import json
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
 from rethinking.config import ConfigError, nearest
+
+SplitT = TypeVar("SplitT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,16 @@ class Source:
     folder: pathlib.Path
     info: Info
     shards: dict[str, dict[pathlib.Path, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset(Generic[SplitT]):
+    """Training and test examples: `SplitT` is `arrays.Split` in memory, `stream.Split` on disk; labels start at 0."""
+
+    name: str
+    train: SplitT
+    test: SplitT
+    num_classes: int
 
 
 def resolve_data_dir(data_dir: str | None) -> pathlib.Path:

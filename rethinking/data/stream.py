@@ -23,7 +23,7 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 
 from rethinking.config import ConfigError
 from rethinking.data import decode
-from rethinking.data.source import Info, Source, check_shards, check_subset, find, open_records, subset
+from rethinking.data.source import Dataset, Info, Source, check_shards, check_subset, find, open_records, subset
 
 _LOG = logging.getLogger(__name__)
 # Streams of randomness within a seed.
@@ -86,16 +86,6 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.indices)
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Training and test examples; labels are 0 to num_classes - 1."""
-
-    name: str
-    train: Split
-    test: Split
-    num_classes: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from rethinking import config as configs
 from rethinking import randomize, sharding
 from rethinking.data import arrays, images, shifts
-from rethinking.data.source import Info
+from rethinking.data.source import Dataset, Info
 from rethinking.training import evaluate, measures, network, state, steps
 from rethinking.training.experiment import Experiment, Leg, log_parameters
 
@@ -119,7 +119,9 @@ def prepare(config: ConfigDict) -> Experiment:
     )
 
 
-def load_data(config: ConfigDict, change_test: Callable[[arrays.Split], arrays.Split] | None = None) -> arrays.Dataset:
+def load_data(
+    config: ConfigDict, change_test: Callable[[arrays.Split], arrays.Split] | None = None
+) -> Dataset[arrays.Split]:
     """The data with its corruption, which acts on what the network sees: after the centre crop, before whitening.
 
     `change_test` makes another test set of the whole images first.
