@@ -85,24 +85,51 @@ def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
     assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
 
 
-def test_mixed_revisions_and_configs_get_footnotes(tmp_path):
+def test_mixed_revisions_and_settings_that_the_row_has_not_get_footnotes(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", 0, revision="old")
     make_run(tmp_path, "table1:mlp_1x512", 1, revision="new")
     other = rows.table_row("table1", "mlp_3x512")
     other.batch_size = 64
-    make_run(tmp_path, "table1:mlp_3x512", 0)
     make_run(tmp_path, "table1:mlp_3x512", 1, config=other)
     make_run(tmp_path, "table1:inception", 0)
     make_run(tmp_path, "table1:inception+wd", 0, revision="old")
     make_run(tmp_path, "table1:inception+wd", 1, revision="new")
-    assert row_of(tmp_path, "table1", "mlp_3x512")[-1] == "2[^table1-2][^table1-3]"
+    assert row_of(tmp_path, "table1", "mlp_3x512")[-1] == "1[^table1-2]"
     for name in ("mlp_1x512", "inception+wd"):
         assert row_of(tmp_path, "table1", name)[-1] == "2[^table1-1]"
     assert row_of(tmp_path, "table1", "inception")[-1] == "1"
     text = formats.to_markdown(made(tmp_path)["table1"])
     assert text.count("[^table1-1]: Made with different revisions of the code: old (seed 0), new (seed 1).") == 1
-    assert "[^table1-2]: Made with different configs: batch_size 128 (seed 0), 64 (seed 1)." in text
-    assert "[^table1-3]: Not the row's own settings: batch_size=64 (seed 1)." in text
+    assert "[^table1-2]: Not the row's own settings: batch_size=64 (seed 1)." in text
+
+
+def test_runs_with_other_settings_are_not_averaged_with_those_of_the_row(tmp_path):
+    name = "alexnet+wd+random_labels"
+    for seed, train in enumerate((0.98, 1.0)):
+        make_run(tmp_path, f"table4:{name}", seed, train=train)
+    for weight_decay, train in ((0.004, 0.1), (0.001, 0.9)):
+        other = rows.table_row("table4", name)
+        other.weight_decay = weight_decay
+        for seed in range(2):
+            make_run(tmp_path / f"{weight_decay}", f"table4:{name}", seed, config=other, train=train)
+    assert row_of(tmp_path, "table4", name)[1:3] == ["99.00 ± 1.41 (2)", "fails to converge †"]
+    for weight_decay, train in ((0.004, "10.00"), (0.001, "90.00")):
+        cells = row_of(tmp_path, "table4", f"{name}, weight_decay={weight_decay}")
+        assert (cells[1], cells[2], cells[-1]) == (f"{train} ± 0.00 (2)", paper.MISSING, "2")
+    found = [row.name for row in made(tmp_path)["table4"].rows]
+    assert [name.partition(", ")[2] for name in found[1:4]] == ["", "weight_decay=0.001", "weight_decay=0.004"]
+
+
+def test_where_no_run_has_the_rows_own_settings_the_published_row_is_missing(tmp_path):
+    for batch_size in (64, 256):
+        other = rows.table_row("table1", "mlp_3x512")
+        other.batch_size, other.max_epochs = batch_size, 7
+        make_run(tmp_path / f"{batch_size}", "table1:mlp_3x512", config=other)
+    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
+    for batch_size in (64, 256):
+        assert row_of(tmp_path, "table1", f"mlp_3x512, batch_size={batch_size}")[-1] == "1[^table1-1]"
+    text = formats.to_markdown(made(tmp_path)["table1"])
+    assert "[^table1-1]: Not the row's own settings: max_epochs=7 (seed 0)." in text
 
 
 def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):

@@ -26,10 +26,10 @@ def command(run: Run) -> str:
                        f"--workdir={run.path.as_posix()}", *options])
 
 
-def overrides(run: Run) -> dict[str, Any]:
-    """The scientific settings, seeds aside, in which `run` differs from its row of configs/, or, without such a row,
-    from the defaults of its kind."""
-    base = row_settings(*run.row.split(":", 1))
+def overrides(run: Run, row: str | None = None) -> dict[str, Any]:
+    """The scientific settings, seeds aside, in which `run` differs from `row` ("table1:mlp_1x512"; None: its own) of
+    configs/, or, without such a row, from the defaults of its kind."""
+    base = row_settings(*(row or run.row).split(":", 1))
     if base is None:
         base = configs.flat(configs.KINDS[run.kind].defaults())
     skipped = {*configs.UNSCIENTIFIC, *configs.SEEDS}

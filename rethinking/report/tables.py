@@ -2,19 +2,17 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Container
 
 from rethinking import config as configs
 from rethinking.report import columns, paper
-from rethinking.report.collect import Collection, DataSet, Run, number
+from rethinking.report.collect import Collection, DataSet, Run
 from rethinking.report.columns import Cell, Column, Row
-from rethinking.report.command import overrides, row_settings
+from rethinking.report.command import row_settings
 from rethinking.report.curves import plain
-from rethinking.report.differences import discrepancies, listed, seeds_by
+from rethinking.report.differences import discrepancies
+from rethinking.report.variants import SIZES, split
 from rethinking.rows import SETTINGS, TABLE1_MODELS
-
-# Runs of a kernel row with other numbers of these have a row of their own.
-SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +72,7 @@ def _published(collection: Collection, experiment: str) -> Table:
         settings = row_settings(experiment, name) if name in published else None
         also = [configs.digest(settings)] if settings else []
         runs = [run for run in collection.of_row(f"{experiment}:{name}", also) if run.data == data]
-        rows.append(Row(name, runs, _notes(runs, experiment)))
+        rows += _beside_published(name, published, split(experiment, name, runs))
     shown = _TOP5 if experiment == "table2" else _TOP1
     legend = f"{_OURS} {columns.DIFFERENCES} "
     legend += _BEST + paper.ALEXNET_2012 if experiment == "table2" else paper.ELSEWHERE
@@ -82,6 +80,11 @@ def _published(collection: Collection, experiment: str) -> Table:
                               for column in columns.beside_paper(label, field, published, experiment == "table2")),
               columns.RUNS]
     return Table(experiment, paper.TITLES[experiment], header, rows, legend)
+
+
+def _beside_published(name: str, published: Container[str], found: list[Row]) -> list[Row]:
+    """The rows found for a name, after a missing one where a published row has no run with its own settings."""
+    return [Row(name, [], [])] * (name in published and name not in {row.name for row in found}) + found
 
 
 def _accuracies(collection: Collection, experiment: str, data: DataSet | None = None) -> Table:
@@ -101,11 +104,8 @@ def _interpolated(collection: Collection, experiment: str) -> Table:
     published = paper.TABLES["table3"] if experiment == "table3" else {}
     rows = []
     for name in dict.fromkeys((*published, *_names(collection, experiment))):
-        groups = {(): []} if name in published else {}
-        for run in sorted(collection.of_row(f"{experiment}:{name}"), key=_sizes):
-            groups.setdefault(_sizes(run), []).append(run)
-        rows += [Row(", ".join([name, *(f"{size:,} {SIZES[field]}" for field, size in sizes)]), runs,
-                     _notes(runs, experiment, tuple(SIZES))) for sizes, runs in groups.items()]
+        found = split(experiment, name, collection.of_row(f"{experiment}:{name}"), always=SIZES)
+        rows += _beside_published(name, published, found)
     header = [
         columns.NAME, *columns.beside_paper("test error", "test_error", published),
         columns.percent("train error", "train_error"), columns.number("norm, ours", "norm", ".4g"),
@@ -180,8 +180,9 @@ def _shifts(collection: Collection) -> list[Table]:
     """Test accuracy on the test sets of `config.eval.shifts`, of all rows that have any."""
     runs = [run for run in collection.runs if run.shifts]
     names = list(dict.fromkeys(name for run in runs for name in run.shifts))
-    rows = [Row(name, those, discrepancies(those)) for name in sorted({run.row for run in runs})
-            if (those := [run for run in runs if run.row == name])]
+    rows = [dataclasses.replace(row, name=f"{experiment}:{row.name}")
+            for experiment, name in sorted({tuple(run.row.split(":", 1)) for run in runs})
+            for row in split(experiment, name, [run for run in runs if run.row == f"{experiment}:{name}"])]
     header = [columns.NAME, columns.percent("test", "test_accuracy"),
               *(columns.percent(name, f"shifts.{name}") for name in names), columns.RUNS]
     legend = (f"{_OURS} Distortions of the test set, at strengths 1 to 3, or other test sets of the same classes; see "
@@ -201,7 +202,7 @@ def _rows(collection: Collection, experiment: str, data: DataSet | None = None) 
     rows = []
     for name in _names(collection, experiment, data):
         runs = [run for run in collection.of_row(f"{experiment}:{name}") if data in (None, run.data)]
-        rows.append(Row(name, runs, _notes(runs, experiment)))
+        rows += split(experiment, name, runs)
     return rows
 
 
@@ -220,20 +221,3 @@ def _names(collection: Collection, experiment: str, data: DataSet | None = None)
     names = [row.partition(":")[2] for row in collection.digests if row.partition(":")[0] == experiment]
     there = {run.row for run in collection.runs if data in (None, run.data)}
     return sorted((name for name in names if data is None or f"{experiment}:{name}" in there), key=key)
-
-
-def _notes(runs: Sequence[Run], experiment: str, seen: Sequence[str] = ()) -> list[str]:
-    """What is to be said about the runs of a row: see `discrepancies`; and settings, other than those that are `seen`,
-    that a run named after the row has and the row in configs/ has not."""
-    def others(run: Run) -> str:
-        fields = overrides(run) if row_settings(*run.row.split(":", 1)) else {}
-        return ", ".join(f"{field}={value}" for field, value in fields.items() if field not in seen)
-
-    found = seeds_by([run for run in runs if run.row.partition(":")[0] == experiment and others(run)], others)
-    return discrepancies(runs) + [f"Not the row's own settings: {listed(found)}."] * bool(found)
-
-
-def _sizes(run: Run) -> tuple[tuple[str, int], ...]:
-    """The SIZES in which a run differs from its row of configs/."""
-    changed = overrides(run)
-    return tuple((field, int(size)) for field in SIZES if (size := number(changed.get(field))))
