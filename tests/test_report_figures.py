@@ -236,6 +236,19 @@ def test_every_experiment_that_trains_has_learning_curves(all_figures):
         ("alexnet+crop", ["unfinished"])]
 
 
+def test_learning_curves_of_other_settings_are_apart(tmp_path):
+    for weight_decay in (0.0, 0.001):
+        settings = rows.cifar10("mlp_1x512")
+        settings.weight_decay = weight_decay
+        for seed in range(2):
+            folder = tmp_path / f"{weight_decay}"
+            make_run(folder, "table1:mlp_1x512", seed, config=settings, losses=(2.3, weight_decay))
+    lines = series_of(made(tmp_path)["curves_table1"].panels[0])
+    assert list(lines) == ["mlp_1x512", "mlp_1x512, weight_decay=0.001"]
+    for line, last in zip(lines.values(), (0.0, 0.001), strict=True):
+        assert_curve(summary(line), [0, 390], *[[2.3, last]] * 3, [2, 2])
+
+
 def test_figures_are_written_in_all_formats_with_every_point_as_csv(tmp_path, all_figures):
     figure = all_figures["figure_1c_cifar10"]
     draw.draw([figure], tmp_path)

@@ -9,6 +9,7 @@ from rethinking.report import curves, paper, theory_figures
 from rethinking.report.collect import Collection, DataSet, Run, slug
 from rethinking.report.curves import CIFAR10, Figure, Panel, Series
 from rethinking.report.paper import title
+from rethinking.report.variants import split
 
 SETTING_TITLES = {name: name.replace("_", " ") for name in ("true_labels", "random_labels", "shuffled_pixels",
                                                             "random_pixels")} | {"gaussian": "Gaussian pixels"}
@@ -123,11 +124,12 @@ def learning_curves(experiment: str, collection: Collection) -> Figure:
     """Training loss and test accuracy of all rows of an experiment, two panels for each network and data set."""
     groups: dict[tuple[DataSet, str], dict[str, list[Run]]] = {}
     for row in sorted(row for row in collection.digests if row.partition(":")[0] == experiment):
-        for run in collection.of_row(row):
-            rows = groups.setdefault((run.data, str(run.settings.get("model.name"))), {})
-            rows.setdefault(row.partition(":")[2], []).append(run)
-    panels = [panel for (data, model), rows in sorted(groups.items())
-              for panel in _loss_and_accuracy(f"{title(model)} ({data})", rows)]
+        of = curves.grouped(collection.of_row(row), lambda run: (run.data, str(run.settings.get("model.name"))))
+        for network, runs in of.items():
+            lines = {line.name: line.runs for line in split(experiment, row.partition(":")[2], runs)}
+            groups.setdefault(network, {}).update(lines)
+    panels = [panel for (data, model), lines in sorted(groups.items())
+              for panel in _loss_and_accuracy(f"{title(model)} ({data})", lines)]
     return Figure(f"curves_{slug(experiment)}", f"Learning curves of {experiment}", "step", panels,
                   " ".join([BANDS, ENDED, *_cut(panels)]),
                   [] if panels else ["no run with metrics that did not diverge"])
