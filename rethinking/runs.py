@@ -11,6 +11,7 @@ are no locks: nothing guards a run there against a second writer.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -95,6 +96,7 @@ def open_run(workdir: str | os.PathLike, config: ConfigDict, writes: bool = True
     Raises ConfigError if the folder cannot be written, is in use, holds something else or another config's run.
     """
     path = epath.Path(workdir)
+    revision()  # of the code as it is now
     with contextlib.ExitStack() as held:
         if writes:
             held.enter_context(_make_folder(path))
@@ -198,8 +200,12 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@functools.cache
 def revision() -> str:
-    """The code that is running: its git commit, `-dirty` if changed since; outside git, version and hash of source."""
+    """The code that is running: its git commit, `-dirty` if changed since; outside git, version and hash of source.
+
+    That which was there when it was first asked for, at the start of a run: files may change during a long one.
+    """
     package = pathlib.Path(__file__).parent
     command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):

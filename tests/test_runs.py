@@ -3,8 +3,11 @@
 import json
 import math
 import multiprocessing
+import pathlib
+import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 
 import pytest
@@ -85,6 +88,25 @@ def test_result_is_written_once_whole(tmp_path, settings):
     assert result["seconds"] is None
     assert result["row"] == "test:row"
     assert {"experiment", "seed", "device", "num_devices", "jax", "revision", "config_digest"} <= result.keys()
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_revision_is_that_of_the_code_when_the_run_began(tmp_path, opens):
+    code, package = tmp_path / "code", pathlib.Path(runs.__file__).parent
+    shutil.copytree(package, code / "rethinking", ignore=shutil.ignore_patterns("__pycache__"))
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm made"):
+        subprocess.run(["git", *command.split()], cwd=code, check=True)
+    script = f"""
+        from rethinking import config, rows, runs
+        if {opens}:
+            with runs.open_run({str(tmp_path / "run")!r}, rows.named(config.training(), "test", "row")):
+                pass
+        with open(runs.__file__, "a") as file:
+            file.write("# changed")
+        print(runs.revision())
+        """
+    said = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=code, capture_output=True, text=True)
+    assert said.stdout.strip().endswith("-dirty") == (not opens) and len(said.stdout) > 12, said.stderr
 
 
 def files(folder):
