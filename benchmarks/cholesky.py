@@ -50,6 +50,7 @@ def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: 
 
         def make_panel(storage, g: int):
             nonlocal spent
+            jax.block_until_ready(storage)
             start = time.perf_counter()
             made = jax.block_until_ready(backend.gram_panel(storage, kernel, x, 1e-3, g))
             spent += time.perf_counter() - start

@@ -102,8 +102,14 @@ def open_run(workdir: str | os.PathLike, config: ConfigDict, writes: bool = True
             held.enter_context(_make_folder(path))
         else:
             _wait_for(path / "config.json")
-        _keep_config(path / "config.json", config)
-        yield RunDirectory(path, writes)
+        made = _keep_config(path / "config.json", config)
+        try:
+            yield RunDirectory(path, writes)
+        except ConfigError:
+            # Refused before anything was computed: the folder is free for the corrected command.
+            if writes and made and _only_config(path):
+                (path / "config.json").unlink()
+            raise
 
 
 def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
@@ -147,11 +153,15 @@ def _only_lock(path: epath.Path) -> bool:
     return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
 
 
-def _keep_config(file: epath.Path, config: ConfigDict) -> None:
-    """Writes the config, or checks that the one which is there computes the same."""
+def _only_config(path: epath.Path) -> bool:
+    return all(child.name in (".lock", "config.json") for child in path.iterdir())
+
+
+def _keep_config(file: epath.Path, config: ConfigDict) -> bool:
+    """Writes the config, or checks that the one which is there computes the same; whether it was written."""
     if not file.exists():
         _write_atomically(file, config.to_json(indent=2) + "\n")
-        return
+        return True
     try:
         there = ConfigDict(json.loads(file.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -163,6 +173,7 @@ def _keep_config(file: epath.Path, config: ConfigDict) -> None:
     if changed:
         raise ConfigError(f"{file.parent} holds a run of another config ({'; '.join(changed)}). "
                           "Choose another --workdir, or remove that one.")
+    return False
 
 
 def provenance(config: ConfigDict) -> dict[str, Any]:
@@ -246,6 +257,10 @@ def _read_lines(file: epath.Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in fields.items()}
+def _finite(value: Any) -> Any:
+    """`value` with None for every number, at any depth, that JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,6 +33,8 @@ def data_mesh(num_devices: int, batch_size: int) -> Mesh:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of every array of `tree` on every device of `mesh`."""
+    if jax.process_count() > 1:  # From a device's array JAX makes one with too many shards, which cannot be saved.
+        tree = jax.device_get(tree)
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 

@@ -36,6 +36,23 @@ def test_ridge_is_chosen_on_held_out_training_examples(tmp_path):
     result = run(tmp_path, "mnist+ridge", *settings)
     errors = result["held_out_errors"]
     assert errors[f"{result['ridge']:g}"] == min(errors.values())
+    train = arrays.load("digits").train
+    rows = np.random.default_rng(0).permutation(1437)  # two thirds to fit, a third held out
+    x, targets = train.images[rows].reshape(1437, -1) / 255, np.eye(10)[train.labels[rows]]
+    matrix = gram.Gaussian(2.0)(x[:958], x[:958]) + 0.3 * np.eye(958)
+    outputs = gram.Gaussian(2.0)(x[958:], x[:958]) @ np.linalg.solve(matrix, targets[:958])
+    assert errors["0.3"] == np.mean(outputs.argmax(1) != train.labels[rows[958:]])
+
+
+@pytest.mark.parametrize("row, overrides", [
+    ("cifar10+random_conv", ("--config.features.num_filters=33",)), ("cifar10", ("--config.kernel.name=linear",))])
+def test_fewer_features_than_examples_are_refused_before_the_data_are_loaded(row, overrides, tmp_path, tfds_dir,
+                                                                             monkeypatch):
+    folder = tfds_dir("cifar10")
+    monkeypatch.setattr(arrays, "load", None)
+    n = 600 if "random_conv" in row else 3073
+    with pytest.raises(ConfigError, match=f"{n - 6 if n == 600 else '3,072'} features cannot interpolate"):
+        run(tmp_path, row, f"--config.data.data_dir={folder}", f"--config.data.num_train={n}", *overrides)
 
 
 def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, monkeypatch):

@@ -87,22 +87,22 @@ def test_random_conv_against_loops_over_windows(size, pool, stride, side):
         for j in range(0, responses.shape[2] - pool + 1, stride)
     ]
     computed = fitted.transform(images)
-    assert computed.shape == (2, 3 * fitted.num_features(side, side + 1))
+    assert computed.shape == (2, 3 * fitted.settings.features_per_filter(side, side + 1))
     np.testing.assert_allclose(computed, np.transpose(expected), rtol=1e-3, atol=2e-5)
     assert np.mean(computed > 0) > 0.7
 
 
 def test_number_of_features():
     fitted = RandomConv(num_filters=1, num_patches=200).fit(noise(), seed=0)
-    assert fitted.num_features(32, 32) == 18
-    assert fitted.num_features(31, 38) == 2 * 2 * 4
+    assert fitted.settings.features_per_filter(32, 32) == 18
+    assert fitted.settings.features_per_filter(31, 38) == 2 * 2 * 4
 
 
 def test_blocks_are_columns_of_the_whole():
     images = noise(4)
     fitted = SMALL.fit(images, seed=0)
     whole = fitted.transform(images)
-    per_filter = fitted.num_features(12, 13)
+    per_filter = fitted.settings.features_per_filter(12, 13)
     assert whole.shape == (4, 7 * per_filter) and whole.dtype == np.float32
     blocks = list(fitted.blocks(images, filters_per_block=4, batch_size=2))
     assert [block.shape[1] for block in blocks] == [4 * per_filter, 3 * per_filter]

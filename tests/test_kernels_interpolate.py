@@ -159,3 +159,44 @@ def test_too_little_memory_is_said_before_anything_is_computed(digits, monkeypat
 def test_sixty_thousand_points_take_sixteen_gigabytes():
     backend = cholesky.make_backend(60_000, "float64", ONE)
     assert 15e9 < memory.needed(backend, 10, 784) < 16.5e9
+
+
+def test_labels_that_could_be_targets_and_targets_that_could_be_labels_are_refused(digits):
+    x, labels, *_ = digits
+    one_hot = np.eye(10, dtype=int)[labels]
+    for y, cause in ((labels.astype(float), "labels, or a target"), (one_hot, "integers of shape")):
+        with pytest.raises(ConfigError, match=cause):
+            interpolate.fit(x, y, KERNEL)
+    model = interpolate.fit(x, labels, KERNEL, mesh=ONE)
+    for same in (labels[:, None], one_hot.astype(float)):
+        np.testing.assert_array_equal(interpolate.fit(x, same, KERNEL, mesh=ONE).alpha, model.alpha)
+    assert interpolate.fit(x, labels > 4, KERNEL, mesh=ONE).alpha.shape == (len(x), 2)
+    assert interpolate.fit(x, labels[:, None].astype(float), KERNEL, mesh=ONE).alpha.shape == (len(x), 1)
+    with pytest.raises(ConfigError, match="one integer for each"):
+        model.error(x, labels[:5])
+
+
+@pytest.mark.parametrize("mesh", [ONE, MESH])
+def test_a_kernel_that_is_not_defined_for_an_example_is_refused(digits, mesh):
+    x, labels, *_ = digits
+    x = x.copy()
+    x[150] = 0
+    with np.errstate(invalid="ignore"), pytest.raises(ConfigError, match=r"not positive definite|is no number"):
+        interpolate.fit(x, labels, Cosine(), ridge=1.0, mesh=mesh)
+
+
+@pytest.mark.parametrize("mesh", [ONE, MESH])
+def test_where_the_data_lie_does_not_matter(digits, mesh):
+    x, labels, z, _ = digits  # multiples of 1/16, so that their sums with the offset are exact
+    expected = interpolate.fit(x, labels, KERNEL, mesh=mesh).predict(z)
+    moved = interpolate.fit(x + 2.0**22, labels, KERNEL, mesh=mesh).predict(z + 2.0**22)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_the_condition_is_the_same_each_time_and_the_global_generator_is_left_alone(digits):
+    x, labels, *_ = digits
+    np.random.seed(5)
+    expected = np.random.rand()
+    np.random.seed(5)
+    found = {interpolate.fit(x, labels, KERNEL, mesh=ONE).certificate.condition for _ in range(4)}
+    assert len(found) == 1 and np.random.rand() == expected

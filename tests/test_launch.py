@@ -168,6 +168,15 @@ def test_two_processes_make_the_run_of_one(tmp_path):
     assert json.loads((two / "result.json").read_text())["num_devices"] == 4
 
 
+def test_processes_of_one_device_each_can_save_before_their_first_step(tmp_path):
+    arguments = ("--num_processes=2", "--devices_per_process=1", "--", DIGITS, f"--workdir={tmp_path}",
+                 "--config.max_epochs=1")
+    ended = launch("local", *arguments, "--time_budget=0")
+    assert ended.returncode == 0 and "Stopped after step 0" in ended.stderr, ended.stderr
+    ended = launch("local", *arguments)
+    assert ended.returncode == 0 and ended.stdout.count("complete, see") == 1, ended.stderr
+
+
 def test_what_main_refuses_is_said_and_ends_with_2(tmp_path):
     ended = launch("local", "--num_processes=2", "--devices_per_process=1", "--", DIGITS,
                    f"--workdir={tmp_path / 'run'}", "--config.batch_size=0")

@@ -36,6 +36,36 @@ class OwnNetwork(nn.Module):
         return nn.Dense(self.num_classes)(nn.Dropout(0.1, deterministic=not train)(nn.relu(x)))
 
 
+class Changing(nn.Module):
+    """A user's own, whose code changes between two calls of a command."""
+
+    num_classes: int
+    width = 20
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(nn.Dense(self.width)(x.reshape(len(x), -1)))
+
+
+class FiveClasses(nn.Module):
+    """A user's own, which takes no account of how many classes there are."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(5)(x.reshape(len(x), -1))
+
+
+class NoKeys(nn.Module):
+    """A user's own, which asks in training for randomness that nobody gives."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        noise = jax.random.normal(self.make_rng("noise"), x.shape) if train else 0
+        return nn.Dense(self.num_classes)((x + noise).reshape(len(x), -1))
+
+
 def quickstart(row="true_labels", **fields):
     fields = {"num_devices": 1, "max_epochs": 3} | {name.replace("__", "."): value for name, value in fields.items()}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
@@ -119,6 +149,23 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
     jax.tree.map(np.testing.assert_array_equal, final_params(tmp_path), before[1])
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_checkpoints_that_cannot_be_read_are_left_alone(tmp_path, monkeypatch, changed):
+    """Because the user's network was changed meanwhile, or the machine has no file handle left."""
+    config = quickstart(model__name="tests.test_loop:Changing", checkpoint_seconds=0, max_epochs=2)
+    cli.run(config, tmp_path)
+    (tmp_path / "result.json").unlink()
+    if changed:
+        monkeypatch.setattr(Changing, "width", 30)
+    else:
+        monkeypatch.setattr(ocp.CheckpointManager, "restore", lambda *_, **__: os.stat("/no/such/file"))
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir()), lines(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be read .*choose another --workdir"):
+        cli.run(config, tmp_path)
+    assert (sorted(path.name for path in (tmp_path / "checkpoints").iterdir()), lines(tmp_path)) == before
+    assert (tmp_path / "config.json").exists()
+
+
 def command(workdir):
     return [sys.executable, "-m", "rethinking.main", "--config=configs/quickstart.py:corrupt=0.5",
             f"--workdir={workdir}", "--config.max_epochs=40", "--config.checkpoint_seconds=0", "--config.num_devices=1",
@@ -176,11 +223,16 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
     ({"model__name": "no.such:Network"}, "no.such"),
     ({"data__name": "digit"}, "Did you mean 'digits'"),
     ({"augment__hue": 0.1}, "channels"),
+    ({"model__name": "tests.test_loop:FiveClasses"}, "makes (2, 5) of 2 images where logits (2, 10) are needed"),
+    ({"model__name": "tests.test_loop:NoKeys"}, "noise"),
 ])  # fmt: skip
-def test_what_cannot_work_is_refused(fields, reason, tmp_path):
+def test_what_cannot_work_is_refused_and_the_folder_is_free_for_what_can(fields, reason, tmp_path):
     with pytest.raises(ConfigError) as error:
         cli.run(quickstart(**fields), tmp_path)
     assert reason in str(error.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+    with runs.open_run(tmp_path, quickstart()):
+        pass
 
 
 def test_summary_counts_from_the_metrics():

@@ -83,9 +83,11 @@ def test_a_second_process_is_refused_and_the_lock_ends_with_its_holder(tmp_path,
 def test_result_is_written_once_whole(tmp_path, settings):
     assert runs.read_result(tmp_path) is None
     with runs.open_run(tmp_path, settings) as run:
-        result = run.finish(runs.provenance(settings) | {"status": "complete", "seconds": math.inf})
+        shifts = {"noise=1": {"loss": math.nan, "accuracy": 0.5}}
+        result = run.finish(runs.provenance(settings) | {"status": "complete", "seconds": math.inf, "shifts": shifts})
         assert run.result == result == runs.read_result(tmp_path)
-    assert result["seconds"] is None
+    assert result["seconds"] is None and result["shifts"]["noise=1"] == {"loss": None, "accuracy": 0.5}
+    assert "NaN" not in (tmp_path / "result.json").read_text()
     assert result["row"] == "test:row"
     assert {"experiment", "seed", "device", "num_devices", "jax", "revision", "config_digest"} <= result.keys()
 

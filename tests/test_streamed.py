@@ -166,7 +166,7 @@ def test_evaluation_uses_the_moving_average(tmp_path, tfds_dir):
     ("--config.data.name=digits", "digits is no TFDS set"), ("--config.data.name=mnist", "no 3 channels"),
     ("--config.randomize.pixels=shuffled", "sets that fit into memory"), ("--config.data.num_train=7000", "num_train"),
     ("--config.batch_size=12", "evenly over 8"), ("--config.optimizer=adam", "Known are: rmsprop, sgd"),
-    ("--config.data.image_size=0", "image_size"),
+    ("--config.data.image_size=0", "image_size"), ("--config.batch_size=104", "more than the 100 training images"),
 ])  # fmt: skip
 def test_what_cannot_work_is_refused(override, reason, tmp_path, tfds_dir):
     tfds_dir("imagenette_subset"), tfds_dir("mnist")

@@ -93,8 +93,13 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
     def vector(v: np.ndarray) -> np.ndarray:
         return product(v.reshape(n, 1))[:, 0]
 
-    return float(onenormest(LinearOperator((n, n), dtype=np.float64, matvec=vector, rmatvec=vector, matmat=product,
-                                           rmatmat=product)))
+    operator = LinearOperator((n, n), dtype=np.float64, matvec=vector, rmatvec=vector, matmat=product, rmatmat=product)
+    before = np.random.get_state()  # SciPy draws from it, and all processes must draw the same
+    try:
+        np.random.seed(0)
+        return float(onenormest(operator))
+    finally:
+        np.random.set_state(before)
 
 
 def factor(make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None) -> Cholesky:

@@ -115,12 +115,25 @@ def _backend(config: ConfigDict) -> Backend:
     if config.random_test_labels:
         n += config.data.num_test or info.num_test
     num_features = math.prod(info.image_shape)
+    penalized = config.ridge or config.choose_ridge
     if config.features.name == "random_conv":
-        num_features += 18 * config.features.filters_per_block
+        per_filter = features.RandomConv(config.features.num_filters).features_per_filter(*info.image_shape[:2])
+        _require_independent(n, per_filter * config.features.num_filters, penalized, "config.features.num_filters")
+        num_features += per_filter * config.features.filters_per_block
+    elif config.features.name == "pixels" and config.kernel.name == "linear" and not config.random_centers:
+        _require_independent(n, num_features, penalized, "another config.kernel.name")
     with jax.enable_x64(True):
         backend = cholesky.make_backend(n, config.dtype, _mesh(config.num_devices))
     memory.require(backend, info.num_classes, num_features)
     return backend
+
+
+def _require_independent(n: int, num_features: int, penalized: Any, more: str) -> None:
+    """Raises ConfigError where linear functions of so few features cannot interpolate n examples."""
+    if num_features < n and not penalized:
+        raise ConfigError(f"{num_features:,} features cannot interpolate {n:,} examples by a linear function. "
+                          f"Remedies: more features ({more}), fewer examples (config.data.num_train), or a ridge "
+                          "(config.ridge, or a row with +ridge).")
 
 
 def _system(config: ConfigDict, data: _Data, ridge: float, backend: Backend) -> System:

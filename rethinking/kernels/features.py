@@ -113,6 +113,11 @@ class RandomConv:
         filters /= np.maximum(np.linalg.norm(filters, axis=1, keepdims=True), 1e-12)  # A flat patch's stays zero.
         return FittedRandomConv(self, whitening, filters.reshape(-1, self.patch_size, self.patch_size, images.shape[3]))
 
+    def features_per_filter(self, height: int, width: int) -> int:
+        """Features of one filter: both signs at all places of the pool; 2 x 3 x 3 for CIFAR10."""
+        span = self.patch_size + self.pool_size - 1
+        return 2 * math.prod((side - span) // self.pool_stride + 1 for side in (height, width))
+
     def _draw(self, images: np.ndarray, generator: np.random.Generator) -> Float64[np.ndarray, "patches values"]:
         n, h, w, _ = images.shape
         corners = [n, h - self.patch_size + 1, w - self.patch_size + 1]
@@ -128,12 +133,6 @@ class FittedRandomConv:
     settings: RandomConv
     whitening: Float64[np.ndarray, "values values"]
     filters: Float64[np.ndarray, "filters patch patch c"]
-
-    def num_features(self, height: int, width: int) -> int:
-        """Features of one filter: both signs at all places of the pool; 2 x 3 x 3 for CIFAR10."""
-        settings = self.settings
-        span = settings.patch_size + settings.pool_size - 1
-        return 2 * math.prod((side - span) // settings.pool_stride + 1 for side in (height, width))
 
     def transform(
         self, images: Images, start: int = 0, stop: int | None = None, batch_size: int = 10

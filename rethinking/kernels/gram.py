@@ -21,6 +21,8 @@ def squared_distances(x, z):
     So a point is at distance zero from itself, and no square is below zero.
     """
     xp = x.__array_namespace__()
+    center = z.mean(0, keepdims=True)  # Far from the origin norms would hide the distances between points.
+    x, z = x - center, z - center
     norms = (x * x).sum(1)[:, None] + (z * z).sum(1)[None, :]
     squares = norms - 2 * (x @ z.T)
     rounding = 4 * math.sqrt(x.shape[1]) * float(xp.finfo(x.dtype).eps)

@@ -66,7 +66,10 @@ class Interpolant:
     predict: Callable[[np.ndarray], Float[np.ndarray, "m c"]]  # examples [m, ...] -> outputs, in batches
 
     def error(self, x: np.ndarray, labels: Int[np.ndarray, " m"]) -> float:
-        """The share of examples whose largest output isn't their label's."""
+        """The share of examples whose largest output isn't their label's; ConfigError unless there is one for each."""
+        if np.shape(labels) != (len(x),):
+            raise ConfigError(f"labels of shape {np.shape(labels)} for {len(x)} examples: one integer for each is "
+                              "needed")
         return float(np.mean(self.predict(x).argmax(1) != labels))
 
 
@@ -83,8 +86,8 @@ def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype:
         mesh: of one axis.
 
     Raises:
-        ConfigError: for empty, infinite or mismatched data, for repeated examples without a ridge, and where memory
-            does not suffice, before any time is spent; if the matrix is not positive definite in `dtype`
+        ConfigError: for empty, infinite, ambiguous or mismatched data, for repeated examples without a ridge, and where
+            memory does not suffice, before any time is spent; if the matrix is not positive definite in `dtype`
             (`NotPositiveDefiniteError`); if refinement does not reach a residual of 1e-8.
     """
     x, targets, labels = check(x, y, ridge)
@@ -96,6 +99,7 @@ def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype:
 
 def check(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """(examples [n, d], targets [n, c], labels or None), in float64; raises ConfigError, see `fit`."""
+    x, y = np.asarray(x), np.asarray(y)
     if len(x) != len(y):
         raise ConfigError(f"{len(x)} examples but {len(y)} labels or targets: there must be one for each")
     if not len(x):
@@ -103,7 +107,7 @@ def check(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nd
     if not 0 <= ridge < math.inf:
         raise ConfigError(f"ridge {ridge}: must be 0 (interpolation) or a positive number")
     x = x.reshape(len(x), -1).astype(np.float64)
-    labels = y if np.issubdtype(y.dtype, np.integer) else None
+    labels = _labels(y)
     if labels is not None and labels.min() < 0:
         raise ConfigError(f"label {labels.min()} of example {labels.argmin()}: labels are integers from 0")
     targets = y.reshape(len(y), -1).astype(np.float64) if labels is None else one_hot(labels, int(labels.max()) + 1)
@@ -116,12 +120,27 @@ def check(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.nd
     return x, targets, labels
 
 
+def _labels(y: np.ndarray) -> Int[np.ndarray, " n"] | None:
+    """`y` as labels, None if it is targets; raises ConfigError where it could be either."""
+    if not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
+        if y.ndim == 1 and (y == np.rint(y)).all():
+            raise ConfigError("y has whole numbers of a floating-point type: labels, or a target? For labels give "
+                              "y.astype(int), for a target y.reshape(-1, 1).")
+        return None
+    if y.size != len(y):
+        raise ConfigError(f"y has integers of shape {y.shape}: labels are one integer for each example; targets "
+                          "[n, c], also one-hot ones, are floating-point: y.astype(float)")
+    return y.reshape(-1).astype(np.int64)
+
+
 def one_hot(labels: Int[np.ndarray, " n"], num_classes: int) -> Float[np.ndarray, "n c"]:
     """1 at each example's label, else 0; raises ConfigError for labels that are no class."""
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ConfigError(f"labels from {labels.min()} to {labels.max()}: with {num_classes} classes they must be 0 to "
                           f"{num_classes - 1}")
-    return np.eye(num_classes)[labels]
+    targets = np.zeros((len(labels), num_classes))
+    targets[np.arange(len(labels)), labels] = 1
+    return targets
 
 
 def repeated(x: Float[np.ndarray, "n d"]) -> list[tuple[int, int]]:
@@ -149,6 +168,7 @@ def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray 
     clock = _Clock()
 
     def timed_panel(storage, g: int):
+        jax.block_until_ready(storage)
         clock.lap("factor")
         storage = jax.block_until_ready(system.make_panel(storage, g))
         clock.lap("gram")
@@ -202,7 +222,11 @@ def _refine(factor: Cholesky, product: Callable, targets: np.ndarray) -> tuple[n
         _LOG.info("Refinement %d: residual %.1e", steps, np.linalg.norm(residual) / scale)
         if np.linalg.norm(residual) / scale > before / 2:
             break
-    if (reached := np.linalg.norm(residual) / scale) > 1e-8:
+    reached = np.linalg.norm(residual) / scale
+    if np.isnan(reached):
+        raise ConfigError("the solution is no number: the kernel must give finite values for all pairs of examples "
+                          "(a cosine, for one, is not defined for an example of zeros)")
+    if reached > 1e-8:
         dtype = factor.backend.dtype
         raise ConfigError(f"the {dtype} factor reaches a residual of {reached:.1e} after {steps} refinements, not "
                           "1e-8: the matrix is too ill-conditioned for it. Remedies: "

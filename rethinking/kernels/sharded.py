@@ -290,9 +290,11 @@ class ShardedBackend:
         """x with lower x = right, or lower^T x = right.
 
         On a TPU in a loop of blocked substitution, since it takes XLA minutes there to compile a wide triangular solve.
+        Elsewhere the upper factor is what is solved with: a GPU's solver wants columns in one piece, which rows of the
+        lower one are. Given that one, XLA turns around the whole storage that it is a tile of, a second matrix.
         """
         if self.platform != "tpu" or lower.shape[0] <= TPU_BLOCK:
-            return solve_triangular(lower, right, trans=int(transposed), lower=True)
+            return solve_triangular(lower.T, right, trans=int(not transposed), lower=False)
         if transposed:
             return self._solve(lower[::-1, ::-1].T, right[::-1])[::-1]
         missing = -lower.shape[0] % TPU_BLOCK

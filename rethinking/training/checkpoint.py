@@ -1,12 +1,15 @@
 """Checkpoints: the newest two states of a run, by step; a damaged one is passed over for the one before it."""
 
 import logging
+import time
 from typing import NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
+from rethinking.config import ConfigError
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -41,24 +44,42 @@ class Checkpoints:
     def restore(self, state: TrainState) -> Saved:
         """The newest that can be read, placed as `state` is; step 0 and `state` itself if there is none.
 
-        A checkpoint that cannot be read is removed with a warning, and the one before it is taken.
+        One that cannot be read is put aside, in `checkpoints.unreadable`, with a warning, and the one before it taken.
+        Raises ConfigError, and leaves everything as it is, if there are some but none can be read.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
+        unreadable = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 restored = self._manager.restore(step, args=arguments)
-                return Saved(step, restored.state, restored.progress["loss_sum"])
             except Exception as error:  # Orbax raises whatever its readers do: JSON, TensorStore, OS, value errors
-                folder = self._path / str(step)
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                _LOG.warning("Checkpoint %s is unreadable (%s): removed; falling back to the one before.",
-                                folder, reason)
-                self.close()
-                folder.rmtree()
-                self._manager = self._open()
+                unreadable[step] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            else:
+                self._put_aside(unreadable)
+                return Saved(step, restored.state, restored.progress["loss_sum"])
+        if unreadable:
+            newest, reason = next(iter(unreadable.items()))
+            raise ConfigError(f"{self._path / str(newest)} cannot be read ({reason}), nor is there one before it that "
+                              "can. If the network or the optimizer was changed since, change it back; to start "
+                              "again, choose another --workdir.")
         return Saved(0, state)
+
+    def _put_aside(self, unreadable: dict[int, str]) -> None:
+        if not unreadable:
+            return
+        self.close()
+        for step, reason in unreadable.items():
+            folder = self._path / str(step)
+            _LOG.warning("Checkpoint %s is unreadable (%s): put aside; falling back to the one before.", folder, reason)
+            if jax.process_index() == 0:
+                aside = self._path.with_name("checkpoints.unreadable") / f"{step}-{time.time_ns()}"
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("put aside")
+        self._manager = self._open()
 
     def close(self) -> None:
         """Ends Orbax's background threads."""

@@ -9,6 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from rethinking import models
+from rethinking.config import ConfigError
 from rethinking.sharding import DataParallel
 from rethinking.training import optim, state, steps
 
@@ -20,6 +21,12 @@ class Network(NamedTuple):
     initialize: Callable  # seed -> state
     train_step: Callable  # see `steps.make_train_step`
     learning_rate: optax.Schedule
+
+
+def check_batch_size(config: ConfigDict, num_train: int) -> None:
+    """Raises ConfigError if a batch is more than the training set."""
+    if config.batch_size > num_train:
+        raise ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
 
 
 def make(
@@ -37,6 +44,7 @@ def make(
     model = models.create(
         config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
     )
+    state.check_model(model, image_shape, num_classes)
     optimizer, learning_rate = optim.create(config, steps_per_epoch)
     averager = optim.moving_average(config.average_decay) if config.average_decay else None
     train_step = steps.make_train_step(

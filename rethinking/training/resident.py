@@ -11,7 +11,6 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
 from rethinking import randomize, sharding
 from rethinking.data import arrays, images, shifts
 from rethinking.data.source import Dataset, Info
@@ -35,11 +34,6 @@ class Programs:
     learning_rate: optax.Schedule
     store: Callable  # images of the data set -> as they are stored
 
-    @property
-    def num_params(self) -> int:
-        """The number of trained parameters."""
-        return sum(param.size for param in jax.tree.leaves(self.initial.params))
-
     def place(self, split: arrays.Split) -> tuple[jax.Array, jax.Array]:
         """Stored images and labels, on every device."""
         return sharding.replicate((self.store(split.images), jnp.asarray(split.labels)), self.mesh)
@@ -56,13 +50,14 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
     """
     mesh = sharding.data_mesh(config.num_devices, config.batch_size)
     devices = sharding.DataParallel(mesh)
-    if config.batch_size > num_train:
-        raise configs.ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
+    network.check_batch_size(config, num_train)
     image_shape = images.center_crop(jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size).shape[1:]
     steps_per_epoch = num_train // config.batch_size
     made = network.make(config, devices, image_shape, info.num_classes, steps_per_epoch)
     initial = sharding.replicate(made.initialize(jnp.uint32(config.seed)), mesh)
     train_view, test_view, store = views(config)
+    jax.eval_shape(lambda images: train_view(store(images), jax.random.split(jax.random.key(0))),
+                   jax.ShapeDtypeStruct((2, *info.image_shape), jnp.uint8))  # refuses what cannot be augmented
     return Programs(
         mesh=mesh,
         initial=initial,
@@ -104,7 +99,7 @@ def prepare(config: ConfigDict) -> Experiment:
         return {field: float(value) for field, value in values.items()}
 
     def measure_at_end(state):
-        measured = measures.measures(state.params, programs.logits(state, train[0]), dataset.train.labels)
+        measured = measures.measures(state.evaluated["params"], programs.logits(state, train[0]), dataset.train.labels)
         shifted = {name: evaluate_shift(state, name) for name in shifts.parse(config.eval.shifts)}
         return measured | ({"shifts": shifted} if shifted else {})
 

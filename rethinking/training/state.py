@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -42,8 +41,7 @@ def initializer(
 ) -> Callable:
     """A function seed -> the state before the first step, for images of `image_shape` [height, width, channels].
 
-    `averager` is `optim.moving_average`, for a state that holds one. Raises ConfigError if the network cannot take such
-    images.
+    `averager` is `optim.moving_average`, for a state that holds one.
     """
 
     def init(seed):
@@ -52,9 +50,30 @@ def initializer(
         average = averager.init(variables(params, model_state)) if averager else ()
         return TrainState(jnp.zeros((), jnp.int32), params, dict(model_state), optimizer.init(params), average)
 
-    try:
-        jax.eval_shape(init, jnp.uint32(0))
-    except (TypeError, ValueError, ZeroDivisionError, flax.errors.FlaxError) as error:
-        raise ConfigError(f"config.model.name={type(model).__name__} cannot take images of "
-                          f"{' x '.join(map(str, image_shape))} (height x width x channels): {error}") from error
     return jax.jit(init)
+
+
+def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
+    """Raises ConfigError unless the network makes `num_classes` logits of an image, in training and in evaluation."""
+
+    def outputs(images):
+        keys = jax.random.key(0)
+        made = model.init(keys, images, train=False)
+        evaluated = model.apply(made, images, train=False)
+        # An axis to average statistics over exists on devices alone.
+        if getattr(model, "bn_axis_name", None) is None:
+            model.apply(made, images, train=True, mutable=[name for name in made if name != "params"],
+                        rngs={"dropout": keys})
+        return made["params"], evaluated
+
+    name = f"config.model.name={type(model).__name__}"
+    try:
+        _, logits = jax.eval_shape(outputs, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a network of the user's own raises
+        raise ConfigError(f"{name} cannot take images of {' x '.join(map(str, image_shape))} (height x width x "
+                          f"channels): {type(error).__name__}: {error}") from error
+    if getattr(logits, "shape", None) != (2, num_classes):
+        raise ConfigError(f"{name} makes {getattr(logits, 'shape', type(logits).__name__)} of 2 images where logits "
+                          f"(2, {num_classes}) are needed; a field num_classes is given the number of classes")

@@ -42,6 +42,7 @@ def build(config: ConfigDict, mesh: Mesh, num_train: int, num_classes: int) -> P
     Raises ConfigError for a batch size or a network that cannot work.
     """
     devices = sharding.DataParallel(mesh)
+    network.check_batch_size(config, num_train)
     size = config.data.image_size
     made = network.make(config, devices, (size, size, 3), num_classes, num_train / config.batch_size)
     view = functools.partial(images.distort, settings=config.augment)
@@ -102,7 +103,7 @@ def prepare(config: ConfigDict) -> Experiment:
         legs=legs,
         evaluate=evaluate_both,
         learning_rate=programs.learning_rate,
-        measure_at_end=lambda state: measures.norms(state.params),
+        measure_at_end=lambda state: measures.norms(state.evaluated["params"]),
     )
 
 
