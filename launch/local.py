@@ -113,7 +113,8 @@ def _visible_gpus(environment: Mapping[str, str]) -> list[str]:
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True).stdout.split()
+    said = subprocess.run(query, capture_output=True, text=True)
+    return [] if said.returncode else said.stdout.split()  # an error's words are no GPUs
 
 
 def await_all(processes: list[Process], ended: queue.SimpleQueue, grace: float) -> list[Process]:

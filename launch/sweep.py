@@ -10,6 +10,8 @@ budget, or at SIGTERM, runs are saved and the same command continues; a second S
 """
 
 import concurrent.futures
+import concurrent.futures.process
+import contextlib
 import dataclasses
 import functools
 import json
@@ -25,6 +27,7 @@ import time
 from collections.abc import Iterator
 
 from absl import app, flags
+from etils import epath
 from ml_collections import ConfigDict
 
 from rethinking import cli, distributed, runs
@@ -60,6 +63,9 @@ def plan(
     if "://" in os.fspath(root):
         raise ConfigError(f"--workdir={root}: a sweep's runs lie on this machine. Single runs of rethinking.main can "
                           "lie in a bucket.")
+    for override in overrides:
+        if override.startswith(("--config.seed=", "--config.randomize.seed=")):
+            raise ConfigError(f"{override}: a sweep sets the seeds of its runs; --seeds=3 makes 0, 1 and 2")
     module = configs.load_file(file)
     chosen = _matching(module.ROWS, rows)
     root = pathlib.Path(root)
@@ -71,7 +77,10 @@ def plan(
                                            f"--config.randomize.seed={seed}"])
             configs.check(config)
             workdir = root / config.experiment / config.row.partition(":")[2] / f"seed_{seed}"
-            state = "unfinished" if (workdir / "config.json").exists() else "to do"
+            state = "to do"
+            if (workdir / "config.json").exists():
+                runs.refuse_another(epath.Path(workdir / "config.json"), config)
+                state = "unfinished"
             if runs.read_result(workdir):
                 state = "finished"
             elif (key := _key(config)) in finished:
@@ -94,7 +103,8 @@ def _matching(rows: tuple[str, ...], pattern: str) -> list[str]:
 
 def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     for result in root.rglob("result.json"):
-        yield _key(json.loads((result.parent / "config.json").read_text())), result.parent
+        with contextlib.suppress(OSError, ValueError):  # no run: the report says so
+            yield _key(json.loads((result.parent / "config.json").read_text())), result.parent
 
 
 def _key(config: ConfigDict | dict) -> str:
@@ -123,17 +133,28 @@ def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) 
         pending = {pool.submit(run_job, job, deadline): job for job in jobs}
         forwarded = False
         while pending:
-            done, _ = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
+            try:
+                done, _ = concurrent.futures.wait(pending, 0.5, concurrent.futures.FIRST_COMPLETED)
+            except KeyboardInterrupt:  # Ctrl-C: what runs is saved, and nothing else begun.
+                pool.shutdown(wait=False, cancel_futures=True)
+                _each_worker("terminate")
+                raise
             if distributed.sigterm_noticed() and not forwarded:
                 forwarded = True
-                for worker in multiprocessing.active_children():
-                    worker.terminate()
+                _each_worker("terminate")
             for future in done:
                 error = future.exception()
+                if isinstance(error, concurrent.futures.process.BrokenProcessPool):
+                    _each_worker("kill")  # The pool waits for them, and they would wait for the pool.
                 if error and forwarded:  # It came while a worker was still starting.
                     yield pending.pop(future), "out of time"
                 else:
                     yield pending.pop(future), f"failed: {error}" if error else future.result()
+
+
+def _each_worker(do: str) -> None:
+    for worker in multiprocessing.active_children():
+        getattr(worker, do)()
 
 
 def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
@@ -141,6 +162,7 @@ def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
 
     At SIGTERM it saves its run. It ends when the sweep does, even by a kill; its run is continued by the next sweep.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; it is the sweep that answers it.
     signal.signal(signal.SIGTERM, distributed.note_sigterm)  # It may come from the sweep and from elsewhere.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():
@@ -189,7 +211,10 @@ def main(overrides: list[str]) -> None:
     if _REPORT.value:
         from rethinking import report
 
-        print(report.build([root], root / "report"))
+        try:
+            print(report.build([root], root / "report"))
+        except ConfigError as error:  # no run was begun
+            cli.fail(error)
         print(f"The page and the figures are in {root / 'report'}")
     if any(how.startswith("failed") for how in ended.values()):
         sys.exit(1)

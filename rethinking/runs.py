@@ -162,6 +162,12 @@ def _keep_config(file: epath.Path, config: ConfigDict) -> bool:
     if not file.exists():
         _write_atomically(file, config.to_json(indent=2) + "\n")
         return True
+    refuse_another(file, config)
+    return False
+
+
+def refuse_another(file: epath.Path, config: ConfigDict) -> None:
+    """Raises ConfigError, with what differs, unless the config.json `file` is of a run that computes the same."""
     try:
         there = ConfigDict(json.loads(file.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -173,7 +179,6 @@ def _keep_config(file: epath.Path, config: ConfigDict) -> bool:
     if changed:
         raise ConfigError(f"{file.parent} holds a run of another config ({'; '.join(changed)}). "
                           "Choose another --workdir, or remove that one.")
-    return False
 
 
 def provenance(config: ConfigDict) -> dict[str, Any]:

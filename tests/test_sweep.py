@@ -1,11 +1,13 @@
 """Sweeps: what is planned, skipped, shared and continued."""
 
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from launch import sweep
@@ -46,7 +48,37 @@ def test_equal_runs_are_made_once(tmp_path):
     assert sweep.plan("configs/table1.py", tmp_path, rows="^alexnet$")[0].state == "finished"
 
 
+def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
+    (job,) = sweep.plan("configs/table1.py", tmp_path, rows="^alexnet$")
+    with runs.open_run(job.workdir, job.config) as directory:
+        directory.finish({"status": "complete"})
+    with pytest.raises(ConfigError, match=r"weight_decay: 0.0 there, 0.004 now.*another --workdir"):
+        sweep.plan("configs/table1.py", tmp_path, rows="^alexnet$", overrides=("--config.weight_decay=0.004",))
+
+
+def test_a_worker_that_is_killed_or_ctrl_c_ends_a_parallel_sweep(tmp_path):
+    for number, end in enumerate((signal.SIGKILL, signal.SIGINT)):
+        root = tmp_path / str(number)
+        arguments = ("--parallel=2", "--config.max_epochs=2000", "--config.fit_accuracy=1", f"--workdir={root}")
+        process = subprocess.Popen(command(*arguments), cwd=ROOT, text=True, start_new_session=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while len(begun := [file for file in root.rglob("metrics.jsonl") if file.read_text()]) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        if end == signal.SIGKILL:
+            workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in child.cmdline()[-2]]
+            workers[-1].kill()
+        else:
+            os.killpg(process.pid, end)  # as a terminal does
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode != 0 and ("failed" in said) == (end == signal.SIGKILL)
+        assert len(list(root.rglob("config.json"))) == len(begun)
+
+
 def test_bad_plans_are_refused(tmp_path):
+    (tmp_path / "result.json").write_text("{}")  # of no run: left alone
+    with pytest.raises(ConfigError, match="--seeds=3"):
+        sweep.plan(QUICKSTART, tmp_path, overrides=("--config.seed=3",))
     with pytest.raises(ConfigError, match="matches no row"):
         sweep.plan(QUICKSTART, tmp_path, rows="gausian")
     with pytest.raises(ConfigError, match="not a regular expression"):

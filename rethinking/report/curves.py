@@ -177,13 +177,18 @@ def relative_times(runs: Sequence[Run]) -> list[Trace]:
     if not reference or not all(reference):
         return []
     unit = float(np.mean(reference))
-    return [trace(run, {p: None if (step := run.value("fit_step")) is None else step / unit}, fitted=_fitted(run))
+    return [trace(run, {p: run.value("fit_step") / unit if _fitted(run) else None}, fitted=_fitted(run))
             for p, group in groups.items() for run in group]
 
 
 def final_errors(runs: Sequence[Run]) -> list[Trace]:
     """Figure 1c for one network: for each run, p and the final test error in [0, 1]; nan for a diverged one."""
-    return [trace(run, {p: None if (error := run.value("test_accuracy")) is None else 1 - error}, fitted=_fitted(run))
+    def error(run: Run) -> float | None:
+        # A diverged one has an accuracy, too: of logits that are no numbers the first class is the largest.
+        accuracy = run.value("test_accuracy") if run.status == "complete" else None
+        return None if accuracy is None else 1 - accuracy
+
+    return [trace(run, {p: error(run)}, fitted=_fitted(run))
             for p, group in by_corruption(_ended(runs)).items() for run in group]
 
 
