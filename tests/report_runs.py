@@ -85,10 +85,7 @@ def _figure1(root, seed):
 
 def _table2(root, seed):
     for number, row in enumerate(("aug+dropout+wd", "aug", "wd", "random_labels")):
-        config = rows.named(configs.training(), "table2", row)
-        config.data.name, config.model.name = "imagenet2012", "inception_v3"
-        config.augment.flip, config.weight_decay = "aug" in row, 4e-5 * ("wd" in row)
-        config.randomize.labels = float("random_labels" in row)
+        config = configs.load_file("configs/table2.py").get_config(row)
         test = 0.001 if "random" in row else 0.78 - 0.05 * number + 0.002 * seed
         lines = training_lines(0.3, test, steps=10_000)
         for line in lines[1:-1:2]:  # in the middle of an epoch only the test accuracy may be known
@@ -101,9 +98,8 @@ def _table2(root, seed):
 def _table3(root, seed):
     for filters in (1000, 4000, 16_000, 32_000):
         for ridge in ("", "+ridge"):
-            config = rows.named(configs.interpolation(), "table3", f"cifar10+random_conv{ridge}")
-            config.data.name, config.choose_ridge = "cifar10", bool(ridge)
-            config.features.name, config.kernel.name, config.features.num_filters = "random_conv", "linear", filters
+            config = configs.load_file("configs/table3.py").get_config(f"cifar10+random_conv{ridge}")
+            config.features.num_filters = filters
             config.seed = config.randomize.seed = seed
             error = (0.15 if ridge else 0.17) + 60 / filters + 0.003 * seed
             write(root / "table3" / f"{filters}{ridge}" / f"seed_{seed}", config, [], result={

@@ -9,7 +9,7 @@ import pytest
 from rethinking import config, rows
 from rethinking.report import collect, curves, draw, figures
 from rethinking.report.curves import summary
-from tests.report_runs import everything, make_run
+from tests.report_runs import everything, make_run, training_lines
 
 
 def figure_run(root, setting, seed=0, model="mlp_1x512", **result):
@@ -158,14 +158,33 @@ def test_figure_2_has_training_and_test_accuracy_and_shades_the_best_of_the_latt
                                       for part in ("train", "test")]
 
 
+def test_runs_with_other_settings_have_lines_of_their_own(tmp_path):
+    for batch_size, test in ((128, 0.5), (64, 0.25)):
+        for seed in range(2):
+            for name in ("true_labels", "random_labels"):
+                config = rows.setting(rows.cifar10("inception"), name)
+                config.batch_size = batch_size
+                make_run(tmp_path / f"{batch_size}", f"figure1:inception+{name}", seed, config=config, test=test,
+                         lines=training_lines(0.1, test))
+    figures = made(tmp_path)
+    (panel,) = figures["figure_1a_cifar10"].panels
+    assert list(series_of(panel)) == [f"{name} labels, batch_size={size}" for name in ("true", "random")
+                                      for size in (128, 64)]
+    assert {line.style for line in panel.series} == {0, 1, 2, 3}
+    (panel,) = figures["figure_1c_cifar10"].panels
+    errors = {name: summary(line, scattered=True).mean.tolist() for name, line in series_of(panel).items()}
+    assert errors == {"Inception, batch_size=128": [0.5, 0.5], "Inception, batch_size=64": [0.75, 0.75]}
+    (panel,) = figures["figure_2b_cifar10"].panels
+    assert [summary(line).num[0] for line in panel.series] == [2] * 4
+
+
 def test_asynchronous_workers_are_compared_and_kept_out_of_other_figures(all_figures):
     loss, accuracy = all_figures["figure_async_cifar10"].panels
     assert (loss.y_title, accuracy.y_title) == ("training loss", "test accuracy")
     assert list(series_of(loss)) == ["1 worker", "8 workers", "50 workers"]
     assert summary(series_of(loss)["50 workers"]).mean[-1] > 0.5 > summary(series_of(loss)["1 worker"]).mean[-1]
     (panel,) = [panel for panel in all_figures["figure_1a_cifar10"].panels if "MLP 1x512" in panel.title]
-    assert not any("workers=" in trace.label for line in panel.series for trace in line.traces)
-    assert all(len(line.traces) <= 6 for line in panel.series)
+    assert [len(line.traces) for line in panel.series] == [3] * 5  # the seeds of figure1's own rows
 
 
 def test_theorem_1s_network_is_drawn_piece_by_piece(all_figures):

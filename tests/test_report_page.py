@@ -77,7 +77,7 @@ def wait_for_lines(tab, figure, number):
 def test_a_number_in_a_table_opens_its_runs(open_page, everything_page):
     tab = open_page(everything_page)
     row = tab.locator("#table-table1 tr", has=tab.get_by_role("rowheader", name=re.compile(r"^inception \d")))
-    assert row.locator("td").all_inner_texts() == [
+    assert row.locator("td").all_text_contents() == [
         "99.80 ± 0.00 (3)", "100.00", "≠ -0.20", "86.40 ± 0.40 (3)", "85.75", "≠ +0.65", "3"]
     row.get_by_role("link", name="86.40").click()
     dialog = tab.get_by_role("dialog")
@@ -123,6 +123,13 @@ def test_every_run_is_drawn_on_demand_and_axes_become_logarithmic(open_page, eve
     linear = tab.evaluate(height)
     buttons.get_by_role("button", name="log y").click()
     tab.wait_for_function(f"Math.abs({height} - {linear}) > 20")
+
+
+def test_axes_have_plain_numbers(open_page, tmp_path):
+    make_run(tmp_path / "runs", "table1:mlp_1x512", losses=(50.0, 20.0, 1.0))
+    tab = open_page(write_page(tmp_path / "runs", tmp_path / "report"))
+    labels = tab.locator("#figure_1a_cifar10 .chart .role-axis-label text").all_text_contents()
+    assert {"0", "50", "500"} <= {*labels} and not any("e" in label for label in labels)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -85,22 +85,29 @@ def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
     assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
 
 
-def test_mixed_revisions_and_settings_that_the_row_has_not_get_footnotes(tmp_path):
+def test_mixed_revisions_get_a_footnote(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", 0, revision="old")
     make_run(tmp_path, "table1:mlp_1x512", 1, revision="new")
-    other = rows.table_row("table1", "mlp_3x512")
-    other.batch_size = 64
-    make_run(tmp_path, "table1:mlp_3x512", 1, config=other)
     make_run(tmp_path, "table1:inception", 0)
     make_run(tmp_path, "table1:inception+wd", 0, revision="old")
     make_run(tmp_path, "table1:inception+wd", 1, revision="new")
-    assert row_of(tmp_path, "table1", "mlp_3x512")[-1] == "1[^table1-2]"
     for name in ("mlp_1x512", "inception+wd"):
         assert row_of(tmp_path, "table1", name)[-1] == "2[^table1-1]"
     assert row_of(tmp_path, "table1", "inception")[-1] == "1"
     text = formats.to_markdown(made(tmp_path)["table1"])
     assert text.count("[^table1-1]: Made with different revisions of the code: old (seed 0), new (seed 1).") == 1
-    assert "[^table1-2]: Not the row's own settings: batch_size=64 (seed 1)." in text
+
+
+def test_settings_that_the_row_has_not_get_a_footnote_or_beside_published_numbers_a_row_of_their_own(tmp_path):
+    for row, setting in (("table1:mlp_3x512", "batch_size"), ("figure1:mlp_1x512+true_labels", "max_epochs")):
+        other = rows.table_row("table1", "mlp_3x512")
+        other[setting] = 64
+        make_run(tmp_path, row, 1, config=other)
+    assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[-1] == "1[^figure1-1]"
+    text = formats.to_markdown(made(tmp_path)["figure1"])
+    assert "[^figure1-1]: Not the row's own settings: " in text and "max_epochs=64" in text
+    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
+    assert row_of(tmp_path, "table1", "mlp_3x512, batch_size=64")[1:3] == ["100.00 (1)", paper.MISSING]
 
 
 def test_runs_with_other_settings_are_not_averaged_with_those_of_the_row(tmp_path):
@@ -127,9 +134,7 @@ def test_where_no_run_has_the_rows_own_settings_the_published_row_is_missing(tmp
         make_run(tmp_path / f"{batch_size}", "table1:mlp_3x512", config=other)
     assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
     for batch_size in (64, 256):
-        assert row_of(tmp_path, "table1", f"mlp_3x512, batch_size={batch_size}")[-1] == "1[^table1-1]"
-    text = formats.to_markdown(made(tmp_path)["table1"])
-    assert "[^table1-1]: Not the row's own settings: max_epochs=7 (seed 0)." in text
+        assert row_of(tmp_path, "table1", f"mlp_3x512, batch_size={batch_size}, max_epochs=7")[-1] == "1"
 
 
 def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):

@@ -9,7 +9,7 @@ from rethinking.report import curves, paper, theory_figures
 from rethinking.report.collect import Collection, DataSet, Run, slug
 from rethinking.report.curves import CIFAR10, Figure, Panel, Series
 from rethinking.report.paper import title
-from rethinking.report.variants import split
+from rethinking.report.variants import apart, split
 
 SETTING_TITLES = {name: name.replace("_", " ") for name in ("true_labels", "random_labels", "shuffled_pixels",
                                                             "random_pixels")} | {"gaussian": "Gaussian pixels"}
@@ -41,11 +41,13 @@ def figure_1a(data: DataSet, runs: Sequence[Run]) -> Figure:
     panels, missing = [], []
     for model, group in curves.by_model(runs).items():
         settings = curves.by_setting(group)
-        found = [curves.learning_curves(label, index, settings.get(name, ()))
-                 for index, (name, label) in enumerate(SETTING_TITLES.items())]
-        if any(found):
-            panels.append(_losses(f"{title(model)} ({data})", [line for line in found if line]))
-            left = [label for label, line in zip(SETTING_TITLES.values(), found, strict=True) if not line]
+        groups = apart({label: settings.get(name, []) for name, label in SETTING_TITLES.items()})
+        found = [line for index, (label, those) in enumerate(groups.items())
+                 if (line := curves.learning_curves(label, index, those))]
+        if found:
+            panels.append(_losses(f"{title(model)} ({data})", found))
+            left = [label for label in SETTING_TITLES.values()
+                    if not any(line.name.partition(", ")[0] == label for line in found)]
             missing += [f"{title(model)}: no run with {', '.join(left)}"] * bool(left)
     if data == CIFAR10 and not any(panel.title.startswith(f"{title('inception')} (") for panel in panels):
         missing.append("Inception, which the paper shows: no run")
@@ -58,8 +60,8 @@ def figure_1a(data: DataSet, runs: Sequence[Run]) -> Figure:
 def figure_1b(data: DataSet, runs: Sequence[Run]) -> Figure:
     """Time to fit, relative to true labels, against label corruption."""
     lines, missing = _corruptions(data, runs, curves.relative_times)
-    missing += [f"{title(model)}: nothing to compare with, its runs on true labels are missing or were not fitted"
-                for model, group in curves.by_model(runs).items() if not curves.relative_times(group)]
+    missing += [f"{name}: nothing to compare with, its runs on true labels are missing or were not fitted"
+                for name, group in _networks(runs).items() if not curves.relative_times(group)]
     panel = Panel(f"Time to fit ({data})", "steps to fit, relative to true labels", lines)
     caption = ["Steps until the training set is fitted, divided by those for true labels, against the probability that "
                "a label is corrupted.", BARS, "A cross at the top: some seed did not fit, so there is no mean.",
@@ -86,7 +88,7 @@ def figure_2a(data: DataSet, runs: Sequence[Run]) -> Figure:
     """Training and test accuracy of Table 2's rows with true labels."""
     rows = [row for row in paper.TABLES["table2"] if "random_labels" not in row]
     found = curves.grouped(runs, lambda run: run.row.partition(":")[2])
-    lines = _train_and_test({row: found.get(row, []) for row in rows})
+    lines = _train_and_test(apart({row: found.get(row, []) for row in rows}))
     missing = [f"no run of {row}" for row in rows if row not in found]
     panel = Panel(f"Inception V3 ({data})", "accuracy", lines, percent=True)
     caption = ["Training and test accuracy over training, with and without regularizers.", BANDS, BEST]
@@ -98,7 +100,7 @@ def figure_2b(data: DataSet, runs: Sequence[Run]) -> Figure:
     """Training and test accuracy of Inception on CIFAR10, with and without batch norm."""
     found = {model: curves.by_setting(group).get("true_labels", []) for model, group in curves.by_model(runs).items()}
     shown = {title(model): found.get(model, []) for model in paper.FIGURE2_MODELS}
-    lines = _train_and_test(shown)
+    lines = _train_and_test(apart(shown))
     missing = [f"{label}: no run with true labels" for label, group in shown.items() if not group]
     panel = Panel(f"Inception ({data})", "accuracy", lines, percent=True)
     caption = ["Training and test accuracy over training, with and without batch norm, no explicit regularizer.", BANDS,
@@ -113,7 +115,7 @@ def figure_async(data: DataSet, runs: Sequence[Run]) -> Figure:
     for model, group in curves.by_model(runs).items():
         groups = sorted(curves.grouped(group, curves.workers).items())
         names = {f"{number} worker{'s' * (number > 1)}": those for number, those in groups}
-        panels += _loss_and_accuracy(f"{title(model)} ({data})", names)
+        panels += _loss_and_accuracy(f"{title(model)} ({data})", apart(names))
     caption = ["Training as by asynchronous workers that take turns: each gradient is applied as many steps late as "
                "there are other workers.", BANDS, ENDED, *_cut(panels)]
     return curves.on_data("async", "Asynchronous workers: training with delayed gradients", data, "step", panels,
@@ -171,20 +173,26 @@ def _train_and_test(groups: dict[str, list[Run]]) -> list[Series]:
 
 
 def _corruptions(data: DataSet, runs: Sequence[Run], traces: Callable) -> tuple[list[Series], list[str]]:
-    """A line per network with at least two corruptions, and what lacks."""
+    """A line for each network, and settings of it, with at least two corruptions, and what lacks."""
     models = curves.by_model(runs)
     missing = [f"{title(model)}: no run" for model in paper.FIGURE1_MODELS if data == CIFAR10 and model not in models]
     lines = []
-    for index, (model, group) in enumerate(models.items()):  # the same style in every figure of a data set
+    for index, (name, group) in enumerate(_networks(runs).items()):  # the same style in every figure of a data set
         found = traces(group)
         there = {x for trace in found for x in trace.x.tolist()}
         if len(there) > 1:
-            lines.append(Series(title(model), index, found))
+            lines.append(Series(name, index, found))
             if left := [f"{p:g}" for p in paper.FIGURE1_CORRUPTIONS if data == CIFAR10 and p not in there]:
-                missing.append(f"{title(model)}: no run with p = {', '.join(left)}")
+                missing.append(f"{name}: no run with p = {', '.join(left)}")
         elif there:
-            missing.append(f"{title(model)}: runs with two or more corruptions are needed")
+            missing.append(f"{name}: runs with two or more corruptions are needed")
     return lines, missing
+
+
+def _networks(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each network, apart by their settings, the randomization aside."""
+    return apart({title(model): group for model, group in curves.by_model(runs).items()},
+                 ("randomize.labels", "randomize.pixels"))
 
 
 def _why(missing: list[str], data: DataSet, runs: Sequence[Run]) -> list[str]:

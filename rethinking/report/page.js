@@ -93,11 +93,11 @@ function channels(figure, panel, state, width, means) {
     x: { field: "x", type: "quantitative", title: figure.x_title,
          scale: { ...(state.log_x ? { type: "log" } : { zero: false }), nice: false,
                   padding: figure.scattered ? 8 : 0 },
-         axis: { format: Math.max(...places) < 1000 ? "~g" : "~s", tickCount: Math.max(3, Math.round(width / 90)), labelFlush: false,
+         axis: { format: Math.max(...places) < 1000 ? "~r" : "~s", tickCount: Math.max(3, Math.round(width / 90)), labelFlush: false,
                  ...(state.log_x && places.length <= FEW_POINTS ? { values: places } : {}) } },
     y: { field: "y", type: "quantitative", title: panel.y_title,
          scale: state.log_y ? { type: "log" } : { zero: true, ...(whole ? { domainMax: 1 } : top) },
-         axis: { format: panel.percent ? "~%" : "~g", tickCount: 6 } },
+         axis: { format: panel.percent ? "~%" : state.log_y ? "~g" : "~r", tickCount: 6 } },
   };
 }
 
@@ -257,7 +257,9 @@ document.addEventListener("click", (event) => {
   if (event.target === dialog || event.target.closest(".close")) dialog.close();
   const copy = event.target.closest("button.copy");
   if (copy) {
-    navigator.clipboard.writeText(copy.previousElementSibling.textContent).then(() => { copy.textContent = "Copied"; });
+    const command = copy.previousElementSibling;
+    getSelection().selectAllChildren(command); // there is no clipboard on pages that came by plain http
+    navigator.clipboard?.writeText(command.textContent).then(() => { copy.textContent = "Copied"; });
   }
   const link = event.target.closest("a[data-runs]");
   if (!link) return;

@@ -168,11 +168,12 @@ def _files(name: str, kinds: Sequence[str]) -> str:
 
 
 def _payload(figures: Sequence[Figure]) -> str:
-    """The figures as JSON for page.js, in which no tag can end early; every k-th point if there are too many."""
+    """The figures as JSON for page.js, in which no tag can end early; every k-th point and the last, if there are too
+    many."""
     total = sum(len(trace.x) for figure in figures for panel in figure.panels for series in panel.series
                 for trace in series.traces)
     every = max(1, math.ceil(total / MOST_POINTS))
-    value = {"dashes": DASHES, "every": every, "figures": [_figure_data(figure, every) for figure in figures]}
+    value = {"dashes": DASHES, "figures": [_figure_data(figure, every) for figure in figures]}
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
@@ -188,7 +189,8 @@ def _figure_data(figure: Figure, every: int) -> dict[str, Any]:
 
 
 def _trace_data(trace: Trace, every: int) -> dict[str, Any]:
-    kept = slice(None, None, every)
+    last = len(trace.x) - 1
+    kept = [index for index in range(last + 1) if index % every == 0 or index == last]
     return {"label": trace.label, "seed": trace.seed, "status": trace.status, "fitted": trace.fitted,
             "x": [int(x) if x == int(x) else x for x in trace.x[kept].tolist()],
             "y": [None if y != y else float(f"{y:.5g}") for y in trace.y[kept].tolist()]}

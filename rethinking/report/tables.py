@@ -11,7 +11,7 @@ from rethinking.report.columns import Cell, Column, Row
 from rethinking.report.command import row_settings
 from rethinking.report.curves import plain
 from rethinking.report.differences import discrepancies
-from rethinking.report.variants import SIZES, split
+from rethinking.report.variants import apart, split
 from rethinking.rows import SETTINGS, TABLE1_MODELS
 
 
@@ -72,7 +72,7 @@ def _published(collection: Collection, experiment: str) -> Table:
         settings = row_settings(experiment, name) if name in published else None
         also = [configs.digest(settings)] if settings else []
         runs = [run for run in collection.of_row(f"{experiment}:{name}", also) if run.data == data]
-        rows += _beside_published(name, published, split(experiment, name, runs))
+        rows += _beside_published(name, published, split(experiment, name, runs, name in published))
     shown = _TOP5 if experiment == "table2" else _TOP1
     legend = f"{_OURS} {columns.DIFFERENCES} "
     legend += _BEST + paper.ALEXNET_2012 if experiment == "table2" else paper.ELSEWHERE
@@ -104,7 +104,7 @@ def _interpolated(collection: Collection, experiment: str) -> Table:
     published = paper.TABLES["table3"] if experiment == "table3" else {}
     rows = []
     for name in dict.fromkeys((*published, *_names(collection, experiment))):
-        found = split(experiment, name, collection.of_row(f"{experiment}:{name}"), always=SIZES)
+        found = split(experiment, name, collection.of_row(f"{experiment}:{name}"), published=name in published)
         rows += _beside_published(name, published, found)
     header = [
         columns.NAME, *columns.beside_paper("test error", "test_error", published),
@@ -164,9 +164,10 @@ def _inductive_bias(collection: Collection) -> Table:
         for run in runs:
             if run.data == data and (of["none"](run) or of["shuffled"](run)):
                 groups.setdefault(str(run.settings.get("model.name")), []).append(run)
-        for model, those in groups.items():
+        names = {f"{paper.title(model)}, {data}": those for model, those in groups.items()}
+        for name, those in apart(names, ("randomize.pixels",)).items():
             notes = [note for where in of.values() for note in discrepancies(list(filter(where, those)))]
-            rows.append(Row(f"{paper.title(model)}, {data}", those, list(dict.fromkeys(notes))))
+            rows.append(Row(name, those, list(dict.fromkeys(notes))))
     header = [columns.NAME, columns.percent("true pixels", "test_accuracy", of["none"]),
               columns.percent("shuffled pixels", "test_accuracy", of["shuffled"]),
               columns.loss("lost by shuffling", "test_accuracy", *of.values()), columns.RUNS]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rethinking.report import curves, paper
 from rethinking.report.collect import DataSet, Run, number
 from rethinking.report.curves import CIFAR10, Figure, Panel, Series
+from rethinking.report.variants import apart
 
 # Fields of metrics.jsonl, and what `rethinking.theory.complexity` means by them.
 CLOSED_FORMS = {"linear_span": "linear, mean square 1", "linear_ball": "linear, unit ball",
@@ -58,9 +59,10 @@ def figure_filters(data: DataSet, runs: Sequence[Run]) -> Figure:
     groups = curves.grouped([run for run in runs if run.status != "unfinished"],
                             lambda run: (run.data.num_train or math.inf,
                                          bool(run.settings.get("choose_ridge") or run.settings.get("ridge"))))
+    names = {("with a ridge" if ridge else "no ridge") + f", {images:,} images" * (images < math.inf): group
+             for (images, ridge), group in sorted(groups.items())}
     lines = []
-    for index, ((images, ridge), group) in enumerate(sorted(groups.items())):
-        name = ("with a ridge" if ridge else "no ridge") + f", {images:,} images" * (images < math.inf)
+    for index, (name, group) in enumerate(apart(names, ("features.num_filters", "features.filters_per_block")).items()):
         lines.append(Series(name, index, [curves.trace(run, {float(count): run.value("test_error")}) for run in group
                                           if (count := number(run.settings.get("features.num_filters")))]))
     published = {f"paper{ridge}": paper.TABLES["table3"][row]["test_error"].percent / 100
@@ -79,10 +81,11 @@ def figure_filters(data: DataSet, runs: Sequence[Run]) -> Figure:
 def figure_rademacher(data: DataSet, runs: Sequence[Run]) -> Figure:
     """Empirical Rademacher complexity of networks, and of linear and kernel models, against the number of images."""
     series = []
-    for index, (model, group) in enumerate(curves.by_model(runs).items()):
+    models = {paper.title(model): group for model, group in curves.by_model(runs).items()}
+    for index, (name, group) in enumerate(apart(models).items()):
         traces = [curves.trace(run, curves.measured(lines, "correlation", "num_train"), f", draw {draw}")
                   for run in group for draw, lines in curves.parts(run, "draw").items()]
-        series.append(Series(paper.title(model), index, traces))
+        series.append(Series(name, index, traces))
     for index, (field, label) in enumerate(CLOSED_FORMS.items(), len(series)):
         seeds = curves.grouped(runs, lambda run: run.seed)  # the same whatever the network
         traces = [curves.trace(group[0], {x: y for run in group for x, y in curves.measured(
@@ -103,14 +106,16 @@ def figure_stability(data: DataSet, runs: Sequence[Run]) -> Figure:
     """How much losses change, over training, when one training example is replaced."""
     groups = curves.grouped(runs, lambda run: (str(run.settings.get("model.name")),
                                                number(run.settings.get("randomize.labels")) or 0.0))
+    labels = {0.0: "true labels", 1.0: "random labels"}
+    names = {f"{paper.title(model)}, {labels.get(p, f'p = {p:g}')}": group
+             for (model, p), group in sorted(groups.items())}
     panels = []
     for field, label in CHANGES.items():
         series = []
-        for index, ((model, p), group) in enumerate(sorted(groups.items())):
-            labels = {0.0: "true labels", 1.0: "random labels"}.get(p, f"p = {p:g}")
+        for index, (name, group) in enumerate(apart(names).items()):
             traces = [curves.trace(run, curves.measured(lines, field), f", replacement {number}")
                       for run in group for number, lines in curves.parts(run, "replacement").items()]
-            series.append(Series(f"{paper.title(model)}, {labels}", index, traces))
+            series.append(Series(name, index, traces))
         series = [one for one in series if curves.counted(one.traces)]
         panels += [Panel(f"Stability ({data})", label, series)] * bool(series)
     caption = ["Change of the loss on training, fresh and test images when one training image is replaced, against "

@@ -1,27 +1,29 @@
-"""The runs of a row of a table, apart by their settings: a mean is never over different ones."""
+"""Runs apart by their settings, as rows of tables and lines of figures: a mean is never over different ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rethinking import config as configs
 from rethinking.report.collect import Run, number
 from rethinking.report.columns import Row
 from rethinking.report.command import overrides, row_settings
 from rethinking.report.curves import grouped
 from rethinking.report.differences import differing, discrepancies, listed, seeds_by
 
-# The settings that say how large a linear system is: runs of another size never stand beside the paper's numbers.
+# The settings that say how large a linear system is, in words.
 SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
 
 
-def split(experiment: str, name: str, runs: Sequence[Run], always: Iterable[str] = ()) -> list[Row]:
+def split(experiment: str, name: str, runs: Sequence[Run], published: bool = False) -> list[Row]:
     """`runs`, those of the row `name` of an experiment, as one or more rows.
 
-    Where they differ from each other in a setting, or if it is one of `always`, those that have another value than the
-    row in configs/ has stand apart, named "NAME, weight_decay=0.004". What else they have that the row there has not is
-    said in a footnote.
+    Where they differ from each other in a setting, those that have another value than the row in configs/ has stand
+    apart, named "NAME, weight_decay=0.004". What else they have that the row there has not is said in a footnote, or,
+    if it would stand beside `published` numbers, in the name as well.
     """
-    varied = {*differing(runs), *always}
     others = {run.path: overrides(run, f"{experiment}:{name}") for run in runs}
+    known = row_settings(experiment, name) is not None
+    varied = {*differing(runs)}.union(*others.values() if known and published else ())
 
     def apart(run: Run) -> dict[str, Any]:
         return {field: value for field, value in others[run.path].items() if field in varied}
@@ -32,11 +34,25 @@ def split(experiment: str, name: str, runs: Sequence[Run], always: Iterable[str]
     def named(run: Run) -> str:
         return ", ".join([name, *(_words(field, value) for field, value in apart(run).items())])
 
-    known = row_settings(experiment, name) is not None
     rest = {path: ", ".join(f"{field}={value}" for field, value in fields.items() if known and field not in varied)
             for path, fields in others.items()}
     return [Row(name, group, _notes(group, rest))
             for name, group in grouped(sorted(runs, key=ascending), named).items()]
+
+
+def apart(groups: Mapping[str, Sequence[Run]], ignored: Sequence[str] = ()) -> dict[str, list[Run]]:
+    """Named groups of runs, each as one or more: where runs of a group differ from each other in a setting, seeds and
+    `ignored` aside, as "NAME, batch_size=64" and "NAME, batch_size=128"."""
+    found = {}
+    for name, runs in groups.items():
+        varied = differing(runs, ignored)
+
+        def named(run: Run, name: str = name, varied: Mapping = varied) -> str:
+            settings = configs.flat(configs.KINDS[run.kind].defaults()) | run.settings
+            return ", ".join([name, *(_words(field, settings.get(field)) for field in varied)])
+
+        found |= grouped(runs, named) or {name: []}
+    return found
 
 
 def _words(field: str, value: Any) -> str:
