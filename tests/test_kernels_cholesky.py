@@ -128,6 +128,14 @@ def test_layout_deals_every_row_once_and_evenly(num_devices, n):
     assert tiles == list(range(places.num_tiles))
 
 
+def test_blocks_of_large_matrices_are_aligned_at_little_cost():
+    for n in (30_000, 50_000, 60_000, 70_000):
+        places = layout.make(n, 1)
+        assert places.block % 16 == 0
+        assert places.size < 1.005 * n
+    assert layout.make(60_000, 16).block % 2 == 0
+
+
 def test_memory_per_device_falls_as_one_over_their_number():
     for num_devices in (1, 4, 16, 64, 256):
         entries = layout.make(60_000, num_devices).entries

@@ -28,6 +28,7 @@ def test_row_is_the_dense_solution_and_has_the_contracts_fields(tmp_path):
     assert result["residual"] < 1e-10
     assert {"status", "condition", "gram_seconds", "factor_seconds", "solve_seconds", "peak_bytes",
             "config_digest"} <= result.keys()
+    assert result["compile_seconds"] > 0
     assert run(tmp_path, "mnist", *settings) == result
 
 

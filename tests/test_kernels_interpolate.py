@@ -94,6 +94,34 @@ def test_own_kernel_is_a_small_frozen_object(digits):
     assert interpolate.fit(x[:50], labels[:50], Cauchy(2.0), mesh=MESH).certificate.residual < 1e-12
 
 
+def test_what_is_no_kernel_is_refused(digits):
+    @dataclasses.dataclass
+    class Unhashable:
+        def __call__(self, x, z):
+            return x @ z.T
+
+    x, labels, *_ = digits
+    for mesh in (ONE, MESH):
+        for kernel, said in ((Unhashable(), "not hashable"), (lambda x, z: (x * z[:1]).sum(1), r"shape \(2,\)")):
+            with pytest.raises(ConfigError, match=said):
+                interpolate.fit(x, labels, kernel, mesh=mesh)
+    with pytest.raises(ConfigError, match="__array_namespace__"):
+        interpolate.fit(x, labels, lambda x, z: np.exp(x @ z.T), mesh=MESH)
+
+
+def test_compilation_is_no_part_of_the_steps(digits):
+    events = jax.monitoring
+
+    def kernel(x, z):  # a minute, as the listeners of JAX are told
+        events.record_event_duration_secs("/jax/core/compile/backend_compile_duration", 60.0)
+        return KERNEL(x, z)
+
+    x, labels, *_ = digits
+    seconds = interpolate.fit(x, labels, kernel, mesh=ONE).seconds
+    assert seconds.compile >= 60 and seconds.compile % 60 == pytest.approx(0, abs=10)
+    assert seconds.gram + seconds.factor + seconds.solve < -50
+
+
 def test_features_in_blocks_are_their_linear_kernel(digits):
     x, labels, z, _ = digits
     weights = np.random.default_rng(0).standard_normal((64, 500)).astype(np.float32)

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 
 from rethinking.config import ConfigError
 from rethinking.kernels import cholesky, memory
-from rethinking.kernels.cholesky import Cholesky
+from rethinking.kernels.blas import BlasBackend
+from rethinking.kernels.cholesky import Backend, Cholesky
 from rethinking.kernels.gram import Kernel
 from rethinking.kernels.systems import KernelSystem, System
 
@@ -49,11 +50,12 @@ class Certificate:
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Where the time went."""
+    """Where the time went: the compilation of a step's programs is no part of the step."""
 
     gram: float
     factor: float
     solve: float
+    compile: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +88,15 @@ def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype:
         mesh: of one axis.
 
     Raises:
-        ConfigError: for empty, infinite, ambiguous or mismatched data, for repeated examples without a ridge, and where
-            memory does not suffice, before any time is spent; if the matrix is not positive definite in `dtype`
-            (`NotPositiveDefiniteError`); if refinement does not reach a residual of 1e-8.
+        ConfigError: for empty, infinite, ambiguous or mismatched data, for repeated examples without a ridge, for what
+            is no `Kernel`, and where memory does not suffice, before any time is spent; if the matrix is not positive
+            definite in `dtype` (`NotPositiveDefiniteError`); if refinement does not reach a residual of 1e-8.
     """
     x, targets, labels = check(x, y, ridge)
     with jax.enable_x64(True):
         backend = cholesky.make_backend(len(x), dtype, mesh)
         memory.require(backend, targets.shape[1], x.shape[1])
+        _check_kernel(kernel, x, backend)
         return solve(KernelSystem(kernel, x, ridge, backend), targets, labels)
 
 
@@ -131,6 +134,25 @@ def _labels(y: np.ndarray) -> Int[np.ndarray, " n"] | None:
         raise ConfigError(f"y has integers of shape {y.shape}: labels are one integer for each example; targets "
                           "[n, c], also one-hot ones, are floating-point: y.astype(float)")
     return y.reshape(-1).astype(np.int64)
+
+
+def _check_kernel(kernel: Kernel, x: np.ndarray, backend: Backend) -> None:
+    """Raises ConfigError unless `kernel` can be called as `Kernel` says, by the backend."""
+    try:
+        hash(kernel)
+    except TypeError:
+        raise ConfigError(f"the kernel {kernel!r} is not hashable, so that its programs cannot be found again: a "
+                          "function is, and a frozen dataclass") from None
+    few, more = x[:2], x[:3]
+    try:
+        numpy = isinstance(backend, BlasBackend)
+        shape = np.shape(kernel(few, more)) if numpy else jax.eval_shape(kernel, few, more).shape
+    except jax.errors.TracerArrayConversionError:
+        raise ConfigError(f"the kernel {kernel!r} calls NumPy, and JAX is to compute it: use the namespace of its "
+                          "arguments, x.__array_namespace__(), as rethinking.kernels.gram does") from None
+    if shape != (len(few), len(more)):
+        raise ConfigError(f"the kernel {kernel!r} gives an array of shape {shape} for {len(few)} and {len(more)} "
+                          f"examples, not ({len(few)}, {len(more)}): k(x_i, z_j) for all pairs is needed")
 
 
 def one_hot(labels: Int[np.ndarray, " n"], num_classes: int) -> Float[np.ndarray, "n c"]:
@@ -174,14 +196,15 @@ def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray 
         clock.lap("gram")
         return storage
 
-    storage = jax.block_until_ready(system.storage())
-    clock.lap("gram")
-    factor = cholesky.factor(timed_panel, system.backend, storage)
-    jax.block_until_ready(factor.storage)
-    clock.lap("factor")
-    alpha, residual, refinements = _refine(factor, system.product, targets)
-    certificate = _certify(factor, system, alpha, residual, targets, labels, refinements)
-    clock.lap("solve")
+    with clock:
+        storage = jax.block_until_ready(system.storage())
+        clock.lap("gram")
+        factor = cholesky.factor(timed_panel, system.backend, storage)
+        jax.block_until_ready(factor.storage)
+        clock.lap("factor")
+        alpha, residual, refinements = _refine(factor, system.product, targets)
+        certificate = _certify(factor, system, alpha, residual, targets, labels, refinements)
+        clock.lap("solve")
     _LOG.info("%s", certificate)
 
     def predict(z: np.ndarray) -> np.ndarray:
@@ -192,11 +215,22 @@ def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray 
 
 
 class _Clock:
-    """Adds up seconds by what they were spent on."""
+    """Adds up seconds by what they were spent on, as long as it is entered."""
 
     def __init__(self):
-        self.seconds = {"gram": 0.0, "factor": 0.0, "solve": 0.0}
+        self.seconds = dict.fromkeys((field.name for field in dataclasses.fields(Seconds)), 0.0)
+
+    def __enter__(self) -> None:
         self._last = time.perf_counter()
+        jax.monitoring.register_event_duration_secs_listener(self._note)
+
+    def __exit__(self, *error: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._note)
+
+    def _note(self, event: str, duration: float, **more: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.seconds["compile"] += duration
+            self._last += duration
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()

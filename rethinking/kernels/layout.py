@@ -58,6 +58,9 @@ class Layout:
 def make(n: int, num_devices: int = 1, num_panels: int = 0) -> Layout:
     """The layout of an n x n matrix; `num_panels` 0 chooses it.
 
+    It chooses blocks of a multiple of 32 rows, or of the power of two that is at least a 64th of one: a GPU's products
+    want rows that begin at multiples of 16 bytes, and are cut into tiles of such sizes.
+
     More panels waste less work (the half of the diagonal blocks above the diagonal, and their factorization, which
     every device does for itself), wider ones make faster products. The waste is 3 / (2 num_panels) + num_devices /
     num_panels^2 of n^3 / 3, and that of the padding.
@@ -65,5 +68,8 @@ def make(n: int, num_devices: int = 1, num_panels: int = 0) -> Layout:
     least = num_panels or min(max(32, 4 * math.isqrt(num_devices)), math.ceil(n / 256))
     most = num_panels or least * 5 // 4  # among which the padding is small for one
     blocks = [math.ceil(n / num_devices / panels) for panels in range(least, most + 1)]
+    if not num_panels:
+        steps = [1 << min(5, max(0, (block // 32).bit_length() - 1)) for block in blocks]
+        blocks = [math.ceil(block / step) * step for block, step in zip(blocks, steps, strict=True)]
     layouts = [Layout(n, num_devices, math.ceil(n / (block * num_devices)), block) for block in blocks]
     return min(layouts, key=lambda layout: layout.size)
