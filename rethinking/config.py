@@ -188,6 +188,8 @@ def _check_expressivity(config: ConfigDict) -> None:
 def _check_complexity(config: ConfigDict) -> None:
     _check_training(config)
     known(config.measure, MEASURES, "config.measure: unknown")
+    _require(not config.data.stream and not config.eval.shifts,
+             "config.data.stream and config.eval.shifts: the measures of section 2.2 have no use for them")
     for field in ("draws", "replacements"):
         _require(config[field] >= 1, f"config.{field}={config[field]}: must be at least 1")
     for field in ("halvings", "doublings"):
@@ -244,6 +246,10 @@ def _check_training(config: ConfigDict) -> None:
     _require(not config.data.stream or (config.randomize.pixels == "none" and config.data.crop_size == 0),
              "config.data.stream=True reads images of any size: config.randomize.pixels and config.data.crop_size are "
              "for sets that fit into memory")
+    _require(config.data.whiten or not config.data.stream,
+             "config.data.whiten=False: streamed images are scaled to [-1, 1] and never whitened, leave it alone")
+    _require(config.data.stream or (config.data.image_size == training().data.image_size and not config.data.skip_bad),
+             "config.data.image_size and config.data.skip_bad are for streamed images, config.data.stream=True")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pytest
 
 from rethinking import cli, runs
 from rethinking.config import ConfigError
+from rethinking.data import decode
 from rethinking.training import optim
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -166,12 +167,25 @@ def test_evaluation_uses_the_moving_average(tmp_path, tfds_dir):
     ("--config.data.name=digits", "digits is no TFDS set"), ("--config.data.name=mnist", "no 3 channels"),
     ("--config.randomize.pixels=shuffled", "sets that fit into memory"), ("--config.data.num_train=7000", "num_train"),
     ("--config.batch_size=12", "evenly over 8"), ("--config.optimizer=adam", "Known are: rmsprop, sgd"),
-    ("--config.data.image_size=0", "image_size"), ("--config.batch_size=104", "more than the 100 training images"),
+    ("--config.data.image_size=0", "image_size"), ("--config.data.whiten=False", "never whitened"),
+    ("--config.data.stream=False", "image_size and config.data.skip_bad are for streamed"),
+    ("--config.batch_size=104", "more than the 100 training images"),
 ])  # fmt: skip
 def test_what_cannot_work_is_refused(override, reason, tmp_path, tfds_dir):
     tfds_dir("imagenette_subset"), tfds_dir("mnist")
     with pytest.raises(ConfigError, match=reason):
         cli.run(cli.parse_config([*MLP, override]), tmp_path)
+
+
+def test_a_set_without_a_readable_image_is_refused(tmp_path, tfds_dir, monkeypatch):
+    tfds_dir("imagenette_subset")
+
+    def unreadable(*arguments):
+        raise decode.DecodeError("no JPEG")
+
+    monkeypatch.setattr(decode, "central_view", unreadable)
+    with pytest.raises(ConfigError, match="none of the 100 images of a split can be read"):
+        cli.run(cli.parse_config([*MLP, "--config.data.skip_bad=True"]), tmp_path)
 
 
 def test_learning_rate_of_table_2():

@@ -217,7 +217,7 @@ def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
     ("--config.measure=rademaker", "Did you mean 'rademacher'"), ("--config.draws=0", "config.draws"),
     ("--config.radius=-1.0", "config.radius"), ("--config.replacements=0", "config.replacements"),
     ("--config.doublings=9", "1,437 of digits"), ("--config.halvings=2", "config.batch_size=32"),
-    ("--config.batch_size=0", "config.batch_size"),
+    ("--config.batch_size=0", "config.batch_size"), ("--config.eval.shifts=noise", "have no use for them"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(override, reason, tmp_path):
     with pytest.raises(ConfigError, match=reason):

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rethinking import randomize, sharding
+from rethinking.config import ConfigError
 from rethinking.data import images, stream
 from rethinking.training import evaluate, measures, network, steps
 from rethinking.training.experiment import Experiment, Leg, log_parameters
@@ -90,6 +91,9 @@ def prepare(config: ConfigDict) -> Experiment:
             sums = [programs.evaluate(state, batch) for batch in placed(batches, mesh)]
         total = {name: sum(float(batch[name]) for batch in sums) for name in sums[0]}
         count = total.pop("weight")
+        if not count:
+            raise ConfigError(f"none of the {len(split)} images of a split can be read, and config.data.skip_bad "
+                              "leaves all of them out. `python -m rethinking.data.prepare` makes them anew.")
         return {name: value / count for name, value in total.items()} | {"skipped": len(split) - round(count)}
 
     def evaluate_both(state) -> dict[str, float]:
