@@ -37,7 +37,7 @@ cd {folder} || exit
 srun --label --kill-on-bad-exit=1 --cpus-per-task={cpus} {command} || exit
 {python} -c {is_finished} {workdir} && exit
 echo "Saved, but not finished: back into the queue."
-[ "$(squeue --noheader --job="$SLURM_JOB_ID" --format=%T)" != RUNNING ] || scontrol requeue "$SLURM_JOB_ID"
+[ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" != RUNNING ] || scontrol requeue "$SLURM_JOB_ID"
 """
 _IS_FINISHED = "import sys; from rethinking import runs; sys.exit(runs.read_result(sys.argv[1]) is None)"
 

@@ -25,6 +25,17 @@ def test_memory_work_and_traffic_are_those_of_the_network():
     assert "step_ms" not in line  # this chip's rates are nowhere published
 
 
+def test_largest_batch_is_the_last_power_of_two_that_fits(monkeypatch):
+    mesh, config = cost.make_mesh(None), cli.parse_config(ROW)
+    with pytest.raises(ConfigError, match=r"'cpu' is not known here, but of: TPU v4"):
+        cost.largest_batch(config, mesh)
+    fits, does_not = (cost.describe(cli.parse_config((*ROW, f"--config.batch_size={8 * per_chip}")), mesh)["total_gb"]
+                      for per_chip in (512, 1024))
+    assert fits < does_not
+    monkeypatch.setitem(cost.CHIPS, "cpu", cost.Chip(1e9 * (fits + does_not) / 2, 1e12, 1e11, 1e10))
+    assert cost.largest_batch(config, mesh)["batch"] == 8 * 512
+
+
 def test_roofline_adds_collectives_to_the_slower_of_work_and_memory():
     chip = cost.Chip(memory=16e9, flops=100e12, bandwidth=1e12, links=1e11)
     program = {"flops": 1e12, "bytes accessed": 20e9}

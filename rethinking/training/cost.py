@@ -30,12 +30,14 @@ class Chip:
     links: float  # bytes a second that it sends to other chips, over all its links
 
 
-# Google Cloud's documentation of its TPU versions; NVIDIA's data sheet of the H200 (dense, NVLink).
+# Google Cloud's documentation of its TPU versions; NVIDIA's data sheets of the A100, H100 and H200 (dense, NVLink).
 CHIPS = {
     "TPU v4": Chip(32e9, 275e12, 1228e9, 300e9),
     "TPU v5 lite": Chip(16e9, 197e12, 819e9, 200e9),
     "TPU v5": Chip(95e9, 459e12, 2765e9, 600e9),
     "TPU v6 lite": Chip(32e9, 918e12, 1640e9, 448e9),
+    "NVIDIA A100-SXM4-80GB": Chip(80e9, 312e12, 2039e9, 300e9),
+    "NVIDIA H100 80GB HBM3": Chip(80e9, 989e12, 3350e9, 450e9),
     "NVIDIA H200": Chip(141e9, 989e12, 4800e9, 450e9),
 }
 
@@ -125,7 +127,9 @@ def collective_bytes(text: str) -> int:
 
 
 def largest_batch(config: ConfigDict, mesh: Mesh) -> dict:
-    """The line of the largest batch, a power of two per chip, that fits."""
+    """The line of the largest batch, a power of two per chip, that fits; ConfigError for chips of unknown memory."""
+    if (kind := mesh.devices.flat[0].device_kind) not in CHIPS:
+        raise ConfigError(f"what fits into the memory of {kind!r} is not known here, but of: {', '.join(CHIPS)}")
     best, per_chip = None, 8
     while True:
         config.batch_size = per_chip * mesh.size
