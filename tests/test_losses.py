@@ -21,5 +21,5 @@ def test_cross_entropy_with_smoothing_and_auxiliary_head(smoothing):
     logits, aux_logits, labels = map(jnp.asarray, (LOGITS, AUX_LOGITS, LABELS))
     expected, aux = formula(LOGITS, smoothing), formula(AUX_LOGITS, smoothing)
     np.testing.assert_allclose(losses.cross_entropy(logits, labels, smoothing), expected, rtol=1e-5)
-    both = losses.cross_entropy((logits, aux_logits), labels, smoothing, aux_weight=0.4)
+    both = losses.cross_entropy((logits, aux_logits), labels, smoothing)
     np.testing.assert_allclose(both, expected + 0.4 * aux, rtol=1e-5)

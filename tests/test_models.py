@@ -113,9 +113,6 @@ def test_kernels_have_the_variance_of_glorot_and_bengio():
         assert not layer["bias"].any()
 
 
-# Re-statements of the networks in PyTorch, as functions of Flax's parameters.
-
-
 @pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
 def test_evaluation_does_not_depend_on_the_batch(name):
     evaluate = jax.jit(functools.partial(models.create(name, 10).apply, train=False))

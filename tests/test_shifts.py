@@ -56,7 +56,7 @@ def test_translation_moves_every_image_by_the_distance_to_one_of_four_corners(te
 
 
 def test_names(tmp_path):
-    assert shifts.parse("blur,noise=2,cifar10_1") == ["blur=1", "blur=2", "blur=3", "noise=2", "cifar10_1"]
+    assert shifts.parse("blur, noise=2,cifar10_1") == ["blur=1", "blur=2", "blur=3", "noise=2", "cifar10_1"]
     assert shifts.parse("") == []
     with pytest.raises(ConfigError, match="'noise'"):
         shifts.parse("nose=1")

@@ -26,7 +26,7 @@ def parse(text: str) -> list[str]:
     a distortion or a strength that there is not.
     """
     names = []
-    for name in filter(None, text.split(",")):
+    for name in filter(None, map(str.strip, text.split(","))):
         kind, equals, strength = name.partition("=")
         if equals and kind not in DISTORTIONS:
             raise ConfigError(f"config.eval.shifts: unknown distortion {kind!r}. {nearest(kind, DISTORTIONS)}")

@@ -172,17 +172,15 @@ def eval_batches(split: Split, batch_size: int, image_size: int, reading: Readin
 
 
 class Stream(Iterator[Batch]):
-    """Batches, made ahead in the background until `close`. `skipped` counts the rows of bad records passed over."""
+    """Batches, made ahead in the background until `close`."""
 
     def __init__(self, batches: Generator[Batch, None, None], corrupt: Callable | None):
-        self.skipped = 0
         self._batches, self._corrupt = batches, corrupt
         weakref.finalize(self, batches.close)  # also when the program ends: grain's threads would not outlive it well
 
     def __next__(self) -> Batch:
         """The next batch. Raises ConfigError for a record that cannot be used, unless such are skipped."""
         batch = next(self._batches)
-        self.skipped += int(np.sum((batch.weights == 0) & (batch.indices >= 0)))
         return batch._replace(labels=self._corrupt(batch.labels, batch.indices)) if self._corrupt else batch
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ import functools
 import logging
 import math
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -195,4 +196,4 @@ def _peak_bytes() -> int:
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if peaks := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
         return max(peaks)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,20 +11,17 @@ Logits = Float[Array, "batch classes"]
 
 
 def cross_entropy(
-    outputs: Logits | tuple[Logits, Logits],
-    labels: Int[Array, "batch"],
-    smoothing: float = 0.0,
-    aux_weight: float = AUX_WEIGHT,
+    outputs: Logits | tuple[Logits, Logits], labels: Int[Array, "batch"], smoothing: float = 0.0
 ) -> Float[Array, "batch"]:
     """Softmax cross entropy of a network's outputs: logits, or (logits, auxiliary logits), whose loss is added with
-    `aux_weight`.
+    `AUX_WEIGHT`.
 
     With `smoothing` a label counts for 1 - smoothing, and the rest is spread evenly over all classes, the right one
     among them (Szegedy et al. 2015, section 7).
     """
     if isinstance(outputs, tuple):
         logits, aux_logits = outputs
-        return _cross_entropy(logits, labels, smoothing) + aux_weight * _cross_entropy(aux_logits, labels, smoothing)
+        return _cross_entropy(logits, labels, smoothing) + AUX_WEIGHT * _cross_entropy(aux_logits, labels, smoothing)
     return _cross_entropy(outputs, labels, smoothing)
 
 
