@@ -13,7 +13,7 @@ import pytest
 
 from rethinking import report, rows
 from rethinking.config import ConfigError
-from rethinking.report import page
+from rethinking.report import collect, figures, formats, page, tables
 from tests.report_runs import MARKUP, everything, hostile_page, make_run, write_page
 
 ROOT = str(pathlib.Path(report.__file__).parents[2])
@@ -55,10 +55,14 @@ def test_report_of_a_half_finished_folder_with_all_its_files(tmp_path):
     text = report.build([runs], output)
     assert "### Table 1" in text and "### Figure 1" in text and "Table 4" not in text
     drawn = [f"figure_1{letter}_cifar10" for letter in "abc"] + ["curves_figure1"]
-    assert {file.name for file in output.iterdir()} == {"index.html", "rows.csv"} | {
+    assert {file.name for file in output.iterdir()} == {"index.html", "report.md", "rows.csv"} | {
         f"{name}.{kind}" for name in drawn for kind in ("png", "svg", "pdf", "csv")} | {
         f"{name}.{kind}" for name in ("table1", "table2", "table3", "table4", "figure1", "inductive_bias")
         for kind in ("md", "tex")}
+    page_of_markdown = (output / "report.md").read_text()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", page_of_markdown)
+    assert pictures == [f"{name}.png" for name in drawn]
+    assert text in page_of_markdown and "MLP 1x512: no run with p = 0.1, 0.2, 0.3" in page_of_markdown
     found = Page(output / "index.html")
     assert f"{broken}: result.json is not JSON" in found.text and "Diverged runs" in found.text
     assert "MLP 1x512: no run with p = 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9" in found.text
@@ -108,6 +112,9 @@ def test_markup_in_names_is_shown_not_obeyed(tmp_path):
     found = Page(hostile_page(tmp_path))
     assert found.tags.count("img") == found.tags.count("figure")  # the page's own, for browsers without JavaScript
     assert "script" not in found.tags and MARKUP in found.text
+    collection = collect.collect([tmp_path])
+    text = formats.to_report(tables.make(collection), figures.make(collection))
+    assert r"\<script\>" in text and "<script" not in text.replace(r"\<", "")
     assert not (tmp_path / "mine.md").exists()
 
 

@@ -15,10 +15,10 @@ from rethinking.report import collect, draw, figures, formats, page, tables
 def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
     """Writes the report on all run directories found below `runs` into the folder `output`.
 
-    That is: index.html (everything in one file), each table as Markdown and LaTeX, rows.csv, and each figure as PNG,
-    SVG, PDF and CSV. Runs may be unfinished, missing or broken; the report says which. Same runs, same files. Returns
-    the tables that have runs, as Markdown. Raises ConfigError if one of `runs` is no folder, or if `output` cannot be
-    written.
+    That is: index.html (everything in one file), report.md (tables and figures, as GitHub shows them), each table as
+    Markdown and LaTeX, rows.csv, and each figure as PNG, SVG, PDF and CSV. Runs may be unfinished, missing or broken;
+    the report says which. Same runs, same files. Returns the tables that have runs, as Markdown. Raises ConfigError if
+    one of `runs` is no folder, or if `output` cannot be written.
     """
     output = pathlib.Path(output)
     collection = collect.collect(runs)
@@ -31,6 +31,7 @@ def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
             _write(output / f"{name}.tex", formats.to_latex(table))
         _write(output / "rows.csv", formats.to_csv(made))
         draw.draw(drawn, output)
+        _write(output / "report.md", formats.to_report(made, drawn))
         _write(output / "index.html", page.render(collection, made, drawn, output))
     except OSError as error:
         raise ConfigError(f"--output={output} cannot be written: {error.strerror}. Choose another.") from error

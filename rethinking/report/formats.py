@@ -1,4 +1,4 @@
-"""Tables as text: Markdown, LaTeX and CSV. Whatever a name holds, it is shown and not obeyed."""
+"""Tables as text: Markdown, LaTeX and CSV; and a page of Markdown. Whatever a name holds is shown and not obeyed."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rethinking.report.collect import printable, slug
+from rethinking.report.curves import Figure
 from rethinking.report.tables import Table
 
 _LATEX = {
@@ -27,6 +28,20 @@ def to_markdown(table: Table) -> str:
     text = "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
     footnotes = [f"{_mark(table, number)}: {escape(note)}\n" for note, number in notes.items()]
     return "\n".join([f"### {escape(table.title)}\n", text + "\n", table.legend + "\n", *footnotes])
+
+
+def to_report(tables: Sequence[Table], figures: Sequence[Figure]) -> str:
+    """Tables and figures that have runs on one page of Markdown, beside the figures' PNG files, and what is missing."""
+    parts = ["# Report\n", "Made by `python -m rethinking.report`; see also [the interactive page](index.html).\n"]
+    parts += [to_markdown(table) for table in tables if table.runs]
+    missing = [f"{table.title}: {', '.join(table.missing)}" for table in tables if table.missing]
+    for figure in figures:
+        if figure.panels:
+            parts += [f"### {escape(figure.title)}\n", f"![{escape(figure.title)}]({figure.name}.png)\n",
+                      f"{escape(figure.caption)}\n"]
+        missing += [f"{figure.title}: {'; '.join(figure.missing)}"] * bool(figure.missing)
+    parts += ["### Missing\n", *(f"- {escape(text)}" for text in missing)]
+    return "\n".join(parts) + "\n"
 
 
 def _mark(table: Table, number: int) -> str:
