@@ -126,10 +126,14 @@ def test_features_in_blocks_are_their_linear_kernel(digits):
     x, labels, z, _ = digits
     weights = np.random.default_rng(0).standard_normal((64, 500)).astype(np.float32)
 
+    seen = []
+
     def blocks(images):
+        seen.append(len(images))
         return (np.maximum(images.astype(np.float32) @ weights[:, i : i + 200], 0) for i in range(0, 500, 200))
 
     features, theirs = (np.concatenate(list(blocks(part)), 1).astype(np.float64) for part in (x, z))
+    seen.clear()
     alpha = np.linalg.solve(features @ features.T + 0.1 * np.eye(300), np.eye(10)[labels])
     with jax.enable_x64(True):
         for mesh in (ONE, MESH):
@@ -137,6 +141,8 @@ def test_features_in_blocks_are_their_linear_kernel(digits):
             system = systems.FeatureSystem(blocks, x, 0.1, backend)
             model = interpolate.solve(system, np.eye(10)[labels], labels)
             np.testing.assert_allclose(model.predict(z), theirs @ features.T @ alpha, atol=1e-5)
+    # Features of the training set are computed for the matrix and for its product with the solution, and no more.
+    assert seen == 2 * [len(x), len(x), len(z)]
 
 
 def test_random_centers_interpolate_with_a_larger_norm(digits):

@@ -250,9 +250,9 @@ def test_lines_of_metrics_that_are_no_measurements_are_passed_over(tmp_path):
 def test_every_experiment_that_trains_has_learning_curves(all_figures):
     names = {panel.title for panel in all_figures["curves_figure1"].panels}
     assert "Inception (cifar10)" in names and len(all_figures["curves_figure1"].panels) == 2 * len(names)
-    unfinished = all_figures["curves_table1"].panels[0].series
-    assert [(line.name, [trace.status for trace in line.traces]) for line in unfinished] == [
-        ("alexnet+crop", ["unfinished"])]
+    alexnet = all_figures["curves_table1"].panels[0].series  # two rows of which are Figure 1's, too
+    assert [(line.name, [trace.status for trace in line.traces]) for line in alexnet] == [
+        ("alexnet", ["complete"] * 3), ("alexnet+crop", ["unfinished"]), ("alexnet+random_labels", ["complete"] * 3)]
 
 
 def test_learning_curves_of_other_settings_are_apart(tmp_path):

@@ -85,6 +85,14 @@ def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
     assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
 
 
+def test_runs_of_table_1_stand_in_figure_1_for_the_rows_that_it_shares(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", test=0.5)
+    assert "figure1" not in made(tmp_path)
+    make_run(tmp_path, "figure1:mlp_1x512+gaussian", config=rows.setting(rows.cifar10("mlp_1x512"), "gaussian"))
+    assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
+    assert [row.name for row in made(tmp_path)["figure1"].rows] == ["mlp_1x512+true_labels", "mlp_1x512+gaussian"]
+
+
 def test_mixed_revisions_get_a_footnote(tmp_path):
     make_run(tmp_path, "table1:mlp_1x512", 0, revision="old")
     make_run(tmp_path, "table1:mlp_1x512", 1, revision="new")
@@ -263,6 +271,14 @@ def test_inductive_bias_is_what_shuffling_the_pixels_costs(tmp_path):
         "76.00 ± 0.00 (2)", "51.00 ± 1.41 (2)", "25.00", "4"]
     assert row_of(tmp_path, "inductive_bias", "MLP 1x512, cifar10")[1:] == ["50.00 (1)", *[paper.MISSING] * 2, "1"]
     assert row_of(tmp_path, "inductive_bias", "Inception, cifar10")[1:] == [paper.MISSING] * 4
+
+
+def test_inductive_bias_on_other_data_alone_names_no_network_of_cifar10(tmp_path):
+    for name in ("true_labels", "shuffled_pixels"):
+        config = rows.setting(rows.cifar10("mlp_1x512"), name)
+        config.data.name = "digits"
+        make_run(tmp_path, f"quickstart:{name}", config=config)
+    assert [row.name for row in made(tmp_path)["inductive_bias"].rows] == ["MLP 1x512, digits"]
 
 
 def test_expressivity_has_a_table(tmp_path):

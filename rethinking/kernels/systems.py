@@ -72,6 +72,7 @@ class FeatureSystem:
 
     def __init__(self, blocks: Blocks, x: np.ndarray, ridge: float, backend: Backend):
         self.blocks, self.x, self.ridge, self.backend = blocks, x, ridge, backend
+        self._last: tuple[np.ndarray, np.ndarray] | None = None  # what `weights` was last asked for, and its answer
 
     def storage(self) -> Any:
         storage = self.backend.zeros()
@@ -83,15 +84,25 @@ class FeatureSystem:
         return self.backend.add_ridge(storage, self.ridge, g)
 
     def product(self, v: np.ndarray) -> np.ndarray:
-        product = self.ridge * v
+        product, weights = self.ridge * v, []
         for block in self.blocks(self.x):
-            product += block @ (block.T @ v)
+            weights.append(block.T @ v)
+            product += block @ weights[-1]
+        self._last = v, np.concatenate(weights)
         return product
 
+    def weights(self, alpha: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "f c"]:
+        """The linear function's coefficients, features^T alpha; those of the last `product` are not computed again."""
+        if self._last is None or self._last[0] is not alpha:
+            self._last = alpha, np.concatenate([block.T @ alpha for block in self.blocks(self.x)])
+        return self._last[1]
+
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+        weights, first = self.weights(alpha), 0
         outputs = np.zeros((len(z), alpha.shape[1]))
-        for mine, theirs in zip(self.blocks(self.x), self.blocks(z), strict=True):
-            outputs += theirs @ (mine.T @ alpha)
+        for block in self.blocks(z):
+            outputs += block @ weights[first : first + block.shape[1]]
+            first += block.shape[1]
         return outputs
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
@@ -114,6 +125,6 @@ class CentersSystem(FeatureSystem):
         self.kernel, self.centers = kernel, centers
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-        weights = np.concatenate([block.T @ alpha for block in self.blocks(self.x)])
+        weights = self.weights(alpha)
         centers = cholesky.make_backend(len(self.centers), "float64", getattr(self.backend, "mesh", None))
         return (weights * centers.gram_product(self.kernel, centers.deal_examples(self.centers), 0.0, weights)).sum(0)

@@ -11,25 +11,17 @@ import pathlib
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rethinking import config as configs
 from rethinking.config import ConfigError
+from rethinking.report import catalog, paper
+from rethinking.report.catalog import DataSet
 
 _LOG = logging.getLogger(__name__)
 STATUSES = ("complete", "diverged", "unfinished")
 MEASURED = ("training", "complexity")  # kinds of experiments that write metrics.jsonl on their way
 FILES = ("config.json", "metrics.jsonl", "result.json")
-
-
-class DataSet(NamedTuple):
-    """What a run was trained on."""
-
-    name: str
-    num_train: int  # 0: all of it
-
-    def __str__(self) -> str:
-        return f"{self.name}, {self.num_train} training examples" if self.num_train else self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +91,14 @@ class Collection:
     """Every run found, each experiment once per seed, and what is to be said about those left out."""
 
     runs: list[Run]
-    digests: dict[str, frozenset[str]]  # row -> the configs it was run with, also where an equal run stands for it
+    digests: dict[str, set[str]]  # row -> the configs of its runs, also where another row's run stands for it
     broken: list[str]
     repeated: list[str]
 
-    def of_row(self, row: str, also: Iterable[str] = ()) -> list[Run]:
-        """The runs of a row: those that bear its name, and those of the same config (or of the digests in `also`)."""
-        digests = self.digests.get(row, frozenset()).union(also)
-        return sorted((run for run in self.runs if run.row == row or run.digest in digests), key=lambda run: run.seed)
+    def of_row(self, row: str) -> list[Run]:
+        """The runs of a row: those that bear its name, and those of the same config that were made for another row."""
+        digests = self.digests.get(row, set())
+        return sorted((run for run in self.runs if run.digest in digests), key=lambda run: run.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,15 +136,29 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
         except (ValueError, OSError) as error:  # JSON's and UTF-8's errors are ValueErrors
             broken.append(printable(f"{path}: {error}"))
             _LOG.warning("left out %s", broken[-1])
-    digests = {}
-    for run in found:
-        digests[run.row] = digests.get(run.row, frozenset()) | {run.digest}
     kept, repeated = {}, []
     for run in sorted(found, key=lambda run: (STATUSES.index(run.status), -len(run.metrics))):
         first = kept.setdefault(run.key, run)
         if first is not run:
             repeated.append(printable(f"{run.path} ({run.status}) repeats {first.path} ({first.status})"))
-    return Collection([run for run in found if kept[run.key] is run], digests, broken, repeated)
+    return Collection([run for run in found if kept[run.key] is run], _digests(found), broken, repeated)
+
+
+def _digests(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """`Collection.digests`: of the rows that were run, and, once for each config, of those of configs/ that the runs of
+    other experiments stand for."""
+    digests: dict[str, set[str]] = {}
+    named = set()  # (experiment, digest)
+    for run in runs:
+        digests.setdefault(run.row, set()).add(run.digest)
+        named.add((run.row.partition(":")[0], run.digest))
+    there = {digest for _, digest in named}
+    for experiment in sorted({*paper.TABLES, *(experiment for experiment, _ in named)}):
+        for row, digest in catalog.digests(experiment).items():
+            if digest in there and (experiment, digest) not in named:
+                digests.setdefault(row, set()).add(digest)
+                named.add((experiment, digest))
+    return digests
 
 
 def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:

@@ -1,16 +1,11 @@
 """The command that makes a run, from its config and the row of configs/ that it bears the name of."""
 
-import functools
-import json
-import pathlib
 import shlex
 from typing import Any
 
 from rethinking import config as configs
-from rethinking.config import ConfigError
+from rethinking.report import catalog
 from rethinking.report.collect import Run
-
-_CONFIGS = pathlib.Path(configs.__file__).parent.parent / "configs"
 
 
 def command(run: Run) -> str:
@@ -29,21 +24,9 @@ def command(run: Run) -> str:
 def overrides(run: Run, row: str | None = None) -> dict[str, Any]:
     """The scientific settings, seeds aside, in which `run` differs from `row` ("table1:mlp_1x512"; None: its own) of
     configs/, or, without such a row, from the defaults of its kind."""
-    base = row_settings(*(row or run.row).split(":", 1))
+    base = catalog.settings(*(row or run.row).split(":", 1))
     if base is None:
         base = configs.flat(configs.KINDS[run.kind].defaults())
     skipped = {*configs.UNSCIENTIFIC, *configs.SEEDS}
     return {field: value for field, value in run.settings.items()
             if field not in skipped and not (field in base and base[field] == value)}
-
-
-@functools.cache
-def row_settings(experiment: str, row: str) -> dict[str, Any] | None:
-    """The flat config of a row of configs/EXPERIMENT.py; None if there is none."""
-    if not experiment.isidentifier():  # it comes from a file: nothing but a plain name may become a path
-        return None
-    try:
-        config = configs.load_file(str(_CONFIGS / f"{experiment}.py")).get_config(row)
-        return configs.flat(json.loads(config.to_json()))  # as a run directory has it: lists, not tuples
-    except (ConfigError, ValueError, LookupError):
-        return None

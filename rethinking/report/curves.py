@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rethinking.report import paper
-from rethinking.report.collect import DataSet, Run, number, slug
+from rethinking.report.catalog import DataSet
+from rethinking.report.collect import Run, number, slug
 from rethinking.report.differences import differing
 from rethinking.rows import SETTINGS
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rethinking.report import curves, paper, theory_figures
-from rethinking.report.collect import Collection, DataSet, Run, slug
+from rethinking.report.catalog import DataSet
+from rethinking.report.collect import Collection, Run, slug
 from rethinking.report.curves import CIFAR10, Figure, Panel, Series
 from rethinking.report.paper import title
 from rethinking.report.variants import apart, split

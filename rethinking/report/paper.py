@@ -6,7 +6,7 @@ is from a later version of the paper.
 
 import dataclasses
 
-from rethinking.report.collect import DataSet
+from rethinking.report.catalog import DataSet
 
 MISSING = "–"  # noqa: RUF001  the sign for no number
 

@@ -4,11 +4,10 @@ import dataclasses
 import re
 from collections.abc import Container
 
-from rethinking import config as configs
 from rethinking.report import columns, paper
-from rethinking.report.collect import Collection, DataSet, Run
+from rethinking.report.catalog import DataSet
+from rethinking.report.collect import Collection, Run
 from rethinking.report.columns import Cell, Column, Row
-from rethinking.report.command import row_settings
 from rethinking.report.curves import plain
 from rethinking.report.differences import discrepancies
 from rethinking.report.variants import apart, split
@@ -68,10 +67,7 @@ def _published(collection: Collection, experiment: str) -> Table:
     data, published = paper.DATA[experiment], paper.TABLES[experiment]
     rows = []
     for name in dict.fromkeys((*published, *_names(collection, experiment, data))):
-        # A run made for another table or figure stands for this row if its config is the same.
-        settings = row_settings(experiment, name) if name in published else None
-        also = [configs.digest(settings)] if settings else []
-        runs = [run for run in collection.of_row(f"{experiment}:{name}", also) if run.data == data]
+        runs = [run for run in collection.of_row(f"{experiment}:{name}") if run.data == data]
         rows += _beside_published(name, published, split(experiment, name, runs, name in published))
     shown = _TOP5 if experiment == "table2" else _TOP1
     legend = f"{_OURS} {columns.DIFFERENCES} "
@@ -157,10 +153,11 @@ def _inductive_bias(collection: Collection) -> Table:
     runs = [run for run in plain(collection.runs) if not run.settings.get("randomize.labels")]
     of = {name: (lambda run, name=name: run.settings.get("randomize.pixels", "none") == name)
           for name in ("none", "shuffled")}
-    data_sets = {run.data for run in runs if of["shuffled"](run)} | {paper.DATA["table1"]}
+    cifar10 = paper.DATA["table1"]
+    data_sets = {run.data for run in runs if of["shuffled"](run) or run.data == cifar10} or {cifar10}
     rows = []
     for data in sorted(data_sets):
-        groups = {model: [] for model in TABLE1_MODELS if data == paper.DATA["table1"]}
+        groups = {model: [] for model in TABLE1_MODELS if data == cifar10}
         for run in runs:
             if run.data == data and (of["none"](run) or of["shuffled"](run)):
                 groups.setdefault(str(run.settings.get("model.name")), []).append(run)
@@ -219,6 +216,5 @@ def _names(collection: Collection, experiment: str, data: DataSet | None = None)
         parts = [(order.get(part, len(order)), natural(part)) for part in name.split("+")]
         return published.get(name, len(published)), parts
 
-    names = [row.partition(":")[2] for row in collection.digests if row.partition(":")[0] == experiment]
-    there = {run.row for run in collection.runs if data in (None, run.data)}
-    return sorted((name for name in names if data is None or f"{experiment}:{name}" in there), key=key)
+    return sorted((row.partition(":")[2] for row in collection.digests if row.partition(":")[0] == experiment
+                   and any(data in (None, run.data) for run in collection.of_row(row))), key=key)

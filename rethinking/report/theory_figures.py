@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from rethinking.report import curves, paper
-from rethinking.report.collect import DataSet, Run, number
+from rethinking.report.catalog import DataSet
+from rethinking.report.collect import Run, number
 from rethinking.report.curves import CIFAR10, Figure, Panel, Series
 from rethinking.report.variants import apart
 

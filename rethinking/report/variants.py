@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rethinking import config as configs
+from rethinking.report import catalog
 from rethinking.report.collect import Run, number
 from rethinking.report.columns import Row
-from rethinking.report.command import overrides, row_settings
+from rethinking.report.command import overrides
 from rethinking.report.curves import grouped
 from rethinking.report.differences import differing, discrepancies, listed, seeds_by
 
@@ -22,7 +23,7 @@ def split(experiment: str, name: str, runs: Sequence[Run], published: bool = Fal
     if it would stand beside `published` numbers, in the name as well.
     """
     others = {run.path: overrides(run, f"{experiment}:{name}") for run in runs}
-    known = row_settings(experiment, name) is not None
+    known = catalog.settings(experiment, name) is not None
     varied = {*differing(runs)}.union(*others.values() if known and published else ())
 
     def apart(run: Run) -> dict[str, Any]:
