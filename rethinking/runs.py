@@ -41,7 +41,7 @@ class RunDirectory:
 
     def __init__(self, path: epath.Path, writes: bool = True):
         self.path, self.writes = path, writes
-        self.metrics: list[dict[str, Any]] = _read_lines(path / "metrics.jsonl")
+        self.metrics: list[dict[str, Any]] = read_lines(path / "metrics.jsonl")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -87,6 +87,19 @@ def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
         return json.loads((epath.Path(workdir) / "result.json").read_text())
     except FileNotFoundError:
         return None
+
+
+def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
+    """The objects in a file's lines, up to the first torn one: a killed process may leave its last one half written."""
+    texts = file.read_bytes().decode("utf-8", "replace").splitlines() if file.exists() else []
+    try:
+        lines = json.loads(f"[{','.join(texts)}]")  # at once, so that all lines share the memory of their keys
+    except ValueError:
+        lines = []
+        with contextlib.suppress(ValueError):
+            for text in texts:
+                lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict)]
 
 
 @contextlib.contextmanager
@@ -248,18 +261,6 @@ def _write_atomically(file: epath.Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, file)
-
-
-def _read_lines(file: epath.Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file up to the first torn one: a killed process may leave its last one half written."""
-    lines = []
-    if file.exists():
-        for line in file.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return lines
 
 
 def _finite(value: Any) -> Any:

@@ -342,3 +342,8 @@ def test_labels_that_are_unknown(planted):
     write_features(root / "planted" / "1.0.0", label=label)
     with pytest.raises(ConfigError, match="labels"):
         arrays.load("planted", str(root))
+
+
+def test_first_occurrences_compare_values():
+    points = np.array([[0.0, 1.0], [2.0, 3.0], [-0.0, 1.0], [2.0, 3.5], [2.0, 3.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(arrays.first_occurrences(points), [0, 1, 0, 3, 1, 0])

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from rethinking.config import ConfigError
+from rethinking.data import arrays
 from rethinking.kernels import cholesky, memory
 from rethinking.kernels.blas import BlasBackend
 from rethinking.kernels.cholesky import Backend, Cholesky
@@ -165,15 +166,9 @@ def one_hot(labels: Int[np.ndarray, " n"], num_classes: int) -> Float[np.ndarray
     return targets
 
 
-def repeated(x: Float[np.ndarray, "n d"]) -> list[tuple[int, int]]:
-    """Pairs (first, later) of examples that are equal in every feature."""
-    first: dict[bytes, int] = {}
-    pairs = ((first.setdefault(row.tobytes(), index), index) for index, row in enumerate(x + 0.0))  # -0.0 is 0.0
-    return [(one, other) for one, other in pairs if one != other]
-
-
 def _refuse_repeated(x: np.ndarray, targets: np.ndarray) -> None:
-    pairs = repeated(x)
+    first = arrays.first_occurrences(x)
+    pairs = [(int(first[later]), int(later)) for later in np.flatnonzero(first != np.arange(len(x)))]
     if not pairs:
         return
     conflicting = [pair for pair in pairs if (targets[pair[0]] != targets[pair[1]]).any()]

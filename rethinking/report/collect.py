@@ -17,6 +17,7 @@ from rethinking import config as configs
 from rethinking.config import ConfigError
 from rethinking.report import catalog, paper
 from rethinking.report.catalog import DataSet
+from rethinking.runs import read_lines
 
 _LOG = logging.getLogger(__name__)
 STATUSES = ("complete", "diverged", "unfinished")
@@ -216,7 +217,7 @@ def read(path: pathlib.Path) -> Run:
         raise ValueError(f"result.json has status {result.get('status')!r}, not complete or diverged")
     if result is not None:
         result |= _flat_shifts(result.pop("shifts", {}))
-    metrics = _json_lines(path / "metrics.jsonl")
+    metrics = read_lines(path / "metrics.jsonl")
     if result is not None and not metrics and settings.get("kind", "training") in MEASURED:
         raise ValueError("result.json says that it ended, but metrics.jsonl is empty or missing")
     digest = (result or {}).get("config_digest") or configs.digest(config)
@@ -239,16 +240,3 @@ def _json_object(file: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{file.name} holds no JSON object")
     return value
-
-
-def _json_lines(file: pathlib.Path) -> list[dict[str, Any]]:
-    """The objects in a file's lines, up to the first that is no JSON: a killed process may leave its last one torn."""
-    texts = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
-    try:
-        lines = json.loads(f"[{','.join(texts)}]")  # at once, so that all lines share the memory of their keys
-    except ValueError:
-        lines = []
-        with contextlib.suppress(ValueError):
-            for text in texts:
-                lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict)]
