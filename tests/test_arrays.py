@@ -278,9 +278,10 @@ def test_no_image_classification(planted, features):
 
 def test_images_of_differing_sizes(planted):
     root, _ = planted
-    write_features(root / "planted" / "1.0.0", shape=(-1, -1, 3))
-    with pytest.raises(ConfigError, match="differ in size"):
-        arrays.check("planted", str(root))
+    for channels, remedy in ((1, "prepare them at one size"), (3, "such sets are streamed")):
+        write_features(root / "planted" / "1.0.0", shape=(-1, -1, channels))
+        with pytest.raises(ConfigError, match=f"differ in size: {remedy}"):
+            arrays.check("planted", str(root))
     assert source.find("planted", str(root)).info.image_shape == (-1, -1, 3), "which serves sets that are streamed"
 
 

@@ -323,7 +323,7 @@ def test_a_file_that_is_cut_short(tmp_path, held):
 def test_sets_that_cannot_be_streamed(tmp_path):
     write(tmp_path, channels=1)
     for function in (stream.check, stream.load):
-        with pytest.raises(ConfigError, match="pictures have no 3 channels"):
+        with pytest.raises(ConfigError, match=r"pictures have no 3 channels: .*streamed, but prepared with 3 channels"):
             function("pictures", str(tmp_path))
         with pytest.raises(ConfigError, match="digits is no TFDS set"):
             function("digits")

@@ -108,8 +108,10 @@ def _load_digits() -> dict[str, np.ndarray]:
 
 def _find_arrays(name: str, data_dir: str | None) -> Source:
     source = find(name, data_dir)
-    if min(source.info.image_shape) <= 0:
-        raise ConfigError(f"The images of {name} differ in size: such sets are streamed, as for configs/table2.py.")
+    height, width, channels = source.info.image_shape
+    if min(height, width) <= 0:
+        remedy = "such sets are streamed, as for configs/table2.py" if channels == 3 else "prepare them at one size"
+        raise ConfigError(f"The images of {name} differ in size: {remedy}.")
     return source
 
 

@@ -137,8 +137,10 @@ def _find_coloured(name: str, data_dir: str | None) -> Source:
     if name == "digits":
         raise ConfigError("digits is no TFDS set, so it cannot be streamed: see configs/quickstart.py.")
     source = find(name, data_dir)
-    if source.info.image_shape[2] != 3:
-        raise ConfigError(f"The images of {name} have no 3 channels: such sets are not streamed, but held in memory.")
+    height, width, channels = source.info.image_shape
+    if channels != 3:
+        remedy = "held in memory" if min(height, width) > 0 else "prepared with 3 channels first"
+        raise ConfigError(f"The images of {name} have no 3 channels: such sets are not streamed, but {remedy}.")
     return source
 
 
