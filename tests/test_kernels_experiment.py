@@ -1,5 +1,6 @@
 """Rows of Table 3, small, through the command's own entry."""
 
+import functools
 from collections import namedtuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from rethinking import cli
 from rethinking.config import ConfigError
 from rethinking.data import arrays
-from rethinking.kernels import experiment, gram
+from rethinking.kernels import cholesky, experiment, gram
 
 
 def run(tmp_path, row, *overrides):
@@ -61,6 +62,22 @@ def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, m
     result = run(tmp_path, "cifar10+random_conv+ridge", f"--config.data.data_dir={tfds_dir('cifar10')}",
                  "--config.data.num_train=600", "--config.data.num_test=10", "--config.features.num_filters=2")
     assert result["ridge"] == 0.1 and result["held_out_errors"].keys() == {"0.1"}
+
+
+@pytest.mark.parametrize("row, num_looks", [("mnist", 2), ("mnist", 3), ("cifar10+random_conv+ridge", 4)])
+def test_a_solve_ends_when_its_time_is_up_and_the_same_call_begins_anew(row, num_looks, tmp_path, tfds_dir,
+                                                                        monkeypatch):
+    overrides = [f"--config.data.data_dir={tfds_dir(row.partition('+')[0])}", "--config.data.num_train=600",
+                 "--config.data.num_test=300", "--config.features.num_filters=40",
+                 "--config.features.filters_per_block=10", "--config.num_devices=1"]
+    config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
+    looks = []
+    monkeypatch.setattr(experiment.distributed, "sigterm_noticed", lambda: looks.append(1) or len(looks) == num_looks)
+    monkeypatch.setattr(cholesky, "make_backend", functools.partial(cholesky.make_backend, num_panels=4))
+    assert cli.run(config, tmp_path / "run") is None
+    assert len(looks) == num_looks and not (tmp_path / "run" / "result.json").exists()
+    monkeypatch.undo()
+    assert cli.run(config, tmp_path / "run")["status"] == "complete"
 
 
 @pytest.mark.parametrize("row, least, most", [

@@ -7,7 +7,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from ml_collections import ConfigDict
 
-from rethinking import randomize, runs
+from rethinking import distributed, randomize, runs
 from rethinking.config import ConfigError
 from rethinking.data import arrays
 from rethinking.kernels import cholesky, features, gram, interpolate, memory
@@ -35,7 +35,8 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     `train_error` and `test_error` are of the largest output, against the training labels (random ones where the config
     says so) and the true test labels; for `norm` and the like see `rethinking.kernels.interpolate.Certificate`.
 
-    Returns None if `deadline` (of time.time()) came before the solve, of which nothing is kept when it is interrupted.
+    Returns None if `deadline` (of time.time()) came first, or a SIGTERM that a sweep noticed; the same call then begins
+    anew. (Several processes would have to agree on it, and look no more once they solve.)
     Raises ConfigError for settings, data, a workdir or a memory that cannot do, before any time is spent, and for
     systems that cannot be solved.
     """
@@ -44,17 +45,38 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     data = _load(config)
     if time.time() >= deadline:
         return None
-    with jax.enable_x64(True):
-        chosen = _choose_ridge(config, data) if config.choose_ridge else {"ridge": config.ridge}
-        _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
-        solution = interpolate.solve(
-            _system(config, data, chosen["ridge"], backend), data.targets, data.train_labels)
-        measured = {"test_error": solution.error(data.test, data.test_labels)}
+
+    def look_at_the_clock() -> None:
+        if jax.process_count() == 1 and (time.time() >= deadline or distributed.sigterm_noticed()):
+            raise _OutOfTime
+
+    if data.blocks is not None:
+        data = dataclasses.replace(data, blocks=functools.partial(_each_after, look_at_the_clock, data.blocks))
+    try:
+        with jax.enable_x64(True):
+            chosen = _choose_ridge(config, data) if config.choose_ridge else {"ridge": config.ridge}
+            _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
+            system = _system(config, data, chosen["ridge"], backend)
+            solution = interpolate.solve(system, data.targets, data.train_labels, look_at_the_clock)
+            measured = {"test_error": solution.error(data.test, data.test_labels)}
+    except _OutOfTime:
+        _LOG.info("Out of time; the same command begins anew.")
+        return None
     certificate = dataclasses.asdict(solution.certificate)
     seconds = {f"{name}_seconds": value for name, value in dataclasses.asdict(solution.seconds).items()}
     size = {"num_examples": len(data.train), "peak_bytes": _peak_bytes()}
     provenance = runs.provenance(config) | {"status": "complete", "seconds": time.time() - start}
     return run_directory.finish(provenance | measured | certificate | seconds | size | chosen)
+
+
+class _OutOfTime(Exception):
+    """The deadline, or SIGTERM, came in the middle of a solve."""
+
+
+def _each_after(call: Callable[[], None], blocks: Blocks, images: np.ndarray) -> Iterator[np.ndarray]:
+    for block in blocks(images):
+        call()
+        yield block
 
 
 @dataclasses.dataclass(frozen=True)

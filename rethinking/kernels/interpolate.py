@@ -180,11 +180,16 @@ def _refuse_repeated(x: np.ndarray, targets: np.ndarray) -> None:
                       "repetitions, which changes no interpolant, or set a ridge above 0.")
 
 
-def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray | None) -> Interpolant:
-    """Factors, solves, refines and certifies a system; for its errors see `fit`."""
+def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray | None,
+          before_panel: Callable[[], None] = lambda: None) -> Interpolant:  # fmt: skip
+    """Factors, solves, refines and certifies a system; for its errors see `fit`.
+
+    `before_panel` is called before each panel of the factor, and ends the solve by an exception of its own.
+    """
     clock = _Clock()
 
     def timed_panel(storage, g: int):
+        before_panel()
         jax.block_until_ready(storage)
         clock.lap("factor")
         storage = jax.block_until_ready(system.make_panel(storage, g))
