@@ -3,12 +3,13 @@
 import csv
 import math
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rethinking.report.curves import Curve, Figure, Panel, summary
+from rethinking.report.curves import Curve, Figure, Panel, Series, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def draw(figures: Sequence[Figure], output: pathlib.Path) -> None:
                 continue
             columns = min(len(figure.panels), 2)
             rows = -(-len(figure.panels) // columns)
-            legend = max(-(-min(len(panel.series), MOST_SERIES + 1) // _columns(panel)) for panel in figure.panels)
+            legend = max(_legend_lines(panel) for panel in figure.panels)
             canvas = Canvas(figsize=(4.2 * columns, (2.7 + 0.17 * legend) * rows))
             axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
             for axis, panel in zip(axes, figure.panels, strict=False):
@@ -73,7 +74,7 @@ def _panel(axis: "Axes", figure: Figure, panel: Panel) -> None:
         curve = summary(series, figure.scattered)
         look = {"color": COLOURS[series.style % len(COLOURS)], "dashes": _dashes(series.style)}
         marker = MARKERS[series.style % len(MARKERS)] if len(curve.x) <= _FEW_POINTS else None
-        axis.plot(curve.x, curve.mean, label=_shortened(series.name, 48), marker=marker, **look)
+        axis.plot(curve.x, curve.mean, label=_label(series), marker=marker, **look)
         if figure.scattered:
             _error_bars(axis, curve, look["color"], marker)
             for x in curve.x[np.isnan(curve.mean)]:
@@ -139,6 +140,15 @@ def _tick_labels(places: list[float]) -> list[str]:
 def _columns(panel: Panel) -> int:
     """Columns of the legend, which is to be no wider than the axes."""
     return 2 if max(len(series.name) for series in panel.series) <= 24 else 1
+
+
+def _legend_lines(panel: Panel) -> int:
+    lines = [_label(series).count("\n") + 1 for series in panel.series[:MOST_SERIES]]
+    return -(-(sum(lines) + (len(panel.series) > MOST_SERIES)) // _columns(panel))
+
+
+def _label(series: Series) -> str:
+    return "\n".join(textwrap.wrap(_shortened(series.name, 96), 48, break_on_hyphens=False))
 
 
 def _shortened(text: str, most: int) -> str:
