@@ -41,8 +41,9 @@ def settings(experiment: str, row: str) -> dict[str, Any] | None:
 
 @functools.cache
 def digests(experiment: str) -> dict[str, str]:
-    """The digest of the config of each of `rows`."""
-    return {f"{experiment}:{row}": configs.digest(settings(experiment, row)) for row in rows(experiment)}
+    """EXPERIMENT:ROW -> the digest of its config, for each of `rows` that has one."""
+    found = {f"{experiment}:{row}": settings(experiment, row) for row in rows(experiment)}
+    return {row: configs.digest(config) for row, config in found.items() if config is not None}
 
 
 @functools.cache
