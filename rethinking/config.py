@@ -268,13 +268,17 @@ def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     """The flat fields that decide what a run computes, field path -> value, where they differ from their defaults.
 
     Without the defaults, because then a field that is added later, off by default, leaves old runs what they are. A
-    default must therefore never change its meaning.
+    default must therefore never change its meaning. The seed of a corruption that leaves everything as it is decides
+    nothing.
     """
     kind = KINDS.get(config.get("kind"), KINDS["training"])
     # "training" for every kind, since configs of different kinds with nothing but defaults differ in this alone.
     defaults = flat(kind.defaults()) | {"kind": "training"}
-    return {field: value for field, value in flat(config).items()
-            if field not in UNSCIENTIFIC and not (field in defaults and value == defaults[field])}
+    fields = {field: value for field, value in flat(config).items()
+              if field not in UNSCIENTIFIC and not (field in defaults and value == defaults[field])}
+    if kind is KINDS["training"] and {"randomize.labels", "randomize.pixels"}.isdisjoint(fields):
+        fields.pop("randomize.seed", None)
+    return fields
 
 
 def digest(config: ConfigDict | dict) -> str:

@@ -9,6 +9,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import pytest
 
+# JAX reads this when it is imported, so only in programs that tests start: most of their time would go into optimizing
+# what runs for milliseconds.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -62,6 +62,16 @@ def test_digest_ignores_seeds_and_places_only():
         assert (config.digest(base) == config.digest(other)) is same, field
 
 
+def test_the_seed_of_a_corruption_decides_something_where_there_is_one():
+    for row, decides in {"alexnet": False, "alexnet+random_labels": True}.items():
+        one, other = (rows.table_row("table1", row) for _ in range(2))
+        other.randomize.seed = 1
+        assert (config.scientific(one) != config.scientific(other)) is decides, row
+    measured = config.complexity()
+    measured.randomize.seed = 1  # of the random signs
+    assert config.scientific(measured)["randomize.seed"] == 1
+
+
 def test_a_field_added_later_leaves_old_digests_alone():
     new = rows.cifar10("alexnet")
     old = new.to_dict()

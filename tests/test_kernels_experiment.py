@@ -60,7 +60,8 @@ def test_fewer_features_than_examples_are_refused_before_the_data_are_loaded(row
 def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, monkeypatch):
     monkeypatch.setattr(experiment, "RIDGES", (1e-12, 0.1))
     result = run(tmp_path, "cifar10+random_conv+ridge", f"--config.data.data_dir={tfds_dir('cifar10')}",
-                 "--config.data.num_train=600", "--config.data.num_test=10", "--config.features.num_filters=2")
+                 "--config.data.num_train=600", "--config.data.num_test=10", "--config.features.num_filters=2",
+                 "--config.num_devices=1")
     assert result["ridge"] == 0.1 and result["held_out_errors"].keys() == {"0.1"}
 
 

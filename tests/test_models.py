@@ -104,7 +104,7 @@ def test_bfloat16_computes_nearly_the_same(name):
 
 def test_kernels_have_the_variance_of_glorot_and_bengio():
     model = models.create("alexnet", 10)
-    params = model.init(jax.random.key(0), images(1, 28, 28, 3), train=True)["params"]
+    params = jax.jit(functools.partial(model.init, train=True))(jax.random.key(0), images(1, 28, 28, 3))["params"]
     for layer in jax.tree.leaves(params, is_leaf=lambda node: "kernel" in node):
         fan_in, fan_out = (layer["kernel"].size // layer["kernel"].shape[axis] for axis in (-1, -2))
         # Four standard deviations of the variance's estimate, and more, for a normal distribution has longer tails.

@@ -89,24 +89,26 @@ def test_equal_runs_count_once_and_the_one_that_got_furthest_is_kept(tmp_path):
 
 
 def test_another_draw_of_the_corruption_is_another_run(tmp_path):
-    for folder, draw in (("a", 0), ("b", 1)):
-        path = make_run(tmp_path / folder, "table1:mlp_1x512+random_labels")
-        config = json.loads((path / "config.json").read_text())
-        config["randomize"]["seed"] = draw
-        (path / "config.json").write_text(json.dumps(config))
-    assert len(collect.collect([tmp_path]).runs) == 2
+    for row, runs in (("table1:mlp_1x512+random_labels", 2), ("table1:mlp_1x512", 1)):
+        for folder, draw in (("a", 0), ("b", 1)):
+            path = make_run(tmp_path / row / folder, row)
+            config = json.loads((path / "config.json").read_text())
+            config["randomize"]["seed"] = draw
+            (path / "config.json").write_text(json.dumps(config))
+        assert len(collect.collect([tmp_path / row]).runs) == runs
 
 
-def test_discrepancies_name_revisions_and_the_settings_that_differ(tmp_path):
-    make_run(tmp_path, "table1:mlp_1x512", seed=0)
-    make_run(tmp_path, "table1:mlp_1x512", seed=1)
+def test_discrepancies_name_revisions_devices_and_the_settings_that_differ(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", seed=0, num_devices=1)
+    make_run(tmp_path, "table1:mlp_1x512", seed=1, num_devices=1)
     assert differences.discrepancies(collect.collect([tmp_path]).runs) == []
     other = rows.table_row("table1", "mlp_1x512")
     other.max_epochs = 7
-    make_run(tmp_path, "table1:mlp_1x512", seed=2, revision="def", config=other)
+    make_run(tmp_path, "table1:mlp_1x512", seed=2, revision="def", config=other, num_devices=8)
     runs = collect.collect([tmp_path]).of_row("table1:mlp_1x512")
     assert differences.discrepancies(runs) == [
         "Made with different revisions of the code: abc (seeds 0, 1), def (seed 2).",
+        "Made on different numbers of devices, which batch norm and dropout depend on: 1 (seeds 0, 1), 8 (seed 2).",
         "Made with different configs: max_epochs 100 (seeds 0, 1), 7 (seed 2).",
     ]
 

@@ -68,7 +68,7 @@ class Run:
     @property
     def key(self) -> tuple:
         """Equal for two runs exactly when they are the same experiment with the same seeds."""
-        return self.digest, self.seed, self.settings.get("randomize.seed")
+        return self.digest, self.seed, configs.scientific(self.settings).get("randomize.seed")
 
     def value(self, field: str) -> float | None:
         """A number of result.json; None where there is none."""

@@ -1,4 +1,4 @@
-"""What runs that should be alike do not have in common: revisions of the code, and settings."""
+"""What runs that should be alike do not have in common: revisions of the code, numbers of devices, and settings."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,11 +8,16 @@ from rethinking.report.collect import Run
 
 
 def discrepancies(runs: Sequence[Run]) -> list[str]:
-    """Sentences on what `runs`, the seeds of one row, do not have in common but should: code revision and config."""
+    """Sentences on what `runs`, the seeds of one row, do not have in common but should: revision, devices, config."""
     sentences = []
     revisions = seeds_by([run for run in runs if run.result], lambda run: run.revision)
     if len(revisions) > 1:
         sentences.append(f"Made with different revisions of the code: {listed(revisions)}.")
+    trained = [run for run in runs if run.kind == "training" and run.value("num_devices")]
+    devices = seeds_by(trained, lambda run: f"{run.value('num_devices'):.0f}")
+    if len(devices) > 1:
+        sentences.append(f"Made on different numbers of devices, which batch norm and dropout depend on: "
+                         f"{listed(devices)}.")
     digests = seeds_by(runs, lambda run: run.digest)
     if len(digests) > 1:
         fields = "; ".join(f"{field} {listed(seeds)}" for field, seeds in differing(runs).items())
