@@ -42,7 +42,7 @@ def time_epochs(experiment: Experiment, repeats: int) -> tuple[float, float]:
 
 def time_bare_step(config: ConfigDict, repeats: int) -> float:
     """Seconds of one compiled step on a fixed random batch: forward, backward and SGD, called from Python."""
-    devices = sharding.DataParallel(sharding.data_mesh(1, config.batch_size))
+    devices = sharding.DataParallel(sharding.data_mesh(1))
     model = models.create(config.model.name, 10, jnp.dtype(config.dtype))
     optimizer = optim.sgd(optim.schedule(config.learning_rate, 0.95, 390), config.momentum, config.weight_decay)
     size = config.data.crop_size

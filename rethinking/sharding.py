@@ -13,11 +13,8 @@ from rethinking.config import ConfigError
 DATA_AXIS = "data"
 
 
-def data_mesh(num_devices: int, batch_size: int) -> Mesh:
-    """A mesh of one axis, `data`, over the first `num_devices` devices (0: all).
-
-    Raises ConfigError if there are not so many, or if `batch_size` cannot be dealt to them evenly.
-    """
+def data_mesh(num_devices: int) -> Mesh:
+    """A mesh of one axis, `data`, over the first `num_devices` devices, 0: all; ConfigError if there are fewer."""
     devices = jax.devices()
     count = num_devices or len(devices)
     if count > len(devices):
@@ -25,9 +22,6 @@ def data_mesh(num_devices: int, batch_size: int) -> Mesh:
     if jax.process_count() > 1 and count < len(devices):
         raise ConfigError(f"config.num_devices={count}: with several processes all {len(devices)} devices are used. "
                           "Set it to 0.")
-    if batch_size % count:
-        raise ConfigError(f"config.batch_size={batch_size} cannot be split evenly over {count} devices. Choose a "
-                          f"multiple of {count}, or set config.num_devices.")
     return Mesh(np.array(devices[:count]), (DATA_AXIS,))
 
 

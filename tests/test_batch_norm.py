@@ -59,7 +59,7 @@ def test_synchronized_gradients_are_those_of_one_device(devices):
 
     (expected_x, expected_params), expected_stats = gradients(flax())
     (d_x, d_params), stats = jax.jit(jax.shard_map(
-        jax.grad(function, argnums=(0, 1), has_aux=True), mesh=data_mesh(devices, len(X)),
+        jax.grad(function, argnums=(0, 1), has_aux=True), mesh=data_mesh(devices),
         in_specs=(P(DATA_AXIS), P(), P(DATA_AXIS)), out_specs=((P(DATA_AXIS), P()), P())))(X, PARAMS, WEIGHTS)
     np.testing.assert_allclose(d_x, expected_x, rtol=1e-4, atol=1e-5)
     for trees in ((d_params, expected_params), (stats, expected_stats)):
@@ -72,7 +72,7 @@ def test_each_devices_own_statistics_give_the_sum_of_their_gradients():
         return (weights * jnp.sin(y)).sum()
 
     d_x, d_params = jax.jit(jax.shard_map(
-        jax.grad(lambda *args: jax.lax.psum(function(*args), DATA_AXIS), argnums=(0, 1)), mesh=data_mesh(2, len(X)),
+        jax.grad(lambda *args: jax.lax.psum(function(*args), DATA_AXIS), argnums=(0, 1)), mesh=data_mesh(2),
         in_specs=(P(DATA_AXIS), P(), P(DATA_AXIS)), out_specs=(P(DATA_AXIS), P())))(X, PARAMS, WEIGHTS)
     halves = [jax.grad(function, argnums=(0, 1))(X[half], PARAMS, WEIGHTS[half]) for half in (slice(8), slice(8, 16))]
     np.testing.assert_allclose(d_x, jnp.concatenate([half[0] for half in halves]), atol=1e-5)

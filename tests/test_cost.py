@@ -56,7 +56,7 @@ def test_collectives_are_found_in_a_programs_text():
 def test_what_cannot_work_is_refused():
     mesh = cost.make_mesh(None)
     assert jax.device_count() == 8
-    with pytest.raises(ConfigError, match="multiple of the 8 chips"):
+    with pytest.raises(ConfigError, match="cannot be split evenly over 8"):
         cost.describe(cli.parse_config([*ROW, "--config.batch_size=12"]), mesh)
     with pytest.raises(ConfigError, match=r"configs/table2.py"):
         cost.describe(cli.parse_config(["--config=configs/table1.py:alexnet"]), mesh)

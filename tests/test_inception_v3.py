@@ -160,7 +160,7 @@ def test_bfloat16_is_for_the_computation_alone():
 def test_batch_norm_is_synchronized_on_demand():
     def spread(apply):
         specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), P())}
-        return jax.shard_map(apply, mesh=data_mesh(2, 2), **specs)
+        return jax.shard_map(apply, mesh=data_mesh(2), **specs)
 
     program, _ = jaxpr(NARROW.clone(bn_axis_name=DATA_AXIS), spread)
     assert len(operations(program.jaxpr, "psum_invariant")) == 96

@@ -122,7 +122,7 @@ def test_evaluation_does_not_depend_on_the_batch(name):
 
 @pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
 def test_synchronized_batch_norm_equals_one_device(name):
-    mesh = data_mesh(8, len(X))
+    mesh = data_mesh(8)
 
     def spread(bn_axis_name, stats_spec):
         apply = functools.partial(

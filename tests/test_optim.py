@@ -95,7 +95,7 @@ def test_delay_applies_the_gradient_of_earlier():
 def test_delay_within_a_loop_on_many_devices():
     """As in an epoch that is one program: the state is carried through a scan, equal on all devices."""
     optimizer = optim.rmsprop(constant(0.1), weight_decay=0.01, workers=3)
-    devices = sharding.DataParallel(sharding.data_mesh(2, 2))
+    devices = sharding.DataParallel(sharding.data_mesh(2))
 
     def step(carry, grads):
         params, opt_state = carry

@@ -25,7 +25,7 @@ def data():
 
 def train(name, num_devices, data, epochs, batch_size=16, sync=False, learning_rate=3e-4, seed=3, scan=None):
     """Trains for some epochs; returns the mean loss of each, the final state and the evaluation."""
-    mesh = sharding.data_mesh(num_devices, batch_size)
+    mesh = sharding.data_mesh(num_devices)
     devices = sharding.DataParallel(mesh)
     model = models.create(name, CLASSES, jnp.float32, devices.axis_name if sync else None)
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
@@ -134,7 +134,7 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
             self.param("unused", nn.initializers.zeros, (1,))
             return jnp.stack([x.reshape(len(x), -1).sum(1), jnp.zeros(len(x))], 1)
 
-    mesh, optimizer = sharding.data_mesh(4, 8), optim.sgd(lambda step: 0.1, 0.9, 0.0)
+    mesh, optimizer = sharding.data_mesh(4), optim.sgd(lambda step: 0.1, 0.9, 0.0)
     devices = sharding.DataParallel(mesh)
     train_step = steps.make_train_step(Sum(), optimizer, devices, 8)
     train_state = sharding.replicate(state.initializer(Sum(), optimizer, (1, 1, 1))(0), mesh)
@@ -161,7 +161,7 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
     logits = np.asarray(model.apply({"params": fresh.params}, jnp.asarray(images), train=False), np.float64)
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(num), labels]
     for count in (1, 3, 8):
-        mesh = sharding.data_mesh(count, count)
+        mesh = sharding.data_mesh(count)
         devices = sharding.DataParallel(mesh)
         measured = evaluate.make_evaluate(model, devices, 20, lambda images: images)(
             *sharding.replicate((fresh, jnp.asarray(images), jnp.asarray(labels)), mesh)

@@ -198,11 +198,13 @@ def _choose_ridge(config: ConfigDict, data: _Data) -> dict[str, Any]:
         whole = make_kernel(config.kernel)(x, x)
     else:
         whole = sum(np.float64(1) * (block @ block.T) for block in data.blocks(x))
-    ours, theirs = whole[:fitted, :fitted], whole[fitted:, :fitted]
+    ours, theirs = np.asarray(whole[:fitted, :fitted]), np.asarray(whole[fitted:, :fitted])
     errors = {}
     for ridge in RIDGES:
         try:
-            factor = scipy.linalg.cho_factor(ours + ridge * np.trace(ours) / fitted * np.eye(fitted), overwrite_a=True)
+            penalized = ours.copy()
+            penalized[np.diag_indices(fitted)] += ridge * np.trace(ours) / fitted
+            factor = scipy.linalg.cho_factor(penalized, overwrite_a=True)
         except scipy.linalg.LinAlgError:  # Fewer features than examples, and their products rounded to float32.
             _LOG.info("Ridge %g: too small, the matrix is not positive definite", ridge)
             continue

@@ -23,8 +23,11 @@ class Network(NamedTuple):
     learning_rate: optax.Schedule
 
 
-def check_batch_size(config: ConfigDict, num_train: int) -> None:
-    """Raises ConfigError if a batch is more than the training set."""
+def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
+    """Raises ConfigError if a batch is more than the training set, or cannot be dealt to the devices evenly."""
+    if config.batch_size % num_devices:
+        raise ConfigError(f"config.batch_size={config.batch_size} cannot be split evenly over {num_devices} devices. "
+                          f"Choose a multiple of {num_devices}, or set config.num_devices.")
     if config.batch_size > num_train:
         raise ConfigError(f"config.batch_size={config.batch_size} is more than the {num_train} training images")
 

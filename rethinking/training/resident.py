@@ -48,9 +48,9 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
 
     Raises ConfigError for devices, batch size or network that cannot work.
     """
-    mesh = sharding.data_mesh(config.num_devices, config.batch_size)
+    mesh = sharding.data_mesh(config.num_devices)
     devices = sharding.DataParallel(mesh)
-    network.check_batch_size(config, num_train)
+    network.check_batch_size(config, num_train, mesh.size)
     image_shape = images.center_crop(jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size).shape[1:]
     steps_per_epoch = num_train // config.batch_size
     made = network.make(config, devices, image_shape, info.num_classes, steps_per_epoch)

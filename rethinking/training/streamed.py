@@ -43,7 +43,7 @@ def build(config: ConfigDict, mesh: Mesh, num_train: int, num_classes: int) -> P
     Raises ConfigError for a batch size or a network that cannot work.
     """
     devices = sharding.DataParallel(mesh)
-    network.check_batch_size(config, num_train)
+    network.check_batch_size(config, num_train, mesh.size)
     size = config.data.image_size
     made = network.make(config, devices, (size, size, 3), num_classes, num_train / config.batch_size)
     view = functools.partial(images.distort, settings=config.augment)
@@ -60,7 +60,7 @@ def prepare(config: ConfigDict) -> Experiment:
     """Checks the config against data, devices and network, and opens the data, of which none is in memory."""
     data = config.data
     stream.check(data.name, data.data_dir or None)
-    mesh = sharding.data_mesh(config.num_devices, config.batch_size)
+    mesh = sharding.data_mesh(config.num_devices)
     dataset = stream.load(data.name, data.data_dir or None, data.num_train, config.seed, data.num_test)
     num_train = len(dataset.train)
     programs = build(config, mesh, num_train, dataset.num_classes)
