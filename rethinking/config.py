@@ -84,6 +84,7 @@ def training() -> ConfigDict:
             "num_workers": 0,  # further processes, on each host, that these threads are spread over
         },
         "eval": {
+            "num_train": 0,  # training images that count on the way, a seeded choice; 0: all, as always in the end
             "shifts": "",  # further test sets, for the end, such as "noise,blur=2,cifar10_1": see data/shifts.py
         },
         "model": {
@@ -188,8 +189,8 @@ def _check_expressivity(config: ConfigDict) -> None:
 def _check_complexity(config: ConfigDict) -> None:
     _check_training(config)
     known(config.measure, MEASURES, "config.measure: unknown")
-    _require(not config.data.stream and not config.eval.shifts,
-             "config.data.stream and config.eval.shifts: the measures of section 2.2 have no use for them")
+    _require(not (config.data.stream or config.eval.shifts or config.eval.num_train),
+             "config.data.stream and config.eval: the measures of section 2.2 have no use for them")
     for field in ("draws", "replacements"):
         _require(config[field] >= 1, f"config.{field}={config[field]}: must be at least 1")
     for field in ("halvings", "doublings"):
@@ -223,8 +224,7 @@ def _check_training(config: ConfigDict) -> None:
         _require(0 < config[field] < math.inf, f"config.{field}={config[field]}: must be a positive number")
     colours = [f"augment.{name}" for name in ("brightness", "saturation", "hue", "contrast")]
     for field in ("weight_decay", "reference_batch_size", "warmup_epochs", "checkpoint_seconds", "data.num_test",
-                  "data.num_workers",
-                  "data.crop_size", *colours):
+                  "data.num_workers", "data.crop_size", "eval.num_train", *colours):
         value = _get(config, field)
         _require(0 <= value < math.inf, f"config.{field}={value}: must not be negative")
     for field in ("momentum", "label_smoothing", "average_decay"):

@@ -71,6 +71,7 @@ def imagenet() -> ConfigDict:
       `configs/figure_async.py` looks at what asynchronous workers change.
     - 100 epochs, at whose end the learning rate has fallen to 4.5% of its first value.
     - computation in bfloat16, parameters and statistics in float32.
+    - on the way 50,000 training images are evaluated, as many as test images, in the end all of them.
     - without `aug`, training images are what evaluation sees: the central 87.5%, resized.
     Short runs need `model.options.bn_momentum` and `average_decay` lower: both average over thousands of steps.
     """
@@ -81,6 +82,7 @@ def imagenet() -> ConfigDict:
         "average_decay": 0.9999, "dtype": "bfloat16", "eval_batch_size": 128, "checkpoint_seconds": 600.0,
     })  # fmt: skip
     config.data.update(name="imagenet2012", stream=True)
+    config.eval.num_train = 50_000
     config.model.name = "inception_v3"
     config.model.options = {"aux_head": True, "dropout": 0.0, "bn_momentum": 0.9997, "width": 1.0}
     return config

@@ -125,6 +125,18 @@ def test_time_budget_stops_and_the_same_call_continues(tmp_path):
     assert list(map(untimed, lines(tmp_path / "parts"))) == list(map(untimed, lines(tmp_path / "whole")))
 
 
+def test_on_the_way_some_training_images_count_in_the_end_all(tmp_path):
+    cli.run(quickstart(), tmp_path / "all")
+    cli.run(quickstart(eval__num_train=100), tmp_path / "some")
+    for some, all_ in zip(lines(tmp_path / "some")[:-1], lines(tmp_path / "all")[:-1], strict=True):
+        assert 100 * some["train_accuracy"] == pytest.approx(round(100 * some["train_accuracy"]), abs=1e-4)
+        assert some["train_loss"] != all_["train_loss"] and some["test_loss"] == all_["test_loss"]
+    assert untimed(lines(tmp_path / "some")[-1]) == untimed(lines(tmp_path / "all")[-1])
+    fitted = cli.run(quickstart(eval__num_train=100, stop_when_fit=True, fit_accuracy=0.9), tmp_path / "fitted")
+    same = lines(tmp_path / "all")[fitted["epochs"]]
+    assert fitted["epochs"] < 3 and fitted["train_accuracy"] == same["train_accuracy"] >= 0.9
+
+
 def test_a_diverged_run_ends_with_that_status(tmp_path):
     result = cli.run(quickstart(learning_rate=1e9, max_epochs=5), tmp_path)
     assert result["status"] == "diverged"

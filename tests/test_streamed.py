@@ -65,6 +65,17 @@ def test_random_labels_are_memorized_in_exact_epochs(tmp_path, tfds_dir):
     assert [line["step"] for line in lines(tmp_path)] == [0, 7, 13, 19, 25]  # 100 images are 6 and a quarter batches
 
 
+def test_on_the_way_some_training_images_count_in_the_end_all(tmp_path, tfds_dir):
+    tfds_dir("imagenette_subset")
+    arguments = (*MLP, "--config.num_devices=1", "--config.max_epochs=1")
+    cli.run(cli.parse_config(arguments), tmp_path / "all")
+    cli.run(cli.parse_config([*arguments, "--config.eval.num_train=30"]), tmp_path / "some")
+    (some, some_end), (all_, all_end) = (lines(tmp_path / name) for name in ("some", "all"))
+    assert 30 * some["train_accuracy_top5"] == pytest.approx(round(30 * some["train_accuracy_top5"]), abs=1e-4)
+    assert some["train_loss"] != all_["train_loss"] and some["test_loss"] == all_["test_loss"]
+    assert untimed(some_end) == untimed(all_end)
+
+
 def momentum(state):
     """All of the optimizer's running sums of gradients, which do not depend on how far the parameters moved."""
     leaves = jax.tree_util.tree_leaves_with_path(state["opt_state"])

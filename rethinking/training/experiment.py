@@ -34,7 +34,8 @@ class Experiment:
     steps_per_leg: int
     last_step: Callable[[int], int]  # e -> the steps taken when e epochs are over
     legs: Callable[[TrainState, int], Iterator[Leg]]  # (state, steps taken) -> training from there on, without end
-    evaluate: Callable[[TrainState], dict[str, float]]  # -> {"train_loss": ..., "test_accuracy": ...}
+    # (state, whether all training images count, not config.eval.num_train of them) -> {"train_loss": ..., ...}
+    evaluate: Callable[[TrainState, bool], dict[str, float]]
     learning_rate: Callable[[int], Any]  # of a step
     measure_at_end: Callable[[TrainState], dict[str, Any]]  # -> further fields of result.json
 

@@ -118,14 +118,17 @@ class _Training:
         self.epoch += 1
         last = self.epoch == self.config.max_epochs or not math.isfinite(loss)
         if last or self.epoch % self.config.eval_epochs == 0:
-            progress.show(self.measure({"step_loss": loss, "examples_per_second": self.meter.rate()}))
+            progress.show(self.measure({"step_loss": loss, "examples_per_second": self.meter.rate()}, last))
         self.meter = metrics.Meter()
 
-    def measure(self, trained: dict[str, float | None]) -> dict[str, Any]:
-        """Adds a line to metrics.jsonl, and returns it."""
+    def measure(self, trained: dict[str, float | None], last: bool = False) -> dict[str, Any]:
+        """Adds a line to metrics.jsonl, and returns it; the run's last one is of the whole training set."""
         learning_rate = float(self.experiment.learning_rate(self.step))
         line = {"step": self.step, "epoch": self.epoch, "learning_rate": learning_rate}
-        line |= trained | self.experiment.evaluate(self.state)
+        measured = self.experiment.evaluate(self.state, last)
+        if self.config.eval.num_train and not last and _fitted(self.config, measured):
+            measured = self.experiment.evaluate(self.state, True)
+        line |= trained | measured
         self.run_directory.append(line | {"seconds": time.time() - self.start})
         return self.run_directory.metrics[-1]
 
@@ -140,5 +143,9 @@ def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str:
     last = lines[-1]
     if any(last[name] is None for name in ("train_loss", "test_loss")) or last.get("step_loss", 0.0) is None:
         return "diverged"
-    fitted = config.stop_when_fit and last["train_accuracy"] >= config.fit_accuracy
-    return "complete" if fitted or last["epoch"] >= config.max_epochs else ""
+    return "complete" if _fitted(config, last) or last["epoch"] >= config.max_epochs else ""
+
+
+def _fitted(config: ConfigDict, measured: dict[str, Any]) -> bool:
+    """Whether that is what the run was to stop at."""
+    return config.stop_when_fit and measured["train_accuracy"] >= config.fit_accuracy

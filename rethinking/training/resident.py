@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rethinking import randomize, sharding
-from rethinking.data import arrays, images, shifts
+from rethinking.data import arrays, images, shifts, source
 from rethinking.data.source import Dataset, Info
 from rethinking.training import evaluate, measures, network, state, steps
 from rethinking.training.experiment import Experiment, Leg, log_parameters
@@ -81,6 +81,11 @@ def prepare(config: ConfigDict) -> Experiment:
     log_parameters(config, programs.initial.params)
     dataset = load_data(config)
     train, test = programs.place(dataset.train), programs.place(dataset.test)
+    on_the_way = train
+    if 0 < config.eval.num_train < len(dataset.train.labels):
+        chosen = source.subset(len(dataset.train.labels), config.eval.num_train, config.seed)
+        split = dataset.train
+        on_the_way = programs.place(arrays.Split(split.images[chosen], split.labels[chosen], split.indices[chosen]))
     indices = sharding.replicate(jnp.asarray(dataset.train.indices, jnp.uint32), programs.mesh)
     seed = programs.scalar(config.seed)
 
@@ -89,8 +94,9 @@ def prepare(config: ConfigDict) -> Experiment:
             state, loss = programs.train_epoch(state, *train, indices, seed, programs.scalar(epoch))
             yield Leg(state, loss)
 
-    def evaluate_both(state):
-        values = {"train": programs.evaluate(state, *train), "test": programs.evaluate(state, *test)}
+    def evaluate_both(state, whole):
+        splits = {"train": train if whole else on_the_way, "test": test}
+        values = {split: programs.evaluate(state, *examples) for split, examples in splits.items()}
         return {f"{split}_{name}": float(value) for split in values for name, value in values[split].items()}
 
     def evaluate_shift(state, name: str) -> dict[str, float]:

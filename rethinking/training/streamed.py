@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from rethinking import randomize, sharding
 from rethinking.config import ConfigError
-from rethinking.data import images, stream
+from rethinking.data import images, source, stream
 from rethinking.training import evaluate, measures, network, steps
 from rethinking.training.experiment import Experiment, Leg, log_parameters
 
@@ -70,7 +70,10 @@ def prepare(config: ConfigDict) -> Experiment:
     corrupt = randomize.label_corruption(
         int(dataset.train.indices.max()) + 1, dataset.num_classes, config.randomize.labels, config.randomize.seed
     )
-    train = dataclasses.replace(dataset.train, corrupt=corrupt)
+    train = on_the_way = dataclasses.replace(dataset.train, corrupt=corrupt)
+    if 0 < config.eval.num_train < num_train:
+        chosen = np.sort(source.subset(num_train, config.eval.num_train, config.seed))
+        on_the_way = dataclasses.replace(train, indices=train.indices[chosen])
     reading = functools.partial(stream.Reading, num_threads=data.num_threads, num_workers=data.num_workers,
                                 skip_bad=data.skip_bad)  # fmt: skip
     train_reading = reading(sharding.local_rows(config.batch_size, mesh))
@@ -96,8 +99,9 @@ def prepare(config: ConfigDict) -> Experiment:
                               "leaves all of them out. `python -m rethinking.data.prepare` makes them anew.")
         return {name: value / count for name, value in total.items()} | {"skipped": len(split) - round(count)}
 
-    def evaluate_both(state) -> dict[str, float]:
-        measured = {"train": evaluate_split(state, train), "test": evaluate_split(state, dataset.test)}
+    def evaluate_both(state, whole) -> dict[str, float]:
+        splits = {"train": train if whole else on_the_way, "test": dataset.test}
+        measured = {name: evaluate_split(state, split) for name, split in splits.items()}
         return {f"{split}_{name}": value for split in measured for name, value in measured[split].items()}
 
     return Experiment(
