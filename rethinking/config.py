@@ -84,7 +84,7 @@ def training() -> ConfigDict:
             "num_workers": 0,  # further processes, on each host, that these threads are spread over
         },
         "eval": {
-            "num_train": 0,  # training images that count on the way, a seeded choice; 0: all, as always in the end
+            "num_train": 0,  # evaluate so many training images on the way, a seeded choice, and all in the end; 0: all
             "shifts": "",  # further test sets, for the end, such as "noise,blur=2,cifar10_1": see data/shifts.py
         },
         "model": {
