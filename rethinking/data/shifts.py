@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from jaxtyping import UInt8
-from scipy import ndimage
 
 from rethinking.config import ConfigError, nearest
 from rethinking.data import arrays
@@ -76,7 +76,7 @@ def contrast(images: Images, strength: int, generators: list[np.random.Generator
 
 def blur(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
     """A Gaussian blur of half a pixel, one, or one and a half; edges are reflected."""
-    return _bytes(ndimage.gaussian_filter(images.astype(np.float32), (0, strength / 2, strength / 2, 0)))
+    return _bytes(scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, strength / 2, strength / 2, 0)))
 
 
 def translation(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import jax
-import tensorboardX
 import tqdm
 from etils import epath
 
@@ -44,6 +43,8 @@ class Progress:
     """
 
     def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
+        import tensorboardX  # Here, since it imports PyTorch where there is one, a second before anything is refused.
+
         self._title, self._max_epochs = title, max_epochs
         self._first = jax.process_index() == 0
         self._writer = tensorboardX.SummaryWriter(str(run_directory), purge_step=None, write_to_disk=self._first)
