@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -163,6 +164,14 @@ def test_bad_sizes_and_dtypes_are_refused():
         cholesky.make_backend(0, "float64")
     with pytest.raises(ConfigError, match="bfloat16"):
         cholesky.make_backend(10, "bfloat16")
+
+
+def test_what_a_tpu_has_no_numbers_for_is_computed_by_its_host():
+    devices = np.array([mock.Mock(platform="tpu")])
+    mesh = mock.Mock(spec=jax.sharding.Mesh, size=8, axis_names=("rows",), devices=devices)
+    assert isinstance(cholesky.make_backend(100, "float64", mesh), BlasBackend)
+    single = cholesky.make_backend(100, "float32", mesh)
+    assert single.layout.num_devices == 8 and isinstance(cholesky.in_float64(single), BlasBackend)
 
 
 def test_two_processes_agree_with_one(tmp_path):

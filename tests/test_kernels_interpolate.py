@@ -215,8 +215,18 @@ def test_a_kernel_that_is_not_defined_for_an_example_is_refused(digits, mesh):
     x, labels, *_ = digits
     x = x.copy()
     x[150] = 0
-    with np.errstate(invalid="ignore"), pytest.raises(ConfigError, match=r"not positive definite|is no number"):
+    with np.errstate(invalid="ignore"), pytest.raises(ConfigError, match="must give finite values"):
         interpolate.fit(x, labels, Cosine(), ridge=1.0, mesh=mesh)
+
+
+def test_test_examples_that_are_unlike_the_training_examples_are_refused(digits):
+    x, labels, z, _ = digits
+    model = interpolate.fit(x, labels, KERNEL, mesh=ONE)
+    not_finite = np.where(np.arange(len(z))[:, None] == 3, np.nan, z)
+    for given, reason in ((z[:, 1:], "63 features"), (z[0], "64 examples of 1 features"),
+                          (not_finite, "example 3 are not finite")):
+        with pytest.raises(ConfigError, match=reason):
+            model.predict(given)
 
 
 @pytest.mark.parametrize("mesh", [ONE, MESH])

@@ -76,7 +76,7 @@ class BlasBackend:
         """Makes panel g of the matrix that of the factor, given the factor's panels before.
 
         Also returns the first of its columns, counted from 1, at which the matrix is seen not to be positive definite,
-        or 0.
+        or 0; -1 where it is not finite.
         """
         panel = storage[g]
         width = panel.shape[1]
@@ -89,6 +89,8 @@ class BlasBackend:
             if len(panel) > width:
                 below = panel[width:].T
                 self._gemm(-1.0, block, done[first + width :].T, 1.0, below, trans_a=True, overwrite_c=True)
+        if not np.isfinite(diagonal).all():
+            return storage, -1
         upper, bad = self._potrf(diagonal, lower=False, clean=True, overwrite_a=True)
         panel[:width] = upper.T
         if not bad and len(panel) > width:

@@ -5,6 +5,7 @@ products subtracted, and is overwritten by panel g of the factor. So nothing is 
 """
 
 import functools
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from rethinking.kernels import layout as layouts
 from rethinking.kernels.blas import BlasBackend
 from rethinking.kernels.sharded import ShardedBackend
 
+_LOG = logging.getLogger(__name__)
 Backend = BlasBackend | ShardedBackend
 
 
@@ -36,7 +38,7 @@ class NotPositiveDefiniteError(ConfigError):
 def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int = 0) -> Backend:
     """Where and how an n x n matrix is worked on: JAX on the devices of `mesh`, a mesh of one axis, or all there are.
 
-    If that is a single CPU device, SciPy's BLAS.
+    If that is a single CPU device, or a TPU, which has no float64, is to compute in it: SciPy's BLAS on this host.
     Raises ConfigError for n below 1 and for dtypes other than float32 and float64.
     """
     if n < 1:
@@ -44,7 +46,10 @@ def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int =
     if dtype not in ("float32", "float64"):
         raise ConfigError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
     mesh = mesh or jax.make_mesh((jax.device_count(),), ("rows",))
-    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+    platform = mesh.devices.flat[0].platform
+    if without := platform == "tpu" and dtype == "float64":
+        _LOG.info("A TPU has no float64: this host's processors solve. dtype=float32 uses the TPU, and refines.")
+    if without or (mesh.size == 1 and platform == "cpu"):
         # Nothing above the diagonal is computed here, and BLAS wants wide panels: on two cores at n = 16,000 eight of
         # them ran at 130 GFLOP/s, 16 at 118, 32 at 98.
         return BlasBackend(layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 2048))), dtype)
@@ -105,11 +110,15 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
 def factor(make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None) -> Cholesky:
     """The factor of a matrix whose panel g is made by `make_panel(storage, g)`, which returns the storage.
 
-    `storage`, by default a new one, is overwritten. Raises NotPositiveDefiniteError.
+    `storage`, by default a new one, is overwritten. Raises NotPositiveDefiniteError, and ConfigError for a matrix that
+    is not finite.
     """
     storage = backend.unmade() if storage is None else storage
     for g in range(backend.layout.num_panels):
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
+        if bad < 0:
+            raise ConfigError("the matrix has entries that are not finite: the kernel must give finite values for all "
+                              "pairs of examples (a cosine, for one, is not defined for an example of zeros)")
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
     return Cholesky(backend, storage)

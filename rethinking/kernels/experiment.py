@@ -43,7 +43,7 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     start = time.time()
     backend = _backend(config)
     data = _load(config)
-    if time.time() >= deadline:
+    if distributed.agreed(time.time() >= deadline):
         return None
 
     def look_at_the_clock() -> None:

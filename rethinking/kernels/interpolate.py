@@ -66,7 +66,8 @@ class Interpolant:
     alpha: Float[np.ndarray, "n c"]
     certificate: Certificate
     seconds: Seconds
-    predict: Callable[[np.ndarray], Float[np.ndarray, "m c"]]  # examples [m, ...] -> outputs, in batches
+    # Examples [m, ...] -> outputs, in batches; ConfigError for examples unlike those fitted, and for infinite ones.
+    predict: Callable[[np.ndarray], Float[np.ndarray, "m c"]]
 
     def error(self, x: np.ndarray, labels: Int[np.ndarray, " m"]) -> float:
         """The share of examples whose largest output isn't their label's; ConfigError unless there is one for each."""
@@ -257,10 +258,7 @@ def _refine(factor: Cholesky, product: Callable, targets: np.ndarray) -> tuple[n
         if np.linalg.norm(residual) / scale > before / 2:
             break
     reached = np.linalg.norm(residual) / scale
-    if np.isnan(reached):
-        raise ConfigError("the solution is no number: the kernel must give finite values for all pairs of examples "
-                          "(a cosine, for one, is not defined for an example of zeros)")
-    if reached > 1e-8:
+    if not reached <= 1e-8:
         dtype = factor.backend.dtype
         raise ConfigError(f"the {dtype} factor reaches a residual of {reached:.1e} after {steps} refinements, not "
                           "1e-8: the matrix is too ill-conditioned for it. Remedies: "

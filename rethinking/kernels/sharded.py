@@ -148,7 +148,7 @@ class ShardedBackend:
         """Makes panel g of the matrix that of the factor, given the factor's panels before.
 
         Also returns the first of its columns, counted from 1, at which the matrix is seen not to be positive definite,
-        or 0.
+        or 0; -1 where it is not finite.
         """
         storage, diagonal = self._run("update", self.update, storage, shared=(jnp.int32(g),), donate=True)
         lower, failed = self._run("diagonal", self.factor_diagonal, diagonal)
@@ -156,6 +156,8 @@ class ShardedBackend:
         if not np.asarray(failed.addressable_data(0)).any():
             return storage, 0
         diagonal = np.array(diagonal.addressable_data(0), order="F")
+        if not np.isfinite(diagonal).all():
+            return storage, -1
         (potrf,) = get_lapack_funcs(("potrf",), (diagonal,))
         return storage, potrf(diagonal, lower=True)[1] or self.layout.width
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from rethinking.config import ConfigError
 from rethinking.kernels import cholesky
 from rethinking.kernels.cholesky import Backend
 from rethinking.kernels.gram import Kernel
@@ -41,6 +42,7 @@ class KernelSystem:
 
     def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], ridge: float, backend: Backend):
         self.kernel, self.ridge, self.backend = kernel, ridge, backend
+        self._num_features = x.shape[1]
         self._dealt = backend.deal_examples(x)
         self._precise = cholesky.in_float64(backend)
         self._dealt_precise = self._dealt if self._precise is backend else self._precise.deal_examples(x)
@@ -56,6 +58,12 @@ class KernelSystem:
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         z = z.reshape(len(z), -1).astype(np.float64)
+        if z.shape[1] != self._num_features:
+            raise ConfigError(f"{len(z)} examples of {z.shape[1]} features, where those fitted have "
+                              f"{self._num_features}: [m, ...] of the same shapes is needed, x[None] for a single x")
+        if not (finite := np.isfinite(z).all(1)).all():
+            raise ConfigError(f"the features of example {finite.argmin()} are not finite ({(~finite).sum()} such "
+                              "examples)")
         return self._precise.predict(self.kernel, self._dealt_precise, alpha, z)
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
