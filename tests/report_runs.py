@@ -134,8 +134,10 @@ def _complexity(root, seed):
         lines = [{"replacement": r, "epoch": epoch, "step": 157 * epoch, "max_change": (1 + r + labels) * epoch / 4,
                   "mean_change": (1 + labels) * epoch / 400 * (1 + r / 5), "train_loss": 1 / (epoch + 1)}
                  for r in range(3) for epoch in range(16)]
+        lines += [{"replacement": None, "epoch": epoch, "step": 157 * epoch, "max_change": 99.0, "mean_change": 99.0,
+                   "train_loss": 1 / (epoch + 1)} for epoch in range(16)]
         write(root / "complexity" / row / f"seed_{seed}", config, lines,
-              result={"max_change": 3.0, "mean_change": 0.1, "train_loss": 0.06})
+              result={"max_change": 3.0, "mean_change": 0.1, "repeat_mean_change": 0.0, "train_loss": 0.06})
 
 
 def write_page(runs, output):

@@ -185,6 +185,16 @@ def test_replacing_an_example_by_itself_changes_nothing():
     assert not np.array_equal(before[0].losses, before[-1].losses)
 
 
+def test_the_control_sees_what_differs_between_two_trainings_on_the_same_set():
+    settings = cli.parse_config(["--config=configs/complexity.py:stability+mlp_1x512", "--config.data.name=digits",
+                                 "--config.data.crop_size=0", *REPLACED[1:]])
+    twins = stability.Twins(settings)
+    assert {line["mean_change"] for line in twins.compare(None)} == {0.0}
+    twins.original = list(twins.train(7, 22))  # as if the second training went another way
+    start, *_, end = twins.compare(None)
+    assert start["max_change"] == 0 < end["mean_change"] < end["max_change"] and end["own_change"] == 0
+
+
 @pytest.mark.parametrize("arguments, kept", [(SIGNS, 3), (REPLACED, 7)])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(arguments, kept, tmp_path):
     whole = run(tmp_path / "whole", *arguments)
@@ -209,6 +219,8 @@ def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
     assert curve[0]["max_change"] == curve[0]["changed_predictions"] == 0
     assert 0 < result["mean_change"] < result["max_change"]
     assert result["own_change"] <= result["max_change"]
+    assert result["repeat_max_change"] == result["repeat_mean_change"] == 0  # on a CPU
+    assert [line["epoch"] for line in lines(tmp_path / "run") if line["replacement"] is None] == list(range(5))
     assert result["train_loss"] < curve[0]["train_loss"]
     assert {"status", "replacements", "test_accuracy", "weight_norm", "margin_0.5"} <= result.keys()
 

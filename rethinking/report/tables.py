@@ -134,7 +134,8 @@ def _complex(collection: Collection, experiment: str) -> Table:
         ".3f": {"rademacher": "Rademacher", "rademacher_low": "at least", "rademacher_high": "at most",
                 "linear_span": "linear", "kernel_ball": "kernel ball"},
         ",.0f": {"num_fitted": "draws fitted", "draws": "of", "vc_at_least": "VC at least"},
-        ".3g": {"max_change": "largest change of loss", "mean_change": "mean change", "train_loss": "train loss",
+        ".3g": {"max_change": "largest change of loss", "mean_change": "mean change",
+                "repeat_mean_change": "mean change, none replaced", "train_loss": "train loss",
                 "test_loss": "test loss", "weight_norm": "weight norm",
                 "spectral_product": "product of spectral norms", "margin_0.1": "margin, 10% quantile"},
     }  # fmt: skip
@@ -143,7 +144,8 @@ def _complex(collection: Collection, experiment: str) -> Table:
               columns.number("seconds", "seconds", ".0f"), columns.RUNS]
     title = paper.TITLES.get(experiment, f"{experiment}: measures of complexity")
     legend = (f"{_OURS} Rademacher: of the network's signs, by training on random ones, with a 95% interval. Linear: "
-              "of functions whose mean square is 1. Changes: of losses when one training example is replaced.")
+              "of functions whose mean square is 1. Changes: of losses when one training example is replaced; none "
+              "replaced: when the same training is repeated, whose additions some devices do in another order.")
     return Table(experiment, title, header, _rows(collection, experiment), legend)
 
 

@@ -105,8 +105,9 @@ def changes(
     """How much each example's loss changes when one training example is replaced: |l(A_S, z) - l(A_S', z)|.
 
     Uniform stability (Bousquet and Elisseeff, 2002) is the sup over z, S and S' of this, whatever the labels. Here it
-    is over the given examples: "max_change", "mean_change", and "own_change" over those `replaced`, out or in.
+    is over the given examples: "max_change", "mean_change", and "own_change" over those `replaced`, out or in (0 if
+    there are none).
     """
     difference = np.abs(after.astype(np.float64) - before)
     return {"max_change": float(difference.max()), "mean_change": float(difference.mean()),
-            "own_change": float(difference[replaced].max())}
+            "own_change": float(difference[replaced].max(initial=0.0))}

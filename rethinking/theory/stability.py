@@ -1,12 +1,13 @@
 """Uniform stability, measured: a network is trained on S, and on S with one example replaced by a fresh one.
 
 Both trainings have the same start, the same order, and the new example in the old one's place. Losses are compared on
-S, on the fresh examples, which come from the training set as well and with labels as random, and on the test set.
+S, on the fresh examples, which come from the training set as well and with labels as random, and on the test set. As a
+control S itself is trained on twice: what changes then is the hardware's doing, which may add in another order.
 
-Lines of metrics.jsonl: for each replacement and epoch `replacement`, `epoch`, `step`; `max_change`, `mean_change`,
-`own_change` of the cross entropy (`complexity.changes`); `changed_predictions`, the fraction of examples classified
-otherwise; `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy` after training on S; in the last epoch its norms
-and margins.
+Lines of metrics.jsonl: for each replacement (null: the control) and epoch `replacement`, `epoch`, `step`;
+`max_change`, `mean_change`, `own_change` of the cross entropy (`complexity.changes`); `changed_predictions`, the
+fraction of examples classified otherwise; `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy` after training
+on S; in the last epoch its norms and margins.
 """
 
 import functools
@@ -33,11 +34,12 @@ def measure(config: ConfigDict, log: Log) -> Line | None:
     """Replaces `config.replacements` examples, one at a time; the result's fields, None if out of time.
 
     After the last epoch: `max_change` and `own_change` are the largest over the replacements, `mean_change` and
-    `changed_predictions` means over them; losses, accuracies, norms and margins are those of training on S. `curve` has
-    a dictionary of the same for each epoch. Raises ConfigError if no training examples are left to replace others.
+    `changed_predictions` means over them; losses, accuracies, norms and margins are those of training on S.
+    `repeat_max_change` and `repeat_mean_change` are the control's. `curve` has a dictionary of the same for each epoch.
+    Raises ConfigError if no training examples are left to replace others.
     """
     twins = Twins(config)
-    for r in range(config.replacements):
+    for r in (None, *range(config.replacements)):
         if log.lines(replacement=r, epoch=config.max_epochs):
             continue
         if log.late():
@@ -45,8 +47,8 @@ def measure(config: ConfigDict, log: Log) -> Line | None:
         for epoch, line in enumerate(twins.compare(r)):
             if not log.lines(replacement=r, epoch=epoch):  # it is there if the run was killed at this replacement
                 log.append({"replacement": r, "epoch": epoch} | line)
-        _LOG.info("replacement %d: losses change by %.3g on average, %.3g at most", r, line["mean_change"],
-                  line["max_change"])
+        _LOG.info("%s: losses change by %.3g on average, %.3g at most",
+                  "control" if r is None else f"replacement {r}", line["mean_change"], line["max_change"])
     return _summary(config, log)
 
 
@@ -73,10 +75,11 @@ class Twins:
         self._indices = data.train.indices[: self.num_train]
         self._labels = np.concatenate([data.train.labels, data.test.labels])
 
-    def compare(self, r: int) -> Iterator[Line]:
-        """Trains with replacement r, and yields what differs from S: before training and after each epoch."""
-        position, fresh = int(self.positions[r]), self.num_train + r
-        replaced = np.isin(np.arange(len(self._labels)), [position, fresh])
+    def compare(self, r: int | None) -> Iterator[Line]:
+        """Trains with replacement r (None: on S again), and yields what differs from S: before training and after each
+        epoch."""
+        position, fresh = (0, 0) if r is None else (int(self.positions[r]), self.num_train + r)
+        replaced = np.isin(np.arange(len(self._labels)), [] if r is None else [position, fresh])
         step = self._trainer.programs.steps_per_epoch
         for epoch, (before, after) in enumerate(zip(self.original, self.train(position, fresh), strict=True)):
             yield {"step": epoch * step} | self._differences(before, after, replaced) | before.network
@@ -119,14 +122,15 @@ def _num_train(config: ConfigDict) -> int:
 
 def _summary(config: ConfigDict, log: Log) -> Line:
     curve = [_after(log, epoch) for epoch in range(config.max_epochs + 1)]
-    last = log.lines(replacement=0, epoch=config.max_epochs)[0]
+    last, control = (log.lines(replacement=r, epoch=config.max_epochs)[0] for r in (0, None))
     network = {field: value for field, value in last.items() if trials.is_network_field(field)}
     status = "diverged" if curve[-1]["max_change"] is None else "complete"
-    return {"status": status, "replacements": config.replacements} | curve[-1] | network | {"curve": curve}
+    repeat = {f"repeat_{field}": control[field] for field in ("max_change", "mean_change")}
+    return {"status": status, "replacements": config.replacements} | curve[-1] | repeat | network | {"curve": curve}
 
 
 def _after(log: Log, epoch: int) -> Line:
-    lines = log.lines(epoch=epoch)
+    lines = [line for line in log.lines(epoch=epoch) if line["replacement"] is not None]
     line = {"epoch": epoch, "step": lines[0]["step"]} | trials.means(lines, (*CHANGES, *TRAINED))
     for field in ("max_change", "own_change"):
         if line[field] is not None:

@@ -34,8 +34,8 @@ class Log:
         return time.time() - self._start
 
     def late(self) -> bool:
-        """Whether to stop: the deadline has come, or SIGTERM."""
-        return time.time() >= self._deadline or distributed.sigterm_noticed()
+        """Whether to stop, the same on all processes: the deadline has come, or SIGTERM."""
+        return distributed.agreed(time.time() >= self._deadline or distributed.sigterm_noticed())
 
     def append(self, line: Line) -> None:
         """Writes one measurement down; What is not finite becomes None."""
