@@ -36,14 +36,22 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
     for argument in arguments:
         if argument.startswith("--config="):
             load_file(argument.removeprefix("--config=").partition(":")[0])
+    overrides, rest = split_overrides(arguments)
+    try:
+        plain = _parse(rest)
+        for override in overrides:
+            configs.check_field(override.lstrip("-").partition("=")[0].partition(".")[2], plain)
+        return _parse(arguments)
+    except BAD_INPUT as error:
+        raise ConfigError(str(error.args[0] if isinstance(error, KeyError) else error)) from error
+
+
+def _parse(arguments: Sequence[str]) -> ConfigDict:
     values = flags.FlagValues()
     command = ["", *arguments]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
-    try:
-        values(command)
-        return holder.value
-    except BAD_INPUT as error:
-        raise ConfigError(str(error.args[0] if isinstance(error, KeyError) else error)) from error
+    values(command)
+    return holder.value
 
 
 def run(

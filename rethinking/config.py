@@ -296,6 +296,21 @@ def flat(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
     return fields
 
 
+def check_field(field: str, config: ConfigDict) -> None:
+    """Raises ConfigError, with what may have been meant, unless `config` has that field or group of fields."""
+    found: Any = config
+    for key in field.split("."):
+        if isinstance(found, ConfigDict) and not found:
+            raise ConfigError(f"config.{field}: nothing is set in that group yet. Set the whole of it, "
+                              f"--config.{field.rpartition('.')[0]}=\"{{'{key}': VALUE}}\"")
+        if not isinstance(found, ConfigDict) or key not in found:
+            name = field.rpartition(".")[2]
+            fields = flat(config)
+            elsewhere = [path for path in fields if path.rpartition(".")[2] == name]
+            raise ConfigError(f"config.{field}: unknown field. {nearest(field, elsewhere or fields)}")
+        found = found[key]
+
+
 def load_file(path: str) -> ModuleType:
     """Imports a file of configs/: a module with ROWS and get_config(row)."""
     file = pathlib.Path(path)

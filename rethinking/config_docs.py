@@ -29,6 +29,7 @@ def page() -> str:
     parts = [_HEAD]
     for name, kind in configs.KINDS.items():
         fields = configs.flat(kind.defaults())
+        fields |= {field: {} for field in comments(kind.defaults) if field not in fields}  # groups of any fields
         extends = name != "training" and training.keys() <= fields.keys()
         if extends:  # only what is new or has another default
             fields = {field: value for field, value in fields.items() if training.get(field) != value}
@@ -66,7 +67,7 @@ def comments(function: Callable) -> dict[str, str]:
             if not isinstance(key, ast.Constant):
                 continue
             own = beside.get(key.lineno, "")
-            if isinstance(value, ast.Dict):
+            if isinstance(value, ast.Dict) and value.keys:
                 read(value, f"{prefix}{key.value}.", own)
             else:
                 parts = [shared, own] if shared != own else [own]

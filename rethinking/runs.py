@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import pathlib
@@ -29,6 +30,7 @@ from ml_collections import ConfigDict
 from rethinking import config as configs
 from rethinking.config import ConfigError
 
+_LOG = logging.getLogger(__name__)
 # How long a process that only reads waits for the one that writes: clusters' file systems may show a file late.
 WAIT_SECONDS = 120.0
 
@@ -142,9 +144,12 @@ def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
     try:
         # The kernel lets go of the lock when the process ends, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.close()
         raise ConfigError(f"--workdir={path} is in use by another process. Wait, or choose another.") from None
+    except OSError as error:
+        _LOG.warning("--workdir=%s is on a file system without locks (%s): take care that no other process uses it.",
+                     path, error.strerror)
     return lock
 
 

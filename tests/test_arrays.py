@@ -77,6 +77,14 @@ def write_features(folder, shape=SHAPE, **changes):
     (folder / "features.json").write_text(json.dumps(content))
 
 
+def without_train(root, version="1.0.0"):
+    """Makes the planted set one that is for testing alone, as CIFAR10.1 is."""
+    description = root / "planted" / version / "dataset_info.json"
+    info = json.loads(description.read_text())
+    info["splits"] = [split for split in info["splits"] if split["name"] != "train"]
+    description.write_text(json.dumps(info))
+
+
 def assert_holds(dataset, held):
     for key, split in (("train", dataset.train), ("test", dataset.test)):
         np.testing.assert_array_equal(split.images, held[f"{key}_images"])
@@ -101,6 +109,18 @@ def test_digits_are_scikit_learns():
     assert rows(np.rint(ours), labels) == rows(digits.data, digits.target)
     again = arrays.load("digits", seed=5)
     np.testing.assert_array_equal(again.train.images, dataset.train.images)
+
+
+def test_a_set_made_for_testing_has_no_training_images(planted):
+    root, held = planted
+    without_train(root)
+    with pytest.raises(ConfigError, match="splits train and test"):
+        arrays.load("planted", str(root))
+    assert arrays.check("planted", str(root), train=False).num_train == 0
+    dataset = arrays.load("planted", str(root), train=False)
+    assert dataset.train.images.shape == (0, *SHAPE)
+    np.testing.assert_array_equal(dataset.test.images, held["test_images"])
+    np.testing.assert_array_equal(arrays.load("planted", str(root), train=False).test.labels, held["test_labels"])
 
 
 def test_num_train_keeps_a_seeded_nested_subset():
@@ -153,12 +173,15 @@ def test_newest_version_unless_one_is_named(planted):
         arrays.check("planted:2.0.0", str(root))
 
 
-def test_configurations(planted):
+def test_a_configuration_is_named_unless_it_is_the_only_one(planted):
     root, held = planted
     shutil.move(root / "planted" / "1.0.0", root / "planted" / "blue" / "1.0.0")
-    assert_holds(arrays.load("planted/blue", str(root)), held)
-    with pytest.raises(ConfigError, match="planted/blue"):
-        arrays.check("planted", str(root))
+    for name in ("planted/blue", "planted", "planted:1.0.0"):
+        assert_holds(arrays.load(name, str(root)), held)
+    shutil.copytree(root / "planted" / "blue", root / "planted" / "red")
+    assert_holds(arrays.load("planted/red", str(root)), held)
+    with pytest.raises(ConfigError, match=r"several configurations. Name one: planted/blue, planted/red"):
+        arrays.load("planted", str(root))
 
 
 SETS = {"mnist": ((28, 28, 1), 60_000, 10_000), "cifar10": ((32, 32, 3), 50_000, 10_000)}

@@ -31,7 +31,7 @@ def refused(arguments, reason):
 
 @pytest.mark.parametrize("arguments, reason", [
     (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
-    ([CIFAR10, "--config.lerning_rate=1"], "learning_rate"),
+    ([CIFAR10, "--config.lerning_rate=1"], "config.lerning_rate: unknown field. Did you mean 'learning_rate'?"),
     ([CIFAR10, "--config.batch_size=big"], "batch_size"),
     ([DIGITS, "--config.data.name=cifar11"], "'cifar10'"),
     ([DIGITS, "--config.randomize.labels=1.5"], "must be in [0, 1]"),

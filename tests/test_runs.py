@@ -1,5 +1,6 @@
 """The run directory: atomic, locked, and its metrics cut back to a checkpoint; written by one process, also in gs://."""
 
+import errno
 import json
 import math
 import multiprocessing
@@ -78,6 +79,15 @@ def test_a_second_process_is_refused_and_the_lock_ends_with_its_holder(tmp_path,
     process.join()
     with runs.open_run(tmp_path, settings):
         pass
+
+
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, settings, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with runs.open_run(tmp_path, settings):
+        assert "without locks (Function not implemented)" in caplog.text
 
 
 def test_result_is_written_once_whole(tmp_path, settings):

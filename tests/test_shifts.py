@@ -7,6 +7,7 @@ from PIL import Image, ImageFilter
 from rethinking import cli
 from rethinking.config import ConfigError
 from rethinking.data import arrays, shifts
+from tests import test_arrays
 
 N, SIZE = 40, 16
 
@@ -76,6 +77,15 @@ def test_a_run_is_also_evaluated_on_them_at_its_end(tmp_path):
     assert accuracy["digits"] == result["test_accuracy"]
     assert accuracy["noise=1"] > accuracy["noise=3"]
     assert "shifts" not in run(tmp_path / "plain")
+
+
+def test_a_run_is_evaluated_on_a_set_that_was_made_for_testing_alone(tmp_path):
+    for version in ("1.0.0", "2.0.0"):
+        root, _ = test_arrays.write(tmp_path / "tfds", version)
+    test_arrays.without_train(root, "2.0.0")
+    result = run(tmp_path / "run", "--config.data.name=planted:1.0.0", "--config.eval.shifts=planted:2.0.0",
+                 f"--config.data.data_dir={root}")
+    assert result["shifts"]["planted:2.0.0"]["accuracy"] == result["test_accuracy"]
 
 
 def test_sets_that_do_not_fit_are_refused(tmp_path, tfds_dir):

@@ -42,28 +42,30 @@ class Split:
 _DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)
 
 
-def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0) -> Dataset:
+def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0,
+         train: bool = True) -> Dataset:  # fmt: skip
     """The training and the test set, images as uint8 of 0 to 255, decoded once and from then on mapped from a cache.
 
     Args:
         name: "digits" (scikit-learn's, 1,437 for training and 360 for testing, drawn once and for all) or a TFDS set
             with the features `image` and `label` and the splits `train` and `test` (or else `validation`), such as
-            "cifar10", "cifar10_corrupted/fog_1" or "mnist:3.0.1".
+            "cifar10" or "mnist:3.0.1".
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         num_train: keep the first so many of a seeded permutation of the training set; 0 for all, in the source's order.
         seed: of that permutation.
         num_test: likewise of the test set.
+        train: whether there must be a training set; else it may be empty, as of "cifar10_corrupted/fog_1".
 
     Raises:
         ConfigError: see `check`; also if a file is damaged inside, or a number is more than there is.
     """
-    source = None if name == "digits" else _find_arrays(name, data_dir)
+    source = None if name == "digits" else _find_arrays(name, data_dir, train)
     info = source.info if source else _DIGITS
     check_subset(name, info, num_train, num_test)
     arrays = _load_cached(source) if source else _load_digits()
-    train = _subset(arrays["train_images"], arrays["train_labels"], num_train, seed)
-    test = _subset(arrays["test_images"], arrays["test_labels"], num_test, seed)
-    return Dataset(name, train, test, info.num_classes)
+    splits = (_subset(arrays[f"{split}_images"], arrays[f"{split}_labels"], num, seed)
+              for split, num in (("train", num_train), ("test", num_test)))
+    return Dataset(name, *splits, info.num_classes)
 
 
 def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Split:
@@ -71,16 +73,17 @@ def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Spli
     return Split(images[keep], labels[keep], keep) if num else Split(images, labels, keep)
 
 
-def check(name: str, data_dir: str | None = None) -> Info:
+def check(name: str, data_dir: str | None = None, train: bool = True) -> Info:
     """Sizes of the data set that `load` would give, decoding nothing.
 
     Raises:
-        ConfigError: if the set is unknown or not prepared, not image classification, of images that differ in size, not
-            in ArrayRecord files, or if one of its files is missing or cut short.
+        ConfigError: if the set is unknown or not prepared, not image classification, without training images although
+            `train`, of images that differ in size, not in ArrayRecord files, or if one of its files is missing or cut
+            short.
     """
     if name == "digits":
         return _DIGITS
-    source = _find_arrays(name, data_dir)
+    source = _find_arrays(name, data_dir, train)
     check_shards(source)
     return source.info
 
@@ -106,8 +109,8 @@ def _load_digits() -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _find_arrays(name: str, data_dir: str | None) -> Source:
-    source = find(name, data_dir)
+def _find_arrays(name: str, data_dir: str | None, train: bool) -> Source:
+    source = find(name, data_dir, train)
     height, width, channels = source.info.image_shape
     if min(height, width) <= 0:
         remedy = "such sets are streamed, as for configs/table2.py" if channels == 3 else "prepare them at one size"
@@ -119,7 +122,7 @@ def _decode(source: Source) -> dict[str, np.ndarray]:
     check_shards(source)
     arrays = {}
     for split, files in source.shards.items():
-        examples = open_records(source, split)
+        examples = open_records(source, split) if files else ()
         images = np.empty((len(examples), *source.info.image_shape), np.uint8)
         labels = np.empty(len(examples), np.int32)
         start = 0

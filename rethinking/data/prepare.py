@@ -35,7 +35,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
         if importlib.util.find_spec("tensorflow") is None:
             raise ConfigError("Preparing a data set needs TensorFlow: pip install 'rethinking[prepare]'")
         _download(name, data_dir)
-    found = source.find(name, data_dir)
+    found = source.find(name, data_dir, train=False)
     source.check_shards(found)
     sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
     return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"

@@ -41,7 +41,7 @@ def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
     for name in parse(text):
         if "=" in name:
             continue
-        info = arrays.check(name, data_dir)
+        info = arrays.check(name, data_dir, train=False)
         if (info.image_shape, info.num_classes) != (like.image_shape, like.num_classes):
             raise ConfigError(
                 f"config.eval.shifts: {name} has {info.num_classes} classes and images of {info.image_shape}, where "
@@ -56,7 +56,7 @@ def make(name: str, test: arrays.Split, seed: int, data_dir: str | None = None) 
     """
     kind, _, strength = name.partition("=")
     if kind not in DISTORTIONS:
-        return arrays.load(name, data_dir).test
+        return arrays.load(name, data_dir, train=False).test
     generators = [np.random.default_rng((seed, int(index))) for index in test.indices]
     return dataclasses.replace(test, images=DISTORTIONS[kind](test.images, int(strength), generators))
 

@@ -31,7 +31,8 @@ class Info:
 class Source:
     """A TFDS set on disk. In `info.image_shape`, -1 stands for sides that differ from image to image.
 
-    `shards` holds the files of "train" and "test" with the number of records in each.
+    `shards` holds the files of "train" and "test" with the number of records in each; none of "train" where there are
+    test images only.
     """
 
     folder: pathlib.Path
@@ -64,7 +65,8 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
 def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
     """The folder of the newest prepared version of NAME[/CONFIG][:VERSION], or None if it is not prepared.
 
-    Raises ConfigError if there is no such set, neither prepared nor in TFDS, or if CONFIG is missing.
+    CONFIG may be left out where only one is prepared. Raises ConfigError if there is no such set, neither prepared nor
+    in TFDS, or if CONFIG is missing.
     """
     root = resolve_data_dir(data_dir)
     match = re.fullmatch(r"(\w+)(?:/([^/:]+))?(?::([\d.]+))?", name)
@@ -79,20 +81,21 @@ def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
             close = difflib.get_close_matches(base, known)
             raise ConfigError(f"Unknown data set {name!r}. {nearest(base, close or {'digits', *prepared})}")
     folder = root / base / config
-    versions = (path.parent for path in folder.glob("*/dataset_info.json"))
-    found = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     configs = sorted({path.parts[-3] for path in folder.glob("*/*/dataset_info.json")})
-    if configs and not found:
+    if len(configs) > 1:
         raise ConfigError(f"{name} has several configurations. Name one: {', '.join(f'{base}/{c}' for c in configs)}")
+    versions = (path.parent for path in folder.joinpath(*configs).glob("*/dataset_info.json"))
+    found = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     found = [path for path in found if version in ("", path.name)]
     return max(found, key=lambda path: [int(number) for number in path.name.split(".")], default=None)
 
 
-def find(name: str, data_dir: str | None = None) -> Source:
+def find(name: str, data_dir: str | None = None, train: bool = True) -> Source:
     """The description of a prepared set, read from its two JSON files.
 
-    Raises ConfigError if it is unknown or not prepared, no image classification, not in ArrayRecord files, or if a file
-    is missing. Whether the files are whole is for `check_shards` to say.
+    Raises ConfigError if it is unknown or not prepared, no image classification, without training images where `train`
+    asks for them, not in ArrayRecord files, or if a file is missing. Whether the files are whole is for `check_shards`
+    to say.
     """
     newest = find_folder(name, data_dir)
     if newest is None:
@@ -104,7 +107,7 @@ def find(name: str, data_dir: str | None = None) -> Source:
         )
     try:
         metadata, features = (json.loads((newest / f).read_text()) for f in ("dataset_info.json", "features.json"))
-        return _describe(name, newest, metadata, features["featuresDict"]["features"])
+        return _describe(name, newest, metadata, features["featuresDict"]["features"], train)
     except ConfigError:
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -156,14 +159,17 @@ def damaged(file: pathlib.Path, cause: str) -> ConfigError:
     return ConfigError(f"{file} is damaged ({cause}). Delete its folder, then prepare the data set again.")
 
 
-def _describe(name: str, folder: pathlib.Path, metadata: dict[str, Any], features: dict[str, Any]) -> Source:
+def _describe(
+    name: str, folder: pathlib.Path, metadata: dict[str, Any], features: dict[str, Any], train: bool
+) -> Source:
     image, label = (features.get(key, {}).get(kind) for key, kind in (("image", "image"), ("label", "classLabel")))
     splits = {split["name"]: split for split in metadata["splits"]}
     test = "test" if "test" in splits else "validation"
-    if image is None or label is None or image.get("dtype") != "uint8" or not {"train", test} <= set(splits):
+    needed = {"train", test} if train else {test}
+    if image is None or label is None or image.get("dtype") != "uint8" or not needed <= set(splits):
         raise ConfigError(
             f"{name} is no image-classification set: needed are the features image (uint8) and label, and the splits "
-            f"train and test (or validation); it has {', '.join(features)} and {', '.join(splits)}."
+            f"{'train and ' * train}test (or validation); it has {', '.join(features)} and {', '.join(splits)}."
         )
     shape = tuple(int(side) for side in image["shape"]["dimensions"])
     file_format = metadata.get("fileFormat", "tfrecord")
@@ -172,8 +178,8 @@ def _describe(name: str, folder: pathlib.Path, metadata: dict[str, Any], feature
             f"{name} is in {file_format} files in {folder}; array_record is needed. Delete that folder, or choose "
             f"another --data_dir, and run: python -m rethinking.data.prepare {name}"
         )
-    used = {"train": splits["train"], "test": splits[test]}
-    shards = {key: _shards(folder, metadata["name"], split) for key, split in used.items()}
+    used = {"train": splits.get("train"), "test": splits[test]}
+    shards = {key: _shards(folder, metadata["name"], split) if split else {} for key, split in used.items()}
     counts = {split: sum(lengths.values()) for split, lengths in shards.items()}
     return Source(folder, Info(counts["train"], counts["test"], shape, int(label["numClasses"])), shards)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from rethinking.config import ConfigError, known, nearest
+from rethinking.config import ConfigError, nearest
 from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
 from rethinking.models.inception_v3 import InceptionV3
@@ -48,7 +48,9 @@ def create(
     signature = inspect.signature(constructor)
     fields = {field: value for field, value in fields.items() if field in signature.parameters} | options
     for option in options:
-        known(option, signature.parameters, f"config.model.name={name}: the network has no field")
+        if option not in signature.parameters:
+            raise ConfigError(f"config.model.name={name}: the network has no field {option!r}. "
+                              f"{nearest(option, signature.parameters)} --config.model.options={{}} sets none.")
     try:
         signature.bind(**fields)
     except TypeError as error:
