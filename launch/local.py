@@ -11,6 +11,7 @@ SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved and stops;
 
 import collections
 import contextlib
+import math
 import os
 import queue
 import shutil
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -141,11 +143,14 @@ def await_all(processes: list[Process], ended: queue.SimpleQueue, grace: float) 
 
 
 def _pass_on_signals(processes: list[Process]) -> None:
-    """The first SIGTERM or Ctrl-C becomes SIGTERM for all processes, the second SIGKILL."""
-    signals = iter([signal.SIGTERM])
+    """The first SIGTERM or Ctrl-C becomes SIGTERM for all processes; one that comes a second later or more becomes
+    SIGKILL: `timeout`, for one, sends the first one twice."""
+    first = math.inf
 
     def pass_on(*_) -> None:
-        number = next(signals, signal.SIGKILL)
+        nonlocal first
+        number = signal.SIGKILL if time.time() > first + 1 else signal.SIGTERM
+        first = min(first, time.time())
         for process in processes:
             process.send(number)
 

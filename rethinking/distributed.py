@@ -15,7 +15,6 @@ from rethinking import rendezvous
 from rethinking.config import ConfigError
 
 _sigterm = threading.Event()
-_last_step: int | None = None  # that `preempted` was asked about
 
 
 @contextlib.contextmanager
@@ -29,7 +28,7 @@ def join(
 
     Without arguments Slurm or a TPU pod says how many there are and where. To be entered before JAX is used. Leaving it
     by an error ends the program, so that no process waits for one that has failed; a process also ends, with a message
-    that names the other and exit code `rendezvous.PEER_LOST`, when another one is lost.
+    that names the other and exit code `rendezvous.PEER_LOST`, when another one is lost. SIGTERM is noticed meanwhile.
 
     Raises ConfigError if nothing says which processes there are, RendezvousError if some do not come in `timeout`
     seconds.
@@ -39,12 +38,14 @@ def join(
     import jax  # here, since a run of one process has no need of this module
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM: see `notice_sigterm`
     jax.distributed.initialize(
         place.address, place.num_processes, place.process_id, local_device_ids, cluster_detection_method="deactivate"
     )
     try:
         _connect()
-        yield place.process_id
+        with notice_sigterm():
+            yield place.process_id
     except BaseException as error:
         _end_program(error)
     roll.leave()
@@ -107,16 +108,8 @@ def _end_program(error: BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def notice_sigterm() -> Iterator[None]:
-    """While this is entered, SIGTERM does not end the program, but makes `preempted` true. A second SIGTERM ends it,
-    if it comes a second later or more: `timeout`, for one, sends the first one twice."""
-    import jax
-
-    global _last_step
-    _last_step = None
-    if jax.distributed.is_initialized():  # JAX notices the signal, and tells the other processes
-        yield
-        return
-
+    """While this is entered, SIGTERM does not end the program, but makes `sigterm_noticed` true. A second SIGTERM ends
+    it, if it comes a second later or more: `timeout`, for one, sends the first one twice."""
     noted_at = math.inf
 
     def note(*_) -> None:
@@ -144,31 +137,12 @@ def sigterm_noticed() -> bool:
     return _sigterm.is_set()
 
 
-def preempted(step: int) -> bool:
-    """Whether to save and stop at this step, because this process or another one of the run was sent SIGTERM.
-
-    All processes of a run must ask at the same steps, and be told the same: it becomes true at one step for all. For a
-    process alone it stays true. `step` counts as the steps of checkpoints do.
-    """
-    import jax
-    from jax.experimental import multihost_utils
-
-    global _last_step
-    if not jax.distributed.is_initialized():
-        return sigterm_noticed()
-    # JAX agrees on the number after the largest that any process has asked for, and that one must be asked for, too:
-    # so none is left out. The numbers are those of checkpoints because Orbax asks as well, whenever it saves.
-    steps = range(step if _last_step is None else min(_last_step + 1, step), step + 1)
-    _last_step = step
-    return any([multihost_utils.reached_preemption_sync_point(each) for each in steps])
-
-
 def agreed(value: bool) -> bool:
-    """What process 0 says of something that each process may see differently, such as whether it is late.
+    """Whether `value` is true in any process: for what each may see differently, such as whether it is late.
 
-    All processes of a run must call this equally often.
+    All processes of a run must call this equally often, and wait for each other.
     """
     import jax
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value
+    return bool(multihost_utils.process_allgather(int(value)).any()) if jax.process_count() > 1 else value

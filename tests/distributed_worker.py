@@ -32,13 +32,14 @@ with distributed.join(address, num_processes, rank, timeout=120.0) as process_id
         sys.exit(2)
     if what == "be_preempted":
         assert distributed.agreed(rank == 0)
-        assert not distributed.agreed(rank == 1)
-        with distributed.notice_sigterm():
-            step = 1_000_000
-            while not distributed.preempted(step):
-                time.sleep(0.02 * (rank + 1))  # each at its own pace
-                step += 7  # an epoch
-                multihost_utils.reached_preemption_sync_point(step)  # as Orbax does when it saves
+        assert distributed.agreed(rank == 1)
+        assert not distributed.agreed(rank == 7)
+        step = 0
+        while not distributed.agreed(distributed.sigterm_noticed()):
+            time.sleep(0.02 * (rank + 1))  # each at its own pace
+            step += 1
+            if step == 3:
+                print("begun", flush=True)
         print("saved at step", step, flush=True)
     while what != "be_preempted":  # until it is killed, or another one is
         total()

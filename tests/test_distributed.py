@@ -34,11 +34,11 @@ import sys, time
 from rethinking import distributed
 with distributed.notice_sigterm():
     print("begun", flush=True)
-    while not distributed.preempted(1):
+    while not distributed.sigterm_noticed():
         time.sleep(0.01)
     print("saving", flush=True)
     time.sleep(float(sys.argv[1]))
-print("saved", distributed.preempted(2), flush=True)
+print("saved", distributed.sigterm_noticed(), flush=True)
 """
 
 
@@ -174,11 +174,13 @@ def test_a_failed_process_is_named_by_the_one_that_waits_for_it(what, exit_code,
 
 def test_all_processes_learn_of_a_preemption_at_the_same_step(address, start):
     processes = workers(start, address, "be_preempted")
+    for process in processes:
+        wait_for(process, "begun")
     processes[1].send_signal(signal.SIGTERM)
     ends = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
     (step,) = {int(re.search(r"saved at step (\d+)", said)[1]) for said, _ in ends}
-    assert step > 1_000_000
+    assert step >= 3
 
 
 def test_one_process_notices_sigterm_and_ends_at_the_second(start):

@@ -132,6 +132,9 @@ def test_the_second_signal_kills(launched):
         assert "waiting" in process.stdout.readline()
     process.terminate()
     assert process.stdout.readline() == "[1] saved\n"
+    process.terminate()  # `timeout` sends two at once, which are one
+    time.sleep(1.5)
+    assert process.poll() is None
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 137

@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import json
+import signal
 
 import numpy as np
+import psutil
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -274,6 +276,20 @@ def test_bad_records_are_named(tmp_path, kind):
         evaluate(dataclasses.replace(split, indices=split.indices[6:]))
     with pytest.raises(ConfigError, match="|".join(MESSAGES)):
         train(split, 6)
+
+
+def test_worker_processes_outlive_a_sigterm_to_all_processes_of_a_program(held, tmp_path):
+    split = load(tmp_path).train
+    batches = stream.train_batches(split, 4, SIZE, 0, True, Reading(num_threads=2, num_workers=2))
+    taken = [next(batches)]
+    workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) >= 2
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    taken += itertools.islice(batches, 20)
+    batches.close()
+    assert_same(taken, train(split, 21))
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
 
 
 def test_worker_processes_hand_errors_on(tmp_path):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import signal
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator
@@ -204,7 +205,7 @@ def _read(
     if reading.num_workers:
         if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in programs that know nothing of absl.
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _ignore_sigterm)
     else:
         dataset = grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=2)
     batches = iter(dataset)
@@ -212,6 +213,11 @@ def _read(
         yield from itertools.islice(batches, num_batches)
     finally:
         batches.close()
+
+
+def _ignore_sigterm(worker: int, num_workers: int) -> None:
+    """Has the process that reads say when its workers end: a signal to all of a program's processes is for that one."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _item(

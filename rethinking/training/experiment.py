@@ -15,6 +15,10 @@ from rethinking.training.state import TrainState
 _LOG = logging.getLogger(__name__)
 
 
+class Interrupted(Exception):
+    """The run must stop in the middle of an evaluation."""
+
+
 class Leg(NamedTuple):
     """What a part of training leaves behind."""
 
@@ -34,8 +38,9 @@ class Experiment:
     steps_per_leg: int
     last_step: Callable[[int], int]  # e -> the steps taken when e epochs are over
     legs: Callable[[TrainState, int], Iterator[Leg]]  # (state, steps taken) -> training from there on, without end
-    # (state, whether all training images count, not config.eval.num_train of them) -> {"train_loss": ..., ...}
-    evaluate: Callable[[TrainState, bool], dict[str, float]]
+    # (state, whether all training images count, not config.eval.num_train of them, stop) -> {"train_loss": ..., ...}.
+    # Where that takes long, it asks `stop`, with the numbers from 0 on, and raises Interrupted when told so.
+    evaluate: Callable[[TrainState, bool, Callable[[int], bool]], dict[str, float]]
     learning_rate: Callable[[int], Any]  # of a step
     measure_at_end: Callable[[TrainState], dict[str, Any]]  # -> further fields of result.json
 

@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,11 +14,11 @@ from ml_collections import ConfigDict
 from rethinking import distributed, runs
 from rethinking.training import metrics, resident, streamed
 from rethinking.training.checkpoint import Checkpoints, Saved
-from rethinking.training.experiment import Experiment, Leg
+from rethinking.training.experiment import Experiment, Interrupted, Leg
 
 _LOG = logging.getLogger(__name__)
-# Several processes agree on when to save and to stop; not before every step, since that takes a moment.
-STEPS_BETWEEN_AGREEMENTS = 16
+# Several processes agree on when to save and to stop; not before every step or batch, since that takes a moment.
+BETWEEN_AGREEMENTS = 16
 
 
 def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf) -> dict[str, Any] | None:
@@ -28,12 +29,15 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     Raises ConfigError for settings or data that cannot work, before any time is spent.
     """
     start = time.time()
-    experiment = prepare(config)
-    checkpoints = Checkpoints(run_directory.path)
-    try:
-        return _Training(config, run_directory, experiment, checkpoints, start, deadline).go_on()
-    finally:
-        checkpoints.close()
+    # An epoch on the device cannot be left in the middle: there SIGTERM simply ends the process, if it is alone and
+    # no sweep around it has taken notice of the signal.
+    with distributed.notice_sigterm() if config.data.stream else contextlib.nullcontext():
+        experiment = prepare(config)
+        checkpoints = Checkpoints(run_directory.path)
+        try:
+            return _Training(config, run_directory, experiment, checkpoints, start, deadline).go_on()
+        finally:
+            checkpoints.close()
 
 
 def prepare(config: ConfigDict) -> Experiment:
@@ -60,31 +64,14 @@ class _Training:
     def go_on(self) -> dict[str, Any] | None:
         """Trains to the end, or until it must stop."""
         config, run_directory = self.config, self.run_directory
-        # An epoch on the device cannot be left in the middle: there SIGTERM simply ends the process, if it is alone and
-        # no sweep around it has taken notice of the signal.
-        saves_first = self.experiment.streamed or jax.process_count() > 1
-        legs = self.experiment.legs(self.state, self.step)
         with (
-            contextlib.closing(legs),
-            distributed.notice_sigterm() if saves_first else contextlib.nullcontext(),
+            contextlib.closing(self.experiment.legs(self.state, self.step)) as legs,
             metrics.Progress(run_directory.path, config.row, config.max_epochs, self.epoch) as progress,
         ):
-            if not run_directory.metrics:
-                progress.show(self.measure({"examples_per_second": None}))
-            while not (status := _status(config, run_directory.metrics)):
-                ends_epoch = self.step + self.experiment.steps_per_leg == self.experiment.last_step(self.epoch + 1)
-                stop, save = self.decide(ends_epoch)
-                if stop or distributed.preempted(self.step):
-                    break
-                if save:
-                    self.save()
-                began = time.time()
-                self.train(next(legs))
-                if ends_epoch:
-                    self.end_epoch(progress)
-                else:
-                    progress.show_step(self.step / self.experiment.last_step(1), self.meter)
-                self.lasted[ends_epoch] = time.time() - began
+            try:
+                status = self.advance(legs, progress)
+            except Interrupted:
+                status = ""
         self.save()
         if not status:
             _LOG.info("Stopped after step %d; the same command continues.", self.step)
@@ -95,15 +82,35 @@ class _Training:
             runs.provenance(config) | {"status": status, "num_params": self.experiment.num_params} | measured
         )
 
-    def decide(self, ends_epoch: bool) -> tuple[bool, bool]:
-        """Whether to stop here, and whether to save: the same on all processes."""
-        now = time.time()
-        # A leg that would end after the deadline is not begun: it is taken to last as long as the one before.
-        late = now + self.lasted[ends_epoch] > self.deadline
-        due = now - self.saved_at >= self.config.checkpoint_seconds
-        if jax.process_count() > 1 and not (ends_epoch or self.step % STEPS_BETWEEN_AGREEMENTS == 0):
-            return False, False
-        return distributed.agreed(late), distributed.agreed(due)
+    def advance(self, legs: Iterator[Leg], progress: metrics.Progress) -> str:
+        """Trains and measures; returns how the run has ended, "" if it must stop first."""
+        if self.step == self.experiment.last_step(self.epoch):
+            self.measure_epoch(progress)  # unless it was before the run stopped
+        while not (status := _status(self.config, self.run_directory.metrics)):
+            ends_epoch = self.step + self.experiment.steps_per_leg == self.experiment.last_step(self.epoch + 1)
+            number = 0 if ends_epoch else self.step
+            # A leg that would end after the deadline is not begun: it is taken to last as long as the one before.
+            if self.must_stop(number, self.lasted[ends_epoch]):
+                break
+            if self.all_agree(number, time.time() - self.saved_at >= self.config.checkpoint_seconds):
+                self.save()
+            began = time.time()
+            self.train(next(legs))
+            if ends_epoch:
+                self.epoch += 1
+                self.measure_epoch(progress)
+            else:
+                progress.show_step(self.step / self.experiment.last_step(1), self.meter)
+            self.lasted[ends_epoch] = time.time() - began
+        return status
+
+    def must_stop(self, number: int, seconds: float = 0.0) -> bool:
+        """Whether time would be up in so many seconds, or SIGTERM has come; for `number` see `all_agree`."""
+        return self.all_agree(number, time.time() + seconds > self.deadline or distributed.sigterm_noticed())
+
+    def all_agree(self, number: int, value: bool) -> bool:
+        """Whether `value` is true on any process: the same on all. Several ask each other at some numbers only."""
+        return distributed.agreed(value) if jax.process_count() == 1 or number % BETWEEN_AGREEMENTS == 0 else False
 
     def train(self, leg: Leg) -> None:
         """Counts a leg that has been trained."""
@@ -111,23 +118,28 @@ class _Training:
         self.step += self.experiment.steps_per_leg
         self.meter.add(leg.loss, self.experiment.steps_per_leg * self.config.batch_size)
 
-    def end_epoch(self, progress: metrics.Progress) -> None:
-        """Measures if it is time to, or if the loss is no number any more."""
-        legs = (self.step - self.experiment.last_step(self.epoch)) / self.experiment.steps_per_leg
-        loss = self.meter.loss_sum() / legs
-        self.epoch += 1
-        last = self.epoch == self.config.max_epochs or not math.isfinite(loss)
-        if last or self.epoch % self.config.eval_epochs == 0:
-            progress.show(self.measure({"step_loss": loss, "examples_per_second": self.meter.rate()}, last))
+    def measure_epoch(self, progress: metrics.Progress) -> None:
+        """Measures, at the end of an epoch or before the first, if it is time to and has not been done.
+
+        It is time to, too, if the loss is no number any more.
+        """
+        trained, last, lines = {}, False, self.run_directory.metrics
+        if self.epoch:
+            legs = (self.step - self.experiment.last_step(self.epoch - 1)) / self.experiment.steps_per_leg
+            trained["step_loss"] = loss = self.meter.loss_sum() / legs
+            last = self.epoch == self.config.max_epochs or not math.isfinite(loss)
+        trained["examples_per_second"] = self.meter.rate()
+        if (last or self.epoch % self.config.eval_epochs == 0) and not (lines and lines[-1]["epoch"] == self.epoch):
+            progress.show(self.measure(trained, last))
         self.meter = metrics.Meter()
 
     def measure(self, trained: dict[str, float | None], last: bool = False) -> dict[str, Any]:
         """Adds a line to metrics.jsonl, and returns it; the run's last one is of the whole training set."""
         learning_rate = float(self.experiment.learning_rate(self.step))
         line = {"step": self.step, "epoch": self.epoch, "learning_rate": learning_rate}
-        measured = self.experiment.evaluate(self.state, last)
+        measured = self.experiment.evaluate(self.state, last, self.must_stop)
         if self.config.eval.num_train and not last and _fitted(self.config, measured):
-            measured = self.experiment.evaluate(self.state, True)
+            measured = self.experiment.evaluate(self.state, True, self.must_stop)
         line |= trained | measured
         self.run_directory.append(line | {"seconds": time.time() - self.start})
         return self.run_directory.metrics[-1]

@@ -31,9 +31,9 @@ class Meter:
         self._losses = [sum(map(float, self._losses))]
         return self._losses[0]
 
-    def rate(self) -> float:
-        """Images per second."""
-        return self._images / (time.time() - self._start)
+    def rate(self) -> float | None:
+        """Images per second; None if it has seen none itself."""
+        return self._images / (time.time() - self._start) if self._images else None
 
 
 class Progress:

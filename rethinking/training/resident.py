@@ -94,7 +94,7 @@ def prepare(config: ConfigDict) -> Experiment:
             state, loss = programs.train_epoch(state, *train, indices, seed, programs.scalar(epoch))
             yield Leg(state, loss)
 
-    def evaluate_both(state, whole):
+    def evaluate_both(state, whole, stop):
         splits = {"train": train if whole else on_the_way, "test": test}
         values = {split: programs.evaluate(state, *examples) for split, examples in splits.items()}
         return {f"{split}_{name}": float(value) for split in values for name, value in values[split].items()}

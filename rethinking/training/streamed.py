@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,7 +18,7 @@ from rethinking import randomize, sharding
 from rethinking.config import ConfigError
 from rethinking.data import images, source, stream
 from rethinking.training import evaluate, measures, network, steps
-from rethinking.training.experiment import Experiment, Leg, log_parameters
+from rethinking.training.experiment import Experiment, Interrupted, Leg, log_parameters
 
 # Batches that are on their way to the devices while one is trained on.
 PREFETCH = 2
@@ -89,9 +90,14 @@ def prepare(config: ConfigDict) -> Experiment:
                 state, loss = programs.train_step(state, batch, seed)
                 yield Leg(state, loss)
 
-    def evaluate_split(state, split) -> dict[str, float]:
+    def evaluate_split(state, split, stop) -> dict[str, float]:
+        sums = []
         with contextlib.closing(stream.eval_batches(split, eval_batch_size, data.image_size, eval_reading)) as batches:
-            sums = [programs.evaluate(state, batch) for batch in placed(batches, mesh)]
+            for number, batch in enumerate(placed(batches, mesh)):
+                if stop(number):
+                    raise Interrupted
+                sums.append(programs.evaluate(state, batch))
+                jax.block_until_ready(sums[-2:][0])  # a single batch ahead of the devices
         total = {name: sum(float(batch[name]) for batch in sums) for name in sums[0]}
         count = total.pop("weight")
         if not count:
@@ -99,9 +105,9 @@ def prepare(config: ConfigDict) -> Experiment:
                               "leaves all of them out. `python -m rethinking.data.prepare` makes them anew.")
         return {name: value / count for name, value in total.items()} | {"skipped": len(split) - round(count)}
 
-    def evaluate_both(state, whole) -> dict[str, float]:
+    def evaluate_both(state, whole, stop) -> dict[str, float]:
         splits = {"train": train if whole else on_the_way, "test": dataset.test}
-        measured = {name: evaluate_split(state, split) for name, split in splits.items()}
+        measured = {name: evaluate_split(state, split, stop) for name, split in splits.items()}
         return {f"{split}_{name}": value for split in measured for name, value in measured[split].items()}
 
     return Experiment(
