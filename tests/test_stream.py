@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import json
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import psutil
@@ -290,6 +292,23 @@ def test_worker_processes_outlive_a_sigterm_to_all_processes_of_a_program(held, 
     batches.close()
     assert_same(taken, train(split, 21))
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+
+
+def test_worker_processes_end_when_the_process_they_read_for_is_killed(held, tmp_path):
+    program = ("import sys, time\nfrom rethinking.data import stream\nif __name__ == '__main__':\n"
+               "    split = stream.load('pictures', sys.argv[1]).train\n"
+               "    reading = stream.Reading(num_threads=2, num_workers=2)\n"
+               "    batches = stream.train_batches(split, 4, 16, 0, True, reading)\n    next(batches)\n"
+               "    print('reading', flush=True)\n    time.sleep(60)\n")
+    (tmp_path / "program.py").write_text(program)
+    process = psutil.Popen([sys.executable, tmp_path / "program.py", tmp_path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "reading\n"
+    workers = [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_worker_processes_hand_errors_on(tmp_path):

@@ -11,8 +11,11 @@ import dataclasses
 import functools
 import itertools
 import logging
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -205,7 +208,7 @@ def _read(
     if reading.num_workers:
         if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in programs that know nothing of absl.
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _ignore_sigterm)
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent)
     else:
         dataset = grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=2)
     batches = iter(dataset)
@@ -215,9 +218,16 @@ def _read(
         batches.close()
 
 
-def _ignore_sigterm(worker: int, num_workers: int) -> None:
-    """Has the process that reads say when its workers end: a signal to all of a program's processes is for that one."""
+def _end_with_parent(worker: int, num_workers: int) -> None:
+    """Has a worker end when the process that it reads for ends it, or is gone: a SIGTERM to all processes of a program
+    is for that one to act on."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _item(

@@ -3,6 +3,7 @@
 import statistics
 import sys
 import time
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -43,11 +44,9 @@ class Progress:
     """
 
     def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
-        import tensorboardX  # Here, since it imports PyTorch where there is one, a second before anything is refused.
-
         self._title, self._max_epochs = title, max_epochs
         self._first = jax.process_index() == 0
-        self._writer = tensorboardX.SummaryWriter(str(run_directory), purge_step=None, write_to_disk=self._first)
+        self._writer = _tensorboard().SummaryWriter(str(run_directory), purge_step=None, write_to_disk=self._first)
         self._terminal = self._first and sys.stderr.isatty()
         self._printed_at = 0.0
         self._bar = tqdm.tqdm(
@@ -111,6 +110,18 @@ def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any
         {"best_test_accuracy_top5": max(line["test_accuracy_top5"] for line in lines)} if "test_accuracy_top5" in last
         else {}
     )
+
+
+def _tensorboard() -> ModuleType:
+    """tensorboardX, without PyTorch: it would import that wherever it is installed, two seconds for nothing."""
+    unused = sys.modules.setdefault("torch", None) is None
+    try:
+        import tensorboardX
+
+        return tensorboardX
+    finally:
+        if unused:
+            del sys.modules["torch"]
 
 
 def _number(value: float | None, form: str) -> str:
