@@ -14,7 +14,7 @@ from typing import NoReturn
 from rethinking import rendezvous
 from rethinking.config import ConfigError
 
-_sigterm = threading.Event()
+_sigterm, _noticing = threading.Event(), threading.Event()
 
 
 @contextlib.contextmanager
@@ -109,7 +109,11 @@ def _end_program(error: BaseException) -> NoReturn:
 @contextlib.contextmanager
 def notice_sigterm() -> Iterator[None]:
     """While this is entered, SIGTERM does not end the program, but makes `sigterm_noticed` true. A second SIGTERM ends
-    it, if it comes a second later or more: `timeout`, for one, sends the first one twice."""
+    it, if it comes a second later or more: `timeout`, for one, sends the first one twice. Within another it is no
+    more."""
+    if _noticing.is_set():
+        yield
+        return
     noted_at = math.inf
 
     def note(*_) -> None:
@@ -121,9 +125,11 @@ def notice_sigterm() -> Iterator[None]:
         note_sigterm()
 
     before = signal.signal(signal.SIGTERM, note)
+    _noticing.set()
     try:
         yield
     finally:
+        _noticing.clear()
         signal.signal(signal.SIGTERM, before)
 
 

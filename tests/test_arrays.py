@@ -178,6 +178,9 @@ def test_a_configuration_is_named_unless_it_is_the_only_one(planted):
     shutil.move(root / "planted" / "1.0.0", root / "planted" / "blue" / "1.0.0")
     for name in ("planted/blue", "planted", "planted:1.0.0"):
         assert_holds(arrays.load(name, str(root)), held)
+    _, other = write(root, version="0.9.0", seed=1)
+    assert_holds(arrays.load("planted", str(root)), other)  # of before there were configurations
+    shutil.rmtree(root / "planted" / "0.9.0")
     shutil.copytree(root / "planted" / "blue", root / "planted" / "red")
     assert_holds(arrays.load("planted/red", str(root)), held)
     with pytest.raises(ConfigError, match=r"several configurations. Name one: planted/blue, planted/red"):

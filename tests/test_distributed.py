@@ -32,7 +32,7 @@ else:
 LONE = """
 import sys, time
 from rethinking import distributed
-with distributed.notice_sigterm():
+with distributed.notice_sigterm(), distributed.notice_sigterm():  # a streamed run among several, or in a sweep
     print("begun", flush=True)
     while not distributed.sigterm_noticed():
         time.sleep(0.01)

@@ -81,10 +81,13 @@ def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
             close = difflib.get_close_matches(base, known)
             raise ConfigError(f"Unknown data set {name!r}. {nearest(base, close or {'digits', *prepared})}")
     folder = root / base / config
-    configs = sorted({path.parts[-3] for path in folder.glob("*/*/dataset_info.json")})
-    if len(configs) > 1:
-        raise ConfigError(f"{name} has several configurations. Name one: {', '.join(f'{base}/{c}' for c in configs)}")
-    versions = (path.parent for path in folder.joinpath(*configs).glob("*/dataset_info.json"))
+    if not any(folder.glob("*/dataset_info.json")):
+        configs = sorted({path.parts[-3] for path in folder.glob("*/*/dataset_info.json")})
+        if len(configs) > 1:
+            names = ", ".join(f"{base}/{one}" for one in configs)
+            raise ConfigError(f"{name} has several configurations. Name one: {names}")
+        folder = folder.joinpath(*configs)
+    versions = (path.parent for path in folder.glob("*/dataset_info.json"))
     found = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
     found = [path for path in found if version in ("", path.name)]
     return max(found, key=lambda path: [int(number) for number in path.name.split(".")], default=None)
