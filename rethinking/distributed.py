@@ -143,6 +143,11 @@ def sigterm_noticed() -> bool:
     return _sigterm.is_set()
 
 
+def must_stop(deadline: float) -> bool:
+    """Whether a run is to stop, the same on all processes: `deadline` (of time.time()) has come, or SIGTERM."""
+    return agreed(time.time() >= deadline or sigterm_noticed())
+
+
 def agreed(value: bool) -> bool:
     """Whether `value` is true in any process: for what each may see differently, such as whether it is late.
 

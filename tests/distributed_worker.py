@@ -1,5 +1,6 @@
 """One process of several that make one run, on two fake devices each: ADDRESS NUM_PROCESSES RANK WHAT."""
 
+import math
 import os
 import sys
 import time
@@ -34,8 +35,9 @@ with distributed.join(address, num_processes, rank, timeout=120.0) as process_id
         assert distributed.agreed(rank == 0)
         assert distributed.agreed(rank == 1)
         assert not distributed.agreed(rank == 7)
+        assert distributed.must_stop(math.inf if rank else 0.0)
         step = 0
-        while not distributed.agreed(distributed.sigterm_noticed()):
+        while not distributed.must_stop(math.inf):
             time.sleep(0.02 * (rank + 1))  # each at its own pace
             step += 1
             if step == 3:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from rethinking.config import ConfigError
-from rethinking.kernels import cholesky, gram, interpolate, memory, systems
+from rethinking.kernels import cholesky, gram, interpolate, memory, sharded, systems
 
 KERNEL = gram.Gaussian(1.5)
 MESH = jax.sharding.Mesh(np.array(jax.devices()[:3]), ("rows",))
@@ -55,6 +55,18 @@ def test_padding_does_not_ask_for_a_kernel_at_zero(digits):
     one, many = (interpolate.fit(x, labels, Cosine(), ridge=1e-3, mesh=mesh) for mesh in (ONE, MESH))
     assert many.certificate.residual < 1e-12
     np.testing.assert_allclose(many.predict(z), one.predict(z), atol=1e-8)
+
+
+@pytest.mark.parametrize("num", [1, 150, 300, 301])
+def test_predictions_in_batches_of_one_size_are_those_of_one_batch(num, digits, monkeypatch):
+    x, labels, z, _ = digits
+    model, batches = interpolate.fit(x, labels, KERNEL, mesh=MESH), []
+    expected, run = model.predict(z)[:num], sharded.ShardedBackend._run
+    monkeypatch.setattr(sharded, "BATCH", 150)
+    monkeypatch.setattr(sharded.ShardedBackend, "_run", lambda *arguments, shared: (
+        batches.append(len(shared[0])) or run(*arguments, shared=shared)))
+    np.testing.assert_allclose(model.predict(z[:num]), expected, atol=1e-12)
+    assert batches == {1: [1], 150: [150], 300: [150, 150], 301: [101, 101, 101]}[num]
 
 
 def test_ridge_norm_is_that_of_the_function(digits):

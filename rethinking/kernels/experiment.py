@@ -35,24 +35,23 @@ def run(config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = 
     `train_error` and `test_error` are of the largest output, against the training labels (random ones where the config
     says so) and the true test labels; for `norm` and the like see `rethinking.kernels.interpolate.Certificate`.
 
-    Returns None if `deadline` (of time.time()) came first, or a SIGTERM that a sweep noticed; the same call then begins
-    anew. (Several processes would have to agree on it, and look no more once they solve.)
+    Returns None if `deadline` (of time.time()) came first, or a SIGTERM that is noticed (in a sweep, and where several
+    processes solve together); the same call then begins anew.
     Raises ConfigError for settings, data, a workdir or a memory that cannot do, before any time is spent, and for
     systems that cannot be solved.
     """
     start = time.time()
     backend = _backend(config)
     data = _load(config)
-    if distributed.agreed(time.time() >= deadline):
-        return None
 
     def look_at_the_clock() -> None:
-        if jax.process_count() == 1 and (time.time() >= deadline or distributed.sigterm_noticed()):
+        if distributed.must_stop(deadline):
             raise _OutOfTime
 
     if data.blocks is not None:
         data = dataclasses.replace(data, blocks=functools.partial(_each_after, look_at_the_clock, data.blocks))
     try:
+        look_at_the_clock()
         with jax.enable_x64(True):
             chosen = _choose_ridge(config, data) if config.choose_ridge else {"ridge": config.ridge}
             _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])

@@ -6,6 +6,7 @@ of small programs serve every panel, and hold no more than a few tiles beside th
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from scipy.linalg import get_lapack_funcs
 from rethinking.kernels.gram import Kernel
 from rethinking.kernels.layout import Layout
 
-BATCH = 4096  # examples that are predicted at once
+BATCH = 4096  # at most so many examples are predicted at once
 TPU_BLOCK = 128  # rows that a TPU solves for at once
 
 
@@ -245,10 +246,13 @@ class ShardedBackend:
             return lax.psum(self._loop(0, add, zeros), self.axis)[None]
 
         alpha, outputs = self.deal(alpha), []
-        for batch in np.split(z.astype(self.dtype), range(BATCH, len(z), BATCH)):
+        # Batches of one size, so that one program serves them all; the last example fills up the last of them.
+        size = math.ceil(len(z) / math.ceil(len(z) / BATCH))
+        padded = np.concatenate([z, z[-1:].repeat(-len(z) % size, axis=0)]).astype(self.dtype)
+        for batch in np.split(padded, range(size, len(padded), size)):
             parts = self._run(("predict", kernel), compute, x, alpha, shared=(batch,))
             outputs.append(np.asarray(parts.addressable_data(0))[0])
-        return np.concatenate(outputs)
+        return np.concatenate(outputs)[: len(z)]
 
     def memories(self) -> list[tuple[str, int, int]]:
         """(name, devices that share it, free bytes) of every memory of this process that is used, as far as known."""

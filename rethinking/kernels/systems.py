@@ -34,10 +34,11 @@ class System(Protocol):
         """The solution's values at the examples z."""
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> Float[np.ndarray, " c"]:
-        """Each output's squared norm in its function space, given alpha and K alpha."""
+        """Each output's squared norm in its function space, given alpha and K alpha: alpha^T K alpha."""
+        return (alpha * fitted).sum(0)
 
 
-class KernelSystem:
+class KernelSystem(System):
     """The Gram matrix of a kernel; the function sum_i alpha_i k(x_i, .)."""
 
     def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], ridge: float, backend: Backend):
@@ -66,11 +67,8 @@ class KernelSystem:
                               "examples)")
         return self._precise.predict(self.kernel, self._dealt_precise, alpha, z)
 
-    def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-        return (alpha * fitted).sum(0)
 
-
-class FeatureSystem:
+class FeatureSystem(System):
     """The Gram matrix of features that are too many to exist at once; the linear function of least norm.
 
     Args:
@@ -112,9 +110,6 @@ class FeatureSystem:
             outputs += block @ weights[first : first + block.shape[1]]
             first += block.shape[1]
         return outputs
-
-    def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-        return (alpha * fitted).sum(0)
 
 
 class CentersSystem(FeatureSystem):

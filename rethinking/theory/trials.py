@@ -35,7 +35,7 @@ class Log:
 
     def late(self) -> bool:
         """Whether to stop, the same on all processes: the deadline has come, or SIGTERM."""
-        return distributed.agreed(time.time() >= self._deadline or distributed.sigterm_noticed())
+        return distributed.must_stop(self._deadline)
 
     def append(self, line: Line) -> None:
         """Writes one measurement down; What is not finite becomes None."""

@@ -71,6 +71,7 @@ class _Training:
             try:
                 status = self.advance(legs, progress)
             except Interrupted:
+                _LOG.info("An evaluation was given up. It begins anew, and takes its time in one piece.")
                 status = ""
         self.save()
         if not status:
