@@ -157,27 +157,21 @@ def launch(module, *arguments, **environment):
                           text=True, env=os.environ | environment)
 
 
-def test_two_processes_make_the_run_of_one(tmp_path):
+def test_two_processes_stopped_before_their_first_step_and_continued_make_the_run_of_one(tmp_path):
+    """Of one device each: the state, before a step has made another, is what `sharding.replicate` made of it."""
     one, two = tmp_path / "one", tmp_path / "two"
-    cli.run(cli.parse_config([DIGITS, "--config.max_epochs=2", "--config.num_devices=4"]), one)
-    ended = launch("local", "--num_processes=2", "--devices_per_process=2", "--", DIGITS, "--config.max_epochs=2",
-                   f"--workdir={two}")
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("complete, see") == 1
+    cli.run(cli.parse_config([DIGITS, "--config.max_epochs=2", "--config.num_devices=2"]), one)
+    command = ("local", "--num_processes=2", "--devices_per_process=1", "--", DIGITS, "--config.max_epochs=2",
+               f"--workdir={two}")
+    ended = launch(*command, "--time_budget=0")
+    assert ended.returncode == 0 and "Stopped after step 0" in ended.stderr, ended.stderr
+    ended = launch(*command)
+    assert ended.returncode == 0 and ended.stdout.count("complete, see") == 1, ended.stderr
     lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, two)]
     for of_one, of_two in zip(*lines, strict=True):
         assert of_two["step"] == of_one["step"]
         assert of_two["train_loss"] == pytest.approx(of_one["train_loss"], rel=1e-4)
-    assert json.loads((two / "result.json").read_text())["num_devices"] == 4
-
-
-def test_processes_of_one_device_each_can_save_before_their_first_step(tmp_path):
-    arguments = ("--num_processes=2", "--devices_per_process=1", "--", DIGITS, f"--workdir={tmp_path}",
-                 "--config.max_epochs=1")
-    ended = launch("local", *arguments, "--time_budget=0")
-    assert ended.returncode == 0 and "Stopped after step 0" in ended.stderr, ended.stderr
-    ended = launch("local", *arguments)
-    assert ended.returncode == 0 and ended.stdout.count("complete, see") == 1, ended.stderr
+    assert json.loads((two / "result.json").read_text())["num_devices"] == 2
 
 
 def test_what_main_refuses_is_said_and_ends_with_2(tmp_path):
