@@ -231,12 +231,12 @@ def test_a_kernel_that_is_not_defined_for_an_example_is_refused(digits, mesh):
         interpolate.fit(x, labels, Cosine(), ridge=1.0, mesh=mesh)
 
 
-def test_test_examples_that_are_unlike_the_training_examples_are_refused(digits):
+def test_test_examples_that_are_none_or_unlike_the_training_examples_are_refused(digits):
     x, labels, z, _ = digits
     model = interpolate.fit(x, labels, KERNEL, mesh=ONE)
     not_finite = np.where(np.arange(len(z))[:, None] == 3, np.nan, z)
     for given, reason in ((z[:, 1:], "63 features"), (z[0], "64 examples of 1 features"),
-                          (not_finite, "example 3 are not finite")):
+                          (not_finite, "example 3 are not finite"), (z[:0], "0 examples to predict")):
         with pytest.raises(ConfigError, match=reason):
             model.predict(given)
 

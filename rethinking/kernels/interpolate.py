@@ -66,7 +66,7 @@ class Interpolant:
     alpha: Float[np.ndarray, "n c"]
     certificate: Certificate
     seconds: Seconds
-    # Examples [m, ...] -> outputs, in batches; ConfigError for examples unlike those fitted, and for infinite ones.
+    # Examples [m, ...] -> outputs, in batches; ConfigError for none, ones unlike those fitted and infinite ones.
     predict: Callable[[np.ndarray], Float[np.ndarray, "m c"]]
 
     def error(self, x: np.ndarray, labels: Int[np.ndarray, " m"]) -> float:
@@ -209,8 +209,10 @@ def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray 
     _LOG.info("%s", certificate)
 
     def predict(z: np.ndarray) -> np.ndarray:
+        if not len(z := np.asarray(z)):
+            raise ConfigError("0 examples to predict: [m, ...] of m = 1 or more is needed")
         with jax.enable_x64(True):
-            return system.predict(alpha, np.asarray(z))
+            return system.predict(alpha, z)
 
     return Interpolant(alpha, certificate, Seconds(**clock.seconds), predict)
 
