@@ -103,8 +103,11 @@ def test_bad_settings_are_refused(override, reason, tmp_path):
         run(tmp_path, "mnist", "--config.data.name=digits", override)
 
 
-def test_too_little_memory_is_said_before_the_data_are_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(10**5))
+@pytest.mark.parametrize("free, reason", [
+    (10**5, r"n = 1437 .* GB free"), (4 * 10**7, r"choosing the ridge on 1437 examples takes 0\.05 GB .* has 0\.04 GB"),
+])  # fmt: skip
+def test_too_little_memory_is_said_before_the_data_are_loaded(free, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(free))
     monkeypatch.setattr(arrays, "load", None)
-    with pytest.raises(ConfigError, match=r"n = 1437 .* GB free"):
+    with pytest.raises(ConfigError, match=reason):
         run(tmp_path, "mnist+gabor+ridge", "--config.data.name=digits")

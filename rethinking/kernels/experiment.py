@@ -147,6 +147,12 @@ def _backend(config: ConfigDict) -> Backend:
     with jax.enable_x64(True):
         backend = cholesky.make_backend(n, config.dtype, _mesh(config.num_devices))
     memory.require(backend, info.num_classes, num_features)
+    if config.choose_ridge:
+        rows = sum(_held_out(n))
+        # The matrix, and the product or the distances of which it is made.
+        memory.require_on_host(f"choosing the ridge on {rows} examples", 3 * 8 * rows**2,
+                               "config.choose_ridge=false and a ridge (config.ridge), or fewer examples "
+                               "(config.data.num_train)")  # fmt: skip
     return backend
 
 
@@ -186,11 +192,16 @@ def _mean_square(blocks: Blocks, x: np.ndarray, sample: int = 1000) -> float:
     return float(sum(np.square(block, dtype=np.float64).sum() for block in blocks(x[:sample])) / len(x[:sample]))
 
 
+def _held_out(n: int) -> tuple[int, int]:
+    """How many of n training examples are fitted to choose a ridge, and on how many others it is tested."""
+    return min(NUM_FITTED, 2 * n // 3), min(NUM_HELD_OUT, n // 3)
+
+
 def _choose_ridge(config: ConfigDict, data: _Data) -> dict[str, Any]:
     """The ridge of RIDGES with the least error on held-out training examples, and the errors of all that can be solved
     with."""
     n = len(data.train)
-    fitted, held_out = min(NUM_FITTED, 2 * n // 3), min(NUM_HELD_OUT, n // 3)
+    fitted, held_out = _held_out(n)
     rows = np.random.default_rng(config.seed).permutation(n)[: fitted + held_out]
     x, labels = data.train[rows], data.train_labels[rows]
     if data.blocks is None:

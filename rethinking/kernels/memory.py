@@ -1,5 +1,7 @@
 """Memory first: what a system takes, and whether it is there, before anything is computed."""
 
+import psutil
+
 from rethinking.config import ConfigError
 from rethinking.kernels.cholesky import Backend
 
@@ -26,3 +28,10 @@ def require(backend: Backend, num_outputs: int, num_features: int) -> None:
                 f"a system of n = {layout.n} in {backend.dtype} takes {per_device / 1e9:.1f} GB on each of "
                 f"{layout.num_devices} devices, {per_device * layout.num_devices / 1e9:.1f} GB in all; {name}, which "
                 f"has {devices} of them, has {free / 1e9:.1f} GB free. Remedies: {', '.join(remedies)}.")
+
+
+def require_on_host(what: str, size: int, remedies: str) -> None:
+    """Raises ConfigError, with the numbers and the remedies, if this machine has fewer than `size` bytes free."""
+    if size > (free := psutil.virtual_memory().available):
+        raise ConfigError(f"{what} takes {size / 1e9:.2f} GB of this machine, which has {free / 1e9:.2f} GB free. "
+                          f"Remedies: {remedies}.")  # fmt: skip
