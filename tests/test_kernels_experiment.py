@@ -104,7 +104,7 @@ def test_bad_settings_are_refused(override, reason, tmp_path):
 
 
 @pytest.mark.parametrize("free, reason", [
-    (10**5, r"n = 1437 .* GB free"), (4 * 10**7, r"choosing the ridge on 1437 examples takes 0\.05 GB .* has 0\.04 GB"),
+    (10**5, r"n = 1437 .* GB free"), (4 * 10**7, r"choosing the ridge on 1437 examples takes 0\.07 GB .* has 0\.04 GB"),
 ])  # fmt: skip
 def test_too_little_memory_is_said_before_the_data_are_loaded(free, reason, tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(free))

@@ -149,8 +149,9 @@ def _backend(config: ConfigDict) -> Backend:
     memory.require(backend, info.num_classes, num_features)
     if config.choose_ridge:
         rows = sum(_held_out(n))
-        # The matrix, and the product or the distances of which it is made.
-        memory.require_on_host(f"choosing the ridge on {rows} examples", 3 * 8 * rows**2,
+        # Arrays of the matrix's size at the peak, as measured: products of features, or distances in several steps.
+        num_arrays = 2.5 if config.features.name == "random_conv" else 4.25
+        memory.require_on_host(f"choosing the ridge on {rows} examples", num_arrays * 8 * rows**2,
                                "config.choose_ridge=false and a ridge (config.ridge), or fewer examples "
                                "(config.data.num_train)")  # fmt: skip
     return backend

@@ -30,7 +30,7 @@ def require(backend: Backend, num_outputs: int, num_features: int) -> None:
                 f"has {devices} of them, has {free / 1e9:.1f} GB free. Remedies: {', '.join(remedies)}.")
 
 
-def require_on_host(what: str, size: int, remedies: str) -> None:
+def require_on_host(what: str, size: float, remedies: str) -> None:
     """Raises ConfigError, with the numbers and the remedies, if this machine has fewer than `size` bytes free."""
     if size > (free := psutil.virtual_memory().available):
         raise ConfigError(f"{what} takes {size / 1e9:.2f} GB of this machine, which has {free / 1e9:.2f} GB free. "
