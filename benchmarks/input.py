@@ -26,22 +26,37 @@ import simplejpeg
 from absl import app, flags
 from PIL import Image
 
-from rethinking import cli, config, runs
-from rethinking.config import ConfigError
+from rethinking import cli, experiments, provenance
 from rethinking.data import decode, images, stream
+from rethinking.errors import InputError
 
 _NAME = flags.DEFINE_string("name", "imagenette_subset", "A TFDS set of colour images.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 299, "Sides of the images that come out.", lower_bound=1)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 299, "Sides of the images that come out.", lower_bound=1
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", 0, "Processes for our threads; 0: all in one.", lower_bound=0)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", 0, "Processes for our threads; 0: all in one.", lower_bound=0
+)
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a turn.", lower_bound=0.1)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Turns of each; the best counts.", lower_bound=1)
 
-_FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.BICUBIC, Image.Resampling.BOX)
-_COLOURS = config.training().augment.to_dict() | {
-    "flip": True, "brightness": 32 / 255, "saturation": 0.5, "hue": 0.2, "contrast": 0.5,
-}  # fmt: skip
+_FILTERS = (
+    Image.Resampling.BILINEAR,
+    Image.Resampling.NEAREST,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BOX,
+)
+_COLOURS = experiments.defaults("training").augment.to_dict() | {
+    "flip": True,
+    "brightness": 32 / 255,
+    "saturation": 0.5,
+    "hue": 0.2,
+    "contrast": 0.5,
+}
 
 
 def rate(batches: Iterator, batch_size: int, seconds: float) -> float:
@@ -54,7 +69,9 @@ def rate(batches: Iterator, batch_size: int, seconds: float) -> float:
     return count * batch_size / (time.perf_counter() - start)
 
 
-def peer_batch(records: stream.Records, size: int, seed: int, indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def peer_batch(
+    records: stream.Records, size: int, seed: int, indices: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """A batch as a process of the peer makes it."""
     rng, views, labels = np.random.default_rng([seed, *indices[:1]]), [], []
     for index in indices:
@@ -62,16 +79,22 @@ def peer_batch(records: stream.Records, size: int, seed: int, indices: list[int]
         image = Image.open(io.BytesIO(encoded)).convert("RGB")
         top, left, height, width = decode.random_box(image.height, image.width, rng)
         box = (left, top, left + width, top + height)
-        views.append(np.asarray(image.resize((size, size), _FILTERS[rng.integers(len(_FILTERS))], box)))
+        views.append(
+            np.asarray(image.resize((size, size), _FILTERS[rng.integers(len(_FILTERS))], box))
+        )
         labels.append(label)
     return np.stack(views), np.array(labels)
 
 
-def peer_batches(pool: concurrent.futures.Executor, split: stream.Split, size: int, batch_size: int, ahead: int):
+def peer_batches(
+    pool: concurrent.futures.Executor, split: stream.Split, size: int, batch_size: int, ahead: int
+):
     """Yields the peer's batches without end, `ahead` of them in the making."""
     order = itertools.cycle(np.random.default_rng(0).permutation(split.indices).tolist())
     make = functools.partial(pool.submit, peer_batch, split.records, size, 0)
-    pending = collections.deque(make(list(itertools.islice(order, batch_size))) for _ in range(ahead))
+    pending = collections.deque(
+        make(list(itertools.islice(order, batch_size))) for _ in range(ahead)
+    )
     while True:
         pending.append(make(list(itertools.islice(order, batch_size))))
         yield pending.popleft().result()
@@ -95,7 +118,9 @@ def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
     return max(ours), max(peers)
 
 
-def microseconds(function: Callable, items: Iterable, clock: Callable[[], float] = time.thread_time) -> float:
+def microseconds(
+    function: Callable, items: Iterable, clock: Callable[[], float] = time.thread_time
+) -> float:
     """Per call, the best of five rounds."""
     best = float("inf")
     for _ in range(5):
@@ -110,7 +135,9 @@ def time_decoders(encoded: list[bytes]) -> dict[str, float]:
     """Microseconds per image of a whole decoding, and of one at half the size; OpenCV leaves colours in its order."""
 
     def opencv(flag: int) -> Callable:
-        return lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        return lambda data: cv2.imdecode(
+            np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION
+        )
 
     def pillow(data: bytes, draft: bool = False) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
@@ -119,10 +146,13 @@ def time_decoders(encoded: list[bytes]) -> dict[str, float]:
         return np.asarray(image.convert("RGB"))
 
     decoders = {
-        "simplejpeg": simplejpeg.decode_jpeg, "simplejpeg_half": functools.partial(decode.decode, shrink=2),
-        "opencv": opencv(cv2.IMREAD_COLOR), "opencv_half": opencv(cv2.IMREAD_REDUCED_COLOR_2),
-        "pillow": pillow, "pillow_half": functools.partial(pillow, draft=True),
-    }  # fmt: skip
+        "simplejpeg": simplejpeg.decode_jpeg,
+        "simplejpeg_half": functools.partial(decode.decode, shrink=2),
+        "opencv": opencv(cv2.IMREAD_COLOR),
+        "opencv_half": opencv(cv2.IMREAD_REDUCED_COLOR_2),
+        "pillow": pillow,
+        "pillow_half": functools.partial(pillow, draft=True),
+    }
     return {name: microseconds(decoder, encoded) for name, decoder in decoders.items()}
 
 
@@ -170,21 +200,34 @@ def main(_: list[str]) -> None:
     try:
         stream.check(_NAME.value, _DATA_DIR.value)
         split = stream.load(_NAME.value, _DATA_DIR.value).train
-    except ConfigError as error:
+    except InputError as error:
         cli.fail(error)
-    cores = runs.usable_cores()
+    cores = provenance.usable_cores()
     ours, peer = time_turns(split, cores)
-    batches = stream.train_batches(split, _BATCH_SIZE.value, _IMAGE_SIZE.value, 0, True, stream.Reading())
+    batches = stream.train_batches(
+        split, _BATCH_SIZE.value, _IMAGE_SIZE.value, 0, True, stream.Reading()
+    )
     colours = time_colours(next(batches))
     batches.close()
     sample = range(0, len(split), max(1, len(split) // 300))
     decoders = time_decoders([split.records.read(index)[0] for index in sample])
-    print(json.dumps({
-        "name": _NAME.value, "image_size": _IMAGE_SIZE.value, "batch": _BATCH_SIZE.value, "cores": cores,
-        "num_workers": _NUM_WORKERS.value, "images_per_second_per_core": round(ours / cores, 1),
-        "peer_images_per_second_per_core": round(peer / cores, 1), "ours_over_peer": round(ours / peer, 2),
-        "decode_us": decoders, "colours_us": colours, "device": runs.device_name(),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "name": _NAME.value,
+                "image_size": _IMAGE_SIZE.value,
+                "batch": _BATCH_SIZE.value,
+                "cores": cores,
+                "num_workers": _NUM_WORKERS.value,
+                "images_per_second_per_core": round(ours / cores, 1),
+                "peer_images_per_second_per_core": round(peer / cores, 1),
+                "ours_over_peer": round(ours / peer, 2),
+                "decode_us": decoders,
+                "colours_us": colours,
+                "device": provenance.device_name(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

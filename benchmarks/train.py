@@ -19,11 +19,11 @@ import psutil
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from rethinking import cli, models, runs, sharding
-from rethinking import config as configs
-from rethinking.config import ConfigError
-from rethinking.training import optim, resident, state, steps
-from rethinking.training.experiment import Experiment
+from rethinking import cli, experiments, models, provenance, sharding
+from rethinking.errors import InputError
+from rethinking.experiments import resident
+from rethinking.experiments.trainer import Experiment
+from rethinking.training import optim, state, steps
 
 _MODEL = flags.DEFINE_string("model", None, "A network of rethinking.models.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Epochs to time; the best counts.", lower_bound=1)
@@ -44,12 +44,16 @@ def time_bare_step(config: ConfigDict, repeats: int) -> float:
     """Seconds of one compiled step on a fixed random batch: forward, backward and SGD, called from Python."""
     devices = sharding.DataParallel(sharding.data_mesh(1))
     model = models.create(config.model.name, 10, jnp.dtype(config.dtype))
-    optimizer = optim.sgd(optim.schedule(config.learning_rate, 0.95, 390), config.momentum, config.weight_decay)
+    optimizer = optim.sgd(
+        optim.schedule(config.learning_rate, 0.95, 390), config.momentum, config.weight_decay
+    )
     size = config.data.crop_size
     images = jax.random.normal(jax.random.key(0), (config.batch_size, size, size, 3))
     labels = jnp.asarray(np.arange(config.batch_size) % 10, jnp.int32)
     train_step = steps.make_train_step(model, optimizer, devices, config.batch_size)
-    compiled = jax.jit(lambda carry: train_step(carry, images, labels, jax.random.key(0)), donate_argnums=0)
+    compiled = jax.jit(
+        lambda carry: train_step(carry, images, labels, jax.random.key(0)), donate_argnums=0
+    )
     train_state, loss = compiled(state.initializer(model, optimizer, (size, size, 3))(0))
     loss.block_until_ready()
     best = float("inf")
@@ -66,24 +70,34 @@ def time_bare_step(config: ConfigDict, repeats: int) -> float:
 def main(overrides: list[str]) -> None:
     """Times the network that the flags name."""
     cli.log_to_terminal()
-    cli.use_compilation_cache()
+    sharding.use_compilation_cache()
     try:
         config = cli.parse_config([f"--config=configs/table1.py:{_MODEL.value}", *overrides])
-        configs.check(config)
+        experiments.check(config)
         experiment = resident.prepare(config)
-    except ConfigError as error:
+    except InputError as error:
         cli.fail(error)
     ready = time.time() - psutil.Process().create_time()
     first, epoch = time_epochs(experiment, _REPEATS.value)
     bare = time_bare_step(config, _REPEATS.value)
     step = epoch / experiment.steps_per_leg
-    print(json.dumps({
-        "model": _MODEL.value, "batch": config.batch_size, "dtype": config.dtype, "device": runs.device_name(),
-        "jax": jax.__version__, "images_per_second": round(config.batch_size / step),
-        "bare_step_images_per_second": round(config.batch_size / bare), "epoch_over_bare_step": round(bare / step, 3),
-        "step_ms": round(1e3 * step, 3), "compile_seconds": round(first - epoch, 2),
-        "seconds_to_first_step": round(ready + first - epoch + step, 2),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "model": _MODEL.value,
+                "batch": config.batch_size,
+                "dtype": config.dtype,
+                "device": provenance.device_name(),
+                "jax": jax.__version__,
+                "images_per_second": round(config.batch_size / step),
+                "bare_step_images_per_second": round(config.batch_size / bare),
+                "epoch_over_bare_step": round(bare / step, 3),
+                "step_ms": round(1e3 * step, 3),
+                "compile_seconds": round(first - epoch, 2),
+                "seconds_to_first_step": round(ready + first - epoch + step, 2),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -13,26 +13,10 @@ Settings are those of Table 1 but for batches of 32, so that fewer images take a
 take minutes a row; the convolutional networks want an accelerator.
 """
 
-from rethinking import config, rows
+from rethinking import rows
 
-ROWS = tuple(
-    f"{measure}+{model}{labels}"
-    for measure, labels in (("rademacher", ""), ("stability", ""), ("stability", "+random_labels"))
-    for model in rows.TABLE1_MODELS
-)
+ROWS = rows.COMPLEXITY_ROWS
 
 
 def get_config(row: str = "rademacher+mlp_1x512"):
-    config.known(row, ROWS, "complexity: unknown row")
-    measure, model, *labels = row.split("+")
-    settings = config.complexity()
-    settings.update(rows.cifar10(model))
-    settings.update(kind="complexity", measure=measure, batch_size=32)
-    if measure == "rademacher":
-        settings.update(stop_when_fit=True, fit_accuracy=1.0, halvings=6, doublings=2)
-        settings.data.num_train = 8000
-    else:
-        settings.data.update(num_train=5000, num_test=5000)
-    if labels:
-        rows.add_random_labels(settings)
-    return rows.named(settings, "complexity", row)
+    return rows.complexity(row)

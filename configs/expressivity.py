@@ -9,19 +9,10 @@ numbers; with `+one_hot` a vector for each class, and n weights more for each fu
 `rethinking.theory.expressivity`. A row takes half a minute on two CPU cores.
 """
 
-from rethinking import config, rows
+from rethinking import rows
 
-DEPTHS = (2, 3, 8, 32)
-ROWS = ("cifar10", "cifar10+one_hot", "mnist", "mnist+one_hot", *(f"depth={depth}" for depth in DEPTHS))
+ROWS = rows.EXPRESSIVITY_ROWS
 
 
 def get_config(row: str = "cifar10"):
-    config.known(row, ROWS, "expressivity: unknown row")
-    settings = config.expressivity()
-    if row.startswith("depth="):
-        settings.depth = int(row.removeprefix("depth="))
-        settings.data.num_train = 10_000
-    else:
-        settings.data.name, _, one_hot = row.partition("+")
-        settings.one_hot = bool(one_hot)
-    return rows.named(settings, "expressivity", row)
+    return rows.expressivity(row)

@@ -8,16 +8,10 @@ zero under all of them; the time to fit grows with P by a small factor, the test
 Settings and times as in configs/table1.py, whose runs stand for true_labels and random_labels here.
 """
 
-from rethinking import config, rows
+from rethinking import rows
 
-MODELS = ("inception", "alexnet", "mlp_1x512")
-ROWS = tuple(
-    f"{model}+{name}" for model in MODELS for name in (*rows.SETTINGS, *(f"corrupt={p / 10}" for p in range(1, 11)))
-)
+ROWS = rows.FIGURE1_ROWS
 
 
 def get_config(row: str = "mlp_1x512+true_labels"):
-    model, plus, name = row.partition("+")
-    if model not in rows.TABLE1_MODELS or not plus:
-        raise config.ConfigError(f"figure1: unknown row {row!r}. {config.nearest(row, ROWS)}")
-    return rows.named(rows.setting(rows.cifar10(model), name), "figure1", row)
+    return rows.figure1(row)

@@ -10,16 +10,10 @@ which 50 workers train, and which does not decay. Everything else is as in confi
 a row on a CPU core; Inception, whose rate has not been tried, wants an accelerator.
 """
 
-from rethinking import config, rows
+from rethinking import rows
 
-MODELS = ("mlp_1x512", "inception")
-ROWS = tuple(f"{model}+workers={workers}" for model in MODELS for workers in (1, 8, 50))
+ROWS = rows.FIGURE_ASYNC_ROWS
 
 
 def get_config(row: str = "mlp_1x512+workers=8"):
-    model, plus, workers = row.partition("+workers=")
-    if model not in rows.TABLE1_MODELS or not (plus and workers.isdecimal() and int(workers)):
-        raise config.ConfigError(f"figure_async: unknown row {row!r}. {config.nearest(row, ROWS)}")
-    row_config = rows.cifar10(model)
-    row_config.update(workers=int(workers), learning_rate=0.03 * row_config.learning_rate, decay_per_epoch=1.0)
-    return rows.named(row_config, "figure_async", row)
+    return rows.figure_async(row)

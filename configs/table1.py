@@ -11,14 +11,8 @@ The MLPs take some minutes a row on two CPU cores, AlexNet 2.3 hours; Inception 
 
 from rethinking import rows
 
-ROWS = (
-    "inception+crop+wd", "inception+crop", "inception+wd", "inception", "inception+random_labels",
-    "inception_no_bn+wd", "inception_no_bn", "inception_no_bn+random_labels",
-    "alexnet+crop+wd", "alexnet+crop", "alexnet+wd", "alexnet", "alexnet+random_labels",
-    "mlp_3x512+wd", "mlp_3x512", "mlp_3x512+random_labels",
-    "mlp_1x512+wd", "mlp_1x512", "mlp_1x512+random_labels",
-)  # fmt: skip
+ROWS = rows.TABLE1_ROWS
 
 
 def get_config(row: str = "mlp_1x512"):
-    return rows.table_row("table1", row)
+    return rows.table1(row)

@@ -11,21 +11,10 @@ ones, top-1 above 90%, with the same settings; test accuracy is then at chance. 
 The second command is the same experiment on a small set of ImageNet's own images.
 """
 
-from rethinking import config, rows
+from rethinking import rows
 
-ROWS = (
-    "aug+dropout+wd", "aug", "wd", "none",
-    "random_labels+dropout+wd", "random_labels+wd", "random_labels",
-)  # fmt: skip
+ROWS = rows.TABLE2_ROWS
 
 
 def get_config(row: str = "none"):
-    options = [] if row == "none" else row.split("+")
-    for option in options:
-        config.known(option, rows.IMAGENET_OPTIONS, f"table2 row {row!r}: unknown option")
-    row_config = rows.imagenet()
-    for option, add in rows.IMAGENET_OPTIONS.items():
-        if option in options:
-            add(row_config)
-    name = "+".join(option for option in rows.IMAGENET_OPTIONS if option in options) or "none"
-    return rows.named(row_config, "table2", name)
+    return rows.table2(row)

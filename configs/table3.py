@@ -5,8 +5,8 @@
 
 Rows `mnist` and `cifar10` solve with a Gaussian kernel on the pixels divided by 255, `mnist+gabor` on pooled Gabor
 wavelet responses; `cifar10+random_conv` is the linear solution of least norm in the features of 32,000 random filters.
-`+ridge` adds the penalty, of those in `rethinking.kernels.experiment.RIDGES`, with the least error on held-out training
-images. `mnist+random_centers` and `mnist+random_test_labels` interpolate too, do not generalize as well, and have a
+`+ridge` adds the penalty, of those in `rethinking.experiments.kernel_system.RIDGES`, with the least error on held-out
+training images. `mnist+random_centers` and `mnist+random_test_labels` interpolate too, do not generalize as well, and have a
 larger norm. The last one trains on 50,000 images with their labels and the 10,000 test images with random ones, so that
 its system is as large as the others'. Random centers, four for each example, are for 10,000 examples: their system's
 condition number grows with the third power of the number of examples, and float64 ends before 60,000.
@@ -16,31 +16,10 @@ Bandwidths were chosen on held-out training images: 5 for MNIST (exp(-0.02 ||x -
 on two CPU cores; 32,000 random filters want an accelerator: 2,000 of them took an hour and a half.
 """
 
-from rethinking import config, rows
+from rethinking import rows
 
-ROWS = (
-    "mnist", "mnist+ridge", "mnist+gabor", "mnist+gabor+ridge", "mnist+random_centers", "mnist+random_test_labels",
-    "cifar10", "cifar10+ridge", "cifar10+random_conv", "cifar10+random_conv+ridge",
-)  # fmt: skip
+ROWS = rows.TABLE3_ROWS
 
 
 def get_config(row: str = "mnist"):
-    config.known(row, ROWS, "table3: unknown row")
-    settings = config.interpolation()
-    settings.data.name, *options = row.split("+")
-    if settings.data.name == "cifar10":
-        settings.kernel.bandwidth = 7.0
-    if "gabor" in options:
-        settings.features.name = "gabor"
-        settings.kernel.bandwidth = 0.5
-    if "random_conv" in options:
-        settings.features.name = "random_conv"
-        settings.kernel.name = "linear"
-    if "random_centers" in options:
-        settings.random_centers = 4
-        settings.data.num_train = 10_000
-    if "random_test_labels" in options:
-        settings.random_test_labels = True
-        settings.data.num_train = 50_000
-    settings.choose_ridge = "ridge" in options
-    return rows.named(settings, "table3", row)
+    return rows.table3(row)

@@ -8,11 +8,8 @@ Row grammar, settings and times as in configs/table1.py.
 
 from rethinking import rows
 
-ROWS = (
-    "inception+wd+random_labels", "alexnet+wd+random_labels", "mlp_3x512+wd+random_labels",
-    "mlp_1x512+wd+random_labels", "inception+crop+random_labels", "inception+random_labels+augment",
-)  # fmt: skip
+ROWS = rows.TABLE4_ROWS
 
 
 def get_config(row: str = "mlp_1x512+wd+random_labels"):
-    return rows.table_row("table4", row)
+    return rows.table4(row)

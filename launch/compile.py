@@ -17,24 +17,33 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from rethinking import cli
-from rethinking import config as configs
-from rethinking.config import ConfigError
-from rethinking.training import cost
+from rethinking import cli, experiments
+from rethinking.errors import InputError
+from rethinking.experiments import cost
 
-_CONFIG = flags.DEFINE_string("config", None, "configs/table2.py:ROW. Any field is overridden by --config.field=value.")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "TPU chips such as v5e:4x4; without it, this machine's devices.")
-_LARGEST_BATCH = flags.DEFINE_boolean("largest_batch", False, "Look for the largest batch per chip that fits.")
+_CONFIG = flags.DEFINE_string(
+    "config", None, "configs/table2.py:ROW. Any field is overridden by --config.field=value."
+)
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "TPU chips such as v5e:4x4; without it, this machine's devices."
+)
+_LARGEST_BATCH = flags.DEFINE_boolean(
+    "largest_batch", False, "Look for the largest batch per chip that fits."
+)
 
 
 def main(overrides: Sequence[str]) -> None:
     """Compiles the row that the flags name."""
     try:
         config = cli.parse_config([f"--config={_CONFIG.value}", *overrides])
-        configs.check(config)
+        experiments.check(config)
         mesh = cost.make_mesh(_TOPOLOGY.value)
-        print(json.dumps((cost.largest_batch if _LARGEST_BATCH.value else cost.describe)(config, mesh)))
-    except ConfigError as error:
+        print(
+            json.dumps(
+                (cost.largest_batch if _LARGEST_BATCH.value else cost.describe)(config, mesh)
+            )
+        )
+    except InputError as error:
         cli.fail(error)
 
 

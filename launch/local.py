@@ -27,12 +27,20 @@ from typing import TextIO
 from absl import app, flags
 
 from rethinking import cli, rendezvous
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes make the run.", lower_bound=1)
-_DEVICES = flags.DEFINE_integer("devices_per_process", None, "Fake CPU devices of each process.", lower_bound=1)
-_GRACE = flags.DEFINE_float("grace_seconds", 10.0, "Of a process after another has failed, before it is killed.")
-_MODULE = flags.DEFINE_string("module", "rethinking.main", "The program that is started; it has main's flags.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes make the run.", lower_bound=1
+)
+_DEVICES = flags.DEFINE_integer(
+    "devices_per_process", None, "Fake CPU devices of each process.", lower_bound=1
+)
+_GRACE = flags.DEFINE_float(
+    "grace_seconds", 10.0, "Of a process after another has failed, before it is killed."
+)
+_MODULE = flags.DEFINE_string(
+    "module", "rethinking.main", "The program that is started; it has main's flags."
+)
 
 _LAST_LINES = 20  # of a failed process, shown once more
 _screen = threading.Lock()
@@ -41,17 +49,33 @@ _screen = threading.Lock()
 class Process:
     """One process of the run, whose output is shown as it comes; it joins the queue `ended` when it has ended."""
 
-    def __init__(self, number: int, command: list[str], environment: Mapping[str, str], ended: queue.SimpleQueue):
+    def __init__(
+        self,
+        number: int,
+        command: list[str],
+        environment: Mapping[str, str],
+        ended: queue.SimpleQueue,
+    ):
         self.number, self.last_lines = number, collections.deque(maxlen=_LAST_LINES)
         self._sent: set[int] = set()
         self._process = subprocess.Popen(
-            command, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, errors="replace",
+            command,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
             process_group=0,  # of its own, since the terminal sends Ctrl-C to this program's whole group
-        )  # fmt: skip
+        )
         streams = (self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr)
-        self._readers = [threading.Thread(target=self._show, args=pair, daemon=True) for pair in streams]
-        for thread in (*self._readers, threading.Thread(target=self._await, args=(ended,), daemon=True)):
+        self._readers = [
+            threading.Thread(target=self._show, args=pair, daemon=True) for pair in streams
+        ]
+        for thread in (
+            *self._readers,
+            threading.Thread(target=self._await, args=(ended,), daemon=True),
+        ):
             thread.start()
 
     @property
@@ -88,25 +112,42 @@ class Process:
 
 def command(module: str, arguments: list[str], place: rendezvous.Place) -> list[str]:
     """What starts the process that has this place."""
-    return [sys.executable, "-u", "-m", module, *arguments, "--distributed", f"--coordinator_address={place.address}",
-            f"--num_processes={place.num_processes}", f"--process_id={place.process_id}"]
+    return [
+        sys.executable,
+        "-u",
+        "-m",
+        module,
+        *arguments,
+        "--distributed",
+        f"--coordinator_address={place.address}",
+        f"--num_processes={place.num_processes}",
+        f"--process_id={place.process_id}",
+    ]
 
 
-def deal_devices(num_processes: int, fake: int | None, environment: Mapping[str, str]) -> list[dict[str, str]]:
+def deal_devices(
+    num_processes: int, fake: int | None, environment: Mapping[str, str]
+) -> list[dict[str, str]]:
     """The environment variables that give each process its devices: `fake` CPU devices, or its share of the GPUs.
 
-    Raises ConfigError if there are GPUs that cannot be dealt out evenly.
+    Raises InputError if there are GPUs that cannot be dealt out evenly.
     """
     if fake:
         count = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={fake}".strip()
         return [{"JAX_PLATFORMS": "cpu", "XLA_FLAGS": count}] * num_processes
     gpus = [] if environment.get("JAX_PLATFORMS") == "cpu" else _visible_gpus(environment)
     if len(gpus) % num_processes:
-        raise ConfigError(f"--num_processes={num_processes}: the {len(gpus)} visible GPUs ({','.join(gpus)}) cannot be "
-                          "dealt out evenly. Choose another number, or set CUDA_VISIBLE_DEVICES.")
+        raise InputError(
+            f"--num_processes={num_processes}: the {len(gpus)} visible GPUs ({','.join(gpus)}) cannot be "
+            "dealt out evenly. Choose another number, or set CUDA_VISIBLE_DEVICES."
+        )
     share = len(gpus) // num_processes
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[number * share : (number + 1) * share])} if gpus else {}
-            for number in range(num_processes)]
+    return [
+        {"CUDA_VISIBLE_DEVICES": ",".join(gpus[number * share : (number + 1) * share])}
+        if gpus
+        else {}
+        for number in range(num_processes)
+    ]
 
 
 def _visible_gpus(environment: Mapping[str, str]) -> list[str]:
@@ -160,15 +201,22 @@ def _pass_on_signals(processes: list[Process]) -> None:
 
 def _first_failure(order: list[Process]) -> Process | None:
     """The process that failed by itself first; if there is none, the one that was the first to miss another."""
-    return min((process for process in order if process.exit_code), key=lambda process: process.was_ended, default=None)
+    return min(
+        (process for process in order if process.exit_code),
+        key=lambda process: process.was_ended,
+        default=None,
+    )
 
 
 def _report(process: Process, num_processes: int) -> None:
     code = process.exit_code
     how = f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
     said = "Its last lines:\n" if process.last_lines else "It said nothing."
-    print(f"\nerror: process {process.number} of {num_processes} failed first, {how}; the others were ended. {said}"
-          + "".join(f"    {line}" for line in process.last_lines), file=sys.stderr)
+    print(
+        f"\nerror: process {process.number} of {num_processes} failed first, {how}; the others were ended. {said}"
+        + "".join(f"    {line}" for line in process.last_lines),
+        file=sys.stderr,
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -176,7 +224,7 @@ def main(arguments: list[str]) -> None:
     total = _NUM_PROCESSES.value
     try:
         environments = deal_devices(total, _DEVICES.value, os.environ)
-    except ConfigError as error:
+    except InputError as error:
         cli.fail(error)
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -196,4 +244,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=lambda argv: cli.parse_launcher_flags(argv, required=("num_processes",)))
+    app.run(
+        main, flags_parser=lambda argv: cli.parse_launcher_flags(argv, required=("num_processes",))
+    )

@@ -30,18 +30,24 @@ from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import cli, distributed, runs
-from rethinking import config as configs
-from rethinking.config import ConfigError
+from rethinking import cli, distributed, experiments, runs
+from rethinking.config import load_file
+from rethinking.errors import InputError, nearest
 
 _CONFIG = flags.DEFINE_string("config", None, "configs/FILE.py, whose ROWS are run.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all run directories.")
 _ROWS = flags.DEFINE_string("rows", "", "Only rows in which this regular expression is found.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Runs per row, with seeds 0, 1, ...", lower_bound=1)
-_TIME_BUDGET = flags.DEFINE_float("time_budget", math.inf, "Seconds after which to save, stop and say what is left.")
-_PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at once, each with its share of the machine.", lower_bound=1)
+_TIME_BUDGET = flags.DEFINE_float(
+    "time_budget", math.inf, "Seconds after which to save, stop and say what is left."
+)
+_PARALLEL = flags.DEFINE_integer(
+    "parallel", 1, "Runs at once, each with its share of the machine.", lower_bound=1
+)
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Only say what would be run.")
-_REPORT = flags.DEFINE_boolean("report", False, "Afterwards print the tables, and write the report to ROOT/report.")
+_REPORT = flags.DEFINE_boolean(
+    "report", False, "Afterwards print the tables, and write the report to ROOT/report."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,29 +63,45 @@ class Job:
 
 
 def plan(
-    file: str, root: str | os.PathLike, rows: str = "", seeds: int = 1, overrides: tuple[str, ...] = ()
+    file: str,
+    root: str | os.PathLike,
+    rows: str = "",
+    seeds: int = 1,
+    overrides: tuple[str, ...] = (),
 ) -> list[Job]:
-    """All runs of the sweep in order, with their states; raises ConfigError for anything that cannot be run."""
+    """All runs of the sweep in order, with their states; raises InputError for anything that cannot be run."""
     if "://" in os.fspath(root):
-        raise ConfigError(f"--workdir={root}: a sweep's runs lie on this machine. Single runs of rethinking.main can "
-                          "lie in a bucket.")
+        raise InputError(
+            f"--workdir={root}: a sweep's runs lie on this machine. Single runs of rethinking.main can "
+            "lie in a bucket."
+        )
     for override in overrides:
         if override.startswith(("--config.seed=", "--config.randomize.seed=")):
-            raise ConfigError(f"{override}: a sweep sets the seeds of its runs; --seeds=3 makes 0, 1 and 2")
-    module = configs.load_file(file)
+            raise InputError(
+                f"{override}: a sweep sets the seeds of its runs; --seeds=3 makes 0, 1 and 2"
+            )
+    module = load_file(file)
     chosen = _matching(module.ROWS, rows)
     root = pathlib.Path(root)
     finished = dict(_finished_runs(root))
     jobs = []
     for seed in range(seeds):
         for row in chosen:
-            config = cli.parse_config([f"--config={file}:{row}", *overrides, f"--config.seed={seed}",
-                                           f"--config.randomize.seed={seed}"])
-            configs.check(config)
+            config = cli.parse_config(
+                [
+                    f"--config={file}:{row}",
+                    *overrides,
+                    f"--config.seed={seed}",
+                    f"--config.randomize.seed={seed}",
+                ]
+            )
+            experiments.check(config)
             workdir = root / config.experiment / config.row.partition(":")[2] / f"seed_{seed}"
             state = "to do"
             if (workdir / "config.json").exists():
-                runs.refuse_another(epath.Path(workdir / "config.json"), config)
+                runs.refuse_another(
+                    epath.Path(workdir / "config.json"), config, experiments.scientific
+                )
                 state = "unfinished"
             if runs.read_result(workdir):
                 state = "finished"
@@ -95,9 +117,9 @@ def _matching(rows: tuple[str, ...], pattern: str) -> list[str]:
     try:
         chosen = [row for row in rows if re.search(pattern, row)]
     except re.error as error:
-        raise ConfigError(f"--rows={pattern}: not a regular expression: {error}") from None
+        raise InputError(f"--rows={pattern}: not a regular expression: {error}") from None
     if not chosen:
-        raise ConfigError(f"--rows={pattern} matches no row. {configs.nearest(pattern, rows)}")
+        raise InputError(f"--rows={pattern} matches no row. {nearest(pattern, rows)}")
     return chosen
 
 
@@ -108,7 +130,7 @@ def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
 
 
 def _key(config: ConfigDict | dict) -> str:
-    return json.dumps(configs.scientific(config), sort_keys=True)
+    return json.dumps(experiments.scientific(config), sort_keys=True)
 
 
 def run_job(job: Job, deadline: float) -> str:
@@ -116,13 +138,15 @@ def run_job(job: Job, deadline: float) -> str:
     if time.time() >= deadline or distributed.sigterm_noticed():
         return "out of time"
     try:
-        result = cli.run(job.config, str(job.workdir), deadline)
+        result = experiments.run(job.config, str(job.workdir), deadline)
     except Exception as error:  # one failure must not end the others
         return f"failed: {type(error).__name__}: {error}"
     return result["status"] if result else "out of time"
 
 
-def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) -> Iterator[tuple[Job, str]]:
+def run_all(
+    jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path
+) -> Iterator[tuple[Job, str]]:
     """Makes the runs, `parallel` at once, and yields each with how it ended as it ends."""
     if parallel == 1:
         yield from ((job, run_job(job, deadline)) for job in jobs)
@@ -145,7 +169,9 @@ def run_all(jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path) 
             for future in done:
                 error = future.exception()
                 if isinstance(error, concurrent.futures.process.BrokenProcessPool):
-                    _each_worker("kill")  # The pool waits for them, and they would wait for the pool.
+                    _each_worker(
+                        "kill"
+                    )  # The pool waits for them, and they would wait for the pool.
                 if error and forwarded:  # It came while a worker was still starting.
                     yield pending.pop(future), "out of time"
                 else:
@@ -162,8 +188,12 @@ def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
 
     At SIGTERM it saves its run. It ends when the sweep does, even by a kill; its run is continued by the next sweep.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; it is the sweep that answers it.
-    signal.signal(signal.SIGTERM, distributed.note_sigterm)  # It may come from the sweep and from elsewhere.
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all of them; it is the sweep that answers it.
+    signal.signal(
+        signal.SIGTERM, distributed.note_sigterm
+    )  # It may come from the sweep and from elsewhere.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():
         number = counter.value
@@ -175,7 +205,10 @@ def _take_share(counter, parallel: int, log: pathlib.Path) -> None:
         os.sched_setaffinity(0, cores[first : first + share])
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / parallel:.3f}")
     log.mkdir(parents=True, exist_ok=True)
-    os.dup2(os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
+    os.dup2(
+        os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        sys.stderr.fileno(),
+    )
     cli.log_to_terminal()
 
 
@@ -191,12 +224,14 @@ def main(overrides: list[str]) -> None:
     deadline = time.time() + _TIME_BUDGET.value
     try:
         jobs = plan(_CONFIG.value, _WORKDIR.value, _ROWS.value, _SEEDS.value, tuple(overrides))
-    except ConfigError as error:
+    except InputError as error:
         cli.fail(error)
     todo = [job for job in jobs if job.state in ("to do", "unfinished")]
     for job in jobs:
         if _DRY_RUN.value or job not in todo:
-            print(f"{job}: {job.state if job.state in ('to do', 'unfinished', 'finished') else 'same as ' + job.state}")
+            print(
+                f"{job}: {job.state if job.state in ('to do', 'unfinished', 'finished') else 'same as ' + job.state}"
+            )
     if _DRY_RUN.value:
         print(f"{len(todo)} of {len(jobs)} to run")
         return
@@ -207,13 +242,15 @@ def main(overrides: list[str]) -> None:
             print(f"{job}: {how} ({len(ended)} of {len(todo)})", flush=True)
     left = [job for job in todo if ended[job.workdir] == "out of time"]
     if left:
-        print(f"Out of time; the same command continues with {len(left)}: {', '.join(map(str, left))}")
+        print(
+            f"Out of time; the same command continues with {len(left)}: {', '.join(map(str, left))}"
+        )
     if _REPORT.value:
         from rethinking import report
 
         try:
             print(report.build([root], root / "report"))
-        except ConfigError as error:  # no run was begun
+        except InputError as error:  # no run was begun
             cli.fail(error)
         print(f"The page and the figures are in {root / 'report'}")
     if any(how.startswith("failed") for how in ended.values()):

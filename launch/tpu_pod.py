@@ -22,20 +22,32 @@ import tempfile
 from absl import app, flags
 
 from rethinking import cli
-from rethinking.config import ConfigError, known
+from rethinking.errors import InputError
 
-_ACTION = flags.DEFINE_enum("action", None, ["create", "setup", "run", "stop", "status", "delete"], "What to do.")
+_ACTION = flags.DEFINE_enum(
+    "action", None, ["create", "setup", "run", "stop", "status", "delete"], "What to do."
+)
 _NAME = flags.DEFINE_string("name", None, "The slice's name.")
 _ZONE = flags.DEFINE_string("zone", None, "The zone it is in, such as us-west4-a.")
-_PROJECT = flags.DEFINE_string("project", None, "The Google Cloud project; gcloud's own choice if not given.")
+_PROJECT = flags.DEFINE_string(
+    "project", None, "The Google Cloud project; gcloud's own choice if not given."
+)
 _TYPE = flags.DEFINE_string("accelerator_type", "v5litepod-16", "create: kind and number of chips.")
-_RUNTIME = flags.DEFINE_string("runtime_version", None, "create: the hosts' system; chosen by --accelerator_type.")
+_RUNTIME = flags.DEFINE_string(
+    "runtime_version", None, "create: the hosts' system; chosen by --accelerator_type."
+)
 _SPOT = flags.DEFINE_boolean("spot", False, "create: cheaper, and may be taken away at any moment.")
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Only print the commands.")
 
 # https://cloud.google.com/tpu/docs/runtimes
-RUNTIMES = {"v6e": "v2-alpha-tpuv6e", "v5p": "v2-alpha-tpuv5", "v5litepod": "v2-alpha-tpuv5-lite",
-            "v4": "tpu-ubuntu2204-base", "v3": "tpu-ubuntu2204-base", "v2": "tpu-ubuntu2204-base"}
+RUNTIMES = {
+    "v6e": "v2-alpha-tpuv6e",
+    "v5p": "v2-alpha-tpuv5",
+    "v5litepod": "v2-alpha-tpuv5-lite",
+    "v4": "tpu-ubuntu2204-base",
+    "v3": "tpu-ubuntu2204-base",
+    "v2": "tpu-ubuntu2204-base",
+}
 _BUNDLE = "rethinking.bundle"
 # The hosts' Python may be older than 3.11; uv brings one.
 _INSTALL = f"""\
@@ -55,13 +67,24 @@ class Slice:
         self._name = name
         self._where = [f"--zone={zone}", *([f"--project={project}"] if project else [])]
 
-    def create(self, accelerator_type: str, runtime_version: str | None = None, spot: bool = False) -> list[str]:
-        """Raises ConfigError for a kind of chip whose system is unknown."""
+    def create(
+        self, accelerator_type: str, runtime_version: str | None = None, spot: bool = False
+    ) -> list[str]:
+        """Raises InputError for a kind of chip whose system is unknown."""
         kind = accelerator_type.partition("-")[0]
         if not runtime_version:
-            known(kind, RUNTIMES, f"--accelerator_type={accelerator_type}: give its --runtime_version. Unknown kind")
-        return self._command("create", self._name, f"--accelerator-type={accelerator_type}",
-                             f"--version={runtime_version or RUNTIMES[kind]}", *(["--spot"] if spot else []))
+            known(
+                kind,
+                RUNTIMES,
+                f"--accelerator_type={accelerator_type}: give its --runtime_version. Unknown kind",
+            )
+        return self._command(
+            "create",
+            self._name,
+            f"--accelerator-type={accelerator_type}",
+            f"--version={runtime_version or RUNTIMES[kind]}",
+            *(["--spot"] if spot else []),
+        )
 
     def copy(self, file: str) -> list[str]:
         """Copies a file to the home folder of every host."""
@@ -84,11 +107,13 @@ class Slice:
 
 
 def run_command(arguments: list[str]) -> str:
-    """What each host runs; raises ConfigError for arguments that rethinking.main would refuse."""
+    """What each host runs; raises InputError for arguments that rethinking.main would refuse."""
     _, workdir = cli.check_run(arguments)
     if not workdir.startswith(("gs://", "/")):
-        raise ConfigError(f"--workdir={workdir} would be another folder on every host. Choose one in a bucket, "
-                          "gs://BUCKET/FOLDER, or the absolute path of one that all hosts see.")
+        raise InputError(
+            f"--workdir={workdir} would be another folder on every host. Choose one in a bucket, "
+            "gs://BUCKET/FOLDER, or the absolute path of one that all hosts see."
+        )
     return f"cd rethinking && exec .venv/bin/python -u -m rethinking.main --distributed {shlex.join(arguments)}"
 
 
@@ -107,22 +132,29 @@ def commands(pod: Slice, action: str, arguments: list[str], bundle: str) -> list
 def main(arguments: list[str]) -> None:
     """Does what --action says."""
     if arguments and _ACTION.value != "run":
-        cli.fail(f"--action={_ACTION.value} takes no arguments of rethinking.main: {shlex.join(arguments)}")
+        cli.fail(
+            f"--action={_ACTION.value} takes no arguments of rethinking.main: {shlex.join(arguments)}"
+        )
     pod = Slice(_NAME.value, _ZONE.value, _PROJECT.value)
     with tempfile.TemporaryDirectory() as folder:
         bundle = _BUNDLE if _DRY_RUN.value else os.path.join(folder, _BUNDLE)
         try:
             todo = commands(pod, _ACTION.value, arguments, bundle)
-        except ConfigError as error:
+        except InputError as error:
             cli.fail(error)
         if _DRY_RUN.value:
             print("\n".join(map(shlex.join, todo)))
             return
         for command in todo:
             if not shutil.which(command[0]):
-                cli.fail(f"{command[0]} is not here. For gcloud see https://cloud.google.com/sdk/docs/install; "
-                         "--dry_run shows the commands without it.")
-        if _ACTION.value == "setup" and subprocess.run(["git", "diff", "--quiet", "HEAD"]).returncode:
+                cli.fail(
+                    f"{command[0]} is not here. For gcloud see https://cloud.google.com/sdk/docs/install; "
+                    "--dry_run shows the commands without it."
+                )
+        if (
+            _ACTION.value == "setup"
+            and subprocess.run(["git", "diff", "--quiet", "HEAD"]).returncode
+        ):
             print("warning: what is not committed is not copied", file=sys.stderr)
         for command in todo:
             if code := subprocess.run(command).returncode:
@@ -130,4 +162,9 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=lambda argv: cli.parse_launcher_flags(argv, required=("action", "name", "zone")))
+    app.run(
+        main,
+        flags_parser=lambda argv: cli.parse_launcher_flags(
+            argv, required=("action", "name", "zone")
+        ),
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from rethinking import rendezvous
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 _sigterm, _noticing = threading.Event(), threading.Event()
 
@@ -30,7 +30,7 @@ def join(
     by an error ends the program, so that no process waits for one that has failed; a process also ends, with a message
     that names the other and exit code `rendezvous.PEER_LOST`, when another one is lost. SIGTERM is noticed meanwhile.
 
-    Raises ConfigError if nothing says which processes there are, RendezvousError if some do not come in `timeout`
+    Raises InputError if nothing says which processes there are, RendezvousError if some do not come in `timeout`
     seconds.
     """
     place, local_device_ids = _find_place(coordinator_address, num_processes, process_id, timeout)
@@ -38,9 +38,15 @@ def join(
     import jax  # here, since a run of one process has no need of this module
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # which would take SIGTERM: see `notice_sigterm`
+    jax.config.update(
+        "jax_enable_preemption_service", False
+    )  # which would take SIGTERM: see `notice_sigterm`
     jax.distributed.initialize(
-        place.address, place.num_processes, place.process_id, local_device_ids, cluster_detection_method="deactivate"
+        place.address,
+        place.num_processes,
+        place.process_id,
+        local_device_ids,
+        cluster_detection_method="deactivate",
     )
     try:
         _connect()
@@ -63,7 +69,9 @@ def _connect() -> None:
     devices = jax.sharding.Mesh(jax.devices(), ("devices",))
     spread, everywhere = (jax.NamedSharding(devices, jax.P(*axes)) for axes in (("devices",), ()))
     ones = jax.make_array_from_callback((devices.size,), spread, lambda _: np.ones(1))
-    jax.jit(jax.numpy.sum, out_shardings=everywhere)(ones).block_until_ready()  # between all devices
+    jax.jit(jax.numpy.sum, out_shardings=everywhere)(
+        ones
+    ).block_until_ready()  # between all devices
 
 
 def _find_place(
@@ -73,21 +81,31 @@ def _find_place(
     given, local_device_ids = [address, num_processes, process_id], None
     if given == [None, None, None]:
         import jax  # noqa: F401  the next import needs it
-        from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` asks; it has no public name
+        from jax._src.clusters import (
+            ClusterEnv,
+        )  # what `jax.distributed.initialize` asks; it has no public name
 
-        *given, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(*[None] * 5, round(timeout))
+        *given, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(
+            *[None] * 5, round(timeout)
+        )
         if None in given:
-            raise ConfigError("--distributed: this is not a process of Slurm's srun, of mpirun or of a TPU pod. On one "
-                              "machine use launch.local; elsewhere give --coordinator_address, --num_processes and "
-                              "--process_id.")
+            raise InputError(
+                "--distributed: this is not a process of Slurm's srun, of mpirun or of a TPU pod. On one "
+                "machine use launch.local; elsewhere give --coordinator_address, --num_processes and "
+                "--process_id."
+            )
     if None in given:
-        raise ConfigError("--coordinator_address, --num_processes and --process_id: give all three or none of them")
+        raise InputError(
+            "--coordinator_address, --num_processes and --process_id: give all three or none of them"
+        )
     place = rendezvous.Place(*given)
     if not 0 <= place.process_id < place.num_processes:
-        raise ConfigError(f"--process_id={place.process_id}: must be from 0 to {place.num_processes - 1}, one less "
-                          "than --num_processes")
+        raise InputError(
+            f"--process_id={place.process_id}: must be from 0 to {place.num_processes - 1}, one less "
+            "than --num_processes"
+        )
     if not place.address.rpartition(":")[2].isdecimal():
-        raise ConfigError(f"--coordinator_address={place.address}: must be HOST:PORT")
+        raise InputError(f"--coordinator_address={place.address}: must be HOST:PORT")
     return place, local_device_ids
 
 
@@ -98,7 +116,9 @@ def _end_program(error: BaseException) -> NoReturn:
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else code
         else:
-            time.sleep(1.0)  # If this error is another process's end, the roll ends this one here, and says whose.
+            time.sleep(
+                1.0
+            )  # If this error is another process's end, the roll ends this one here, and says whose.
             traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -156,4 +176,8 @@ def agreed(value: bool) -> bool:
     import jax
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(int(value)).any()) if jax.process_count() > 1 else value
+    return (
+        bool(multihost_utils.process_allgather(int(value)).any())
+        if jax.process_count() > 1
+        else value
+    )

@@ -17,17 +17,33 @@ import time
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from rethinking import cli, distributed, rendezvous
-from rethinking.config import ConfigError
+from rethinking import cli, distributed, experiments, rendezvous
+from rethinking.errors import InputError
 
-_CONFIG = flags.DEFINE_string("config", None, "configs/FILE.py:ROW. Any field is overridden by --config.field=value.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, made if it is not there; gs://... for a bucket.")
-_TIME_BUDGET = flags.DEFINE_float("time_budget", math.inf, "Seconds after which to save and stop, to be continued.")
-_DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "This is one of several processes that make the run.")
-_COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, if not found out.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are, if not found out.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, if not found out.")
-_RENDEZVOUS_TIMEOUT = flags.DEFINE_float("rendezvous_timeout", 300.0, "Seconds in which all processes must come.")
+_CONFIG = flags.DEFINE_string(
+    "config", None, "configs/FILE.py:ROW. Any field is overridden by --config.field=value."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run directory, made if it is not there; gs://... for a bucket."
+)
+_TIME_BUDGET = flags.DEFINE_float(
+    "time_budget", math.inf, "Seconds after which to save and stop, to be continued."
+)
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", False, "This is one of several processes that make the run."
+)
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, if not found out."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are, if not found out."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this is, from 0, if not found out."
+)
+_RENDEZVOUS_TIMEOUT = flags.DEFINE_float(
+    "rendezvous_timeout", 300.0, "Seconds in which all processes must come."
+)
 
 
 def main(overrides: list[str]) -> None:
@@ -38,7 +54,7 @@ def main(overrides: list[str]) -> None:
         config = cli.parse_config([f"--config={_CONFIG.value}", *overrides])
         with _join() as process_id:
             _run(config, deadline, process_id)
-    except ConfigError as error:
+    except InputError as error:
         cli.fail(error)
     except rendezvous.RendezvousError as error:
         cli.fail(error, rendezvous.PEER_LOST)
@@ -49,7 +65,9 @@ def _join() -> contextlib.AbstractContextManager[int]:
     if _DISTRIBUTED.value:
         return distributed.join(*place, _RENDEZVOUS_TIMEOUT.value)
     if place != (None, None, None):
-        raise ConfigError("--coordinator_address, --num_processes and --process_id need --distributed")
+        raise InputError(
+            "--coordinator_address, --num_processes and --process_id need --distributed"
+        )
     return contextlib.nullcontext(0)
 
 
@@ -58,11 +76,13 @@ def _run(config: ConfigDict, deadline: float, process_id: int) -> None:
     if not first:  # what the first one says is enough
         cli.log_to_terminal(logging.WARNING)
     try:
-        result = cli.run(config, _WORKDIR.value, deadline, writes=first)
-    except ConfigError as error:
+        result = experiments.run(config, _WORKDIR.value, deadline, writes=first)
+    except InputError as error:
         cli.fail(error)
     if result and first:
-        print(f"{result['row']} seed {result['seed']}: {result['status']}, see {_WORKDIR.value}/result.json")
+        print(
+            f"{result['row']} seed {result['seed']}: {result['status']}, see {_WORKDIR.value}/result.json"
+        )
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ class Roll:
         self._place, self._peers = place, peers
         self._lock = threading.Lock()
         self._left = False
-        self._watchers = [threading.Thread(target=self._watch, args=(peer,), daemon=True) for peer in peers]
+        self._watchers = [
+            threading.Thread(target=self._watch, args=(peer,), daemon=True) for peer in peers
+        ]
         for thread in [*self._watchers, threading.Thread(target=self._beat, daemon=True)]:
             thread.start()
 
@@ -88,7 +90,9 @@ class Roll:
             try:
                 message = peer.hear(SILENCE_SECONDS) or {"lost": f"{name} failed or was killed"}
             except (OSError, ValueError):
-                message = {"lost": f"{name} was lost: nothing was heard of it for {SILENCE_SECONDS:g} s"}
+                message = {
+                    "lost": f"{name} was lost: nothing was heard of it for {SILENCE_SECONDS:g} s"
+                }
         if "lost" in message and not self._left:
             self._end(message["lost"])
         peer.say_goodbye()
@@ -97,10 +101,14 @@ class Roll:
         with self._lock:  # for good: the first loss is the cause of all others
             for peer in self._peers:
                 peer.tell(lost=lost)
-            text = (f"error: {lost}, so process {self._place.process_id} ends too. Look at what it said last; the same "
-                    "command continues from the last checkpoint.\n")
+            text = (
+                f"error: {lost}, so process {self._place.process_id} ends too. Look at what it said last; the same "
+                "command continues from the last checkpoint.\n"
+            )
             os.write(2, text.encode())
-            os._exit(PEER_LOST)  # the main thread may be waiting for the lost process, out of Python's reach
+            os._exit(
+                PEER_LOST
+            )  # the main thread may be waiting for the lost process, out of Python's reach
 
 
 class _Peer:
@@ -150,14 +158,20 @@ def _gather(place: Place, timeout: float) -> list[_Peer]:
             try:
                 peer = _greet(server)
             except TimeoutError:
-                _refuse(peers, f"{_named(missing)} of {place.num_processes} did not come to {place.address} within "
-                               f"{timeout:g} s ({_named({0, *peers})} did). Look at what they say, or raise "
-                               "--rendezvous_timeout.")
+                _refuse(
+                    peers,
+                    f"{_named(missing)} of {place.num_processes} did not come to {place.address} within "
+                    f"{timeout:g} s ({_named({0, *peers})} did). Look at what they say, or raise "
+                    "--rendezvous_timeout.",
+                )
             if peer is None:
                 continue
             if peer.process_id not in missing:
-                _refuse(peers | {-1: peer}, f"{peer.host} has a process {peer.process_id} that is one too many: there "
-                                            f"are {place.num_processes}, from 0, each of them once.")
+                _refuse(
+                    peers | {-1: peer},
+                    f"{peer.host} has a process {peer.process_id} that is one too many: there "
+                    f"are {place.num_processes}, from 0, each of them once.",
+                )
             peers[peer.process_id] = peer
     for peer in peers.values():
         peer.tell(begin=True, host=socket.gethostname())
@@ -169,8 +183,10 @@ def _listen(place: Place) -> socket.socket:
     try:
         return socket.create_server(("", port), backlog=place.num_processes)
     except OSError as error:
-        raise RendezvousError(f"process 0 cannot listen on port {port} of {socket.gethostname()}: {error.strerror}. "
-                              "Choose another port, or end what uses it.") from None
+        raise RendezvousError(
+            f"process 0 cannot listen on port {port} of {socket.gethostname()}: {error.strerror}. "
+            "Choose another port, or end what uses it."
+        ) from None
 
 
 def _greet(server: socket.socket) -> _Peer | None:
@@ -196,7 +212,9 @@ def _report(place: Place, timeout: float) -> list[_Peer]:
     """The other processes' part: says to process 0 that this one is here, and waits until all are."""
     deadline = time.monotonic() + timeout
     while True:
-        with contextlib.suppress(OSError, ValueError):  # not there yet, or another program on that port
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # not there yet, or another program on that port
             peer = _Peer(socket.create_connection(place.host_and_port, timeout=_GREETING_SECONDS))
             peer.tell(process_id=place.process_id, host=socket.gethostname())
             # Process 0 may have started later than this one, and then waits longer for the rest.
@@ -207,13 +225,15 @@ def _report(place: Place, timeout: float) -> list[_Peer]:
                 peer.host = answer["host"]
                 return [peer]
         if time.monotonic() > deadline:
-            raise RendezvousError(f"process 0 of {place.num_processes} did not answer process {place.process_id} at "
-                                  f"{place.address} within {timeout:g} s. Look at what it says, or raise "
-                                  "--rendezvous_timeout.")
+            raise RendezvousError(
+                f"process 0 of {place.num_processes} did not answer process {place.process_id} at "
+                f"{place.address} within {timeout:g} s. Look at what it says, or raise "
+                "--rendezvous_timeout."
+            )
         time.sleep(0.2)
 
 
 def _named(process_ids: Collection[int]) -> str:
-    """"process 2" or "processes 0, 1 and 3"."""
+    """ "process 2" or "processes 0, 1 and 3"."""
     *most, last = map(str, sorted(process_ids))
     return f"processes {', '.join(most)} and {last}" if most else f"process {last}"

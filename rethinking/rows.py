@@ -1,9 +1,15 @@
-"""What the names of rows mean: the settings of the paper's networks, and the options that a row adds to them."""
+"""What the names of rows mean: from `table1:inception+crop` to a config, for every experiment of the paper.
+
+`EXPERIMENTS` has one entry for each file of configs/, whose docstring says what the experiment shows.
+"""
+
+import dataclasses
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
-from rethinking.config import ConfigError
+from rethinking import experiments
+from rethinking.errors import InputError, nearest, require_known
 
 # The networks of Table 1, in its order.
 TABLE1_MODELS = ("inception", "inception_no_bn", "alexnet", "mlp_3x512", "mlp_1x512")
@@ -28,7 +34,7 @@ def cifar10(model: str) -> ConfigDict:
     - weight decay, where a row asks for it (`wd`): 5e-4, the custom of the time, on kernels only.
     - random crop: 28x28 windows of the 32x32 images, no padding: the centre crop is one of them.
     """
-    config = configs.training()
+    config = experiments.defaults("training")
     config.data.name = "cifar10"
     config.data.crop_size = 28
     config.model.name = model
@@ -54,10 +60,17 @@ def add_random_labels(config: ConfigDict) -> None:
 def add_augment(config: ConfigDict) -> None:
     """The `+augment` of a row: crop, flip and colours, with the magnitudes of TensorFlow's Inception distortion. In
     Table 2, as `aug`, that distortion itself."""
-    config.augment.update(crop=True, flip=True, brightness=32 / 255, saturation=0.5, hue=0.2, contrast=0.5)
+    config.augment.update(
+        crop=True, flip=True, brightness=32 / 255, saturation=0.5, hue=0.2, contrast=0.5
+    )
 
 
-TABLE_OPTIONS = {"crop": add_crop, "wd": add_weight_decay, "random_labels": add_random_labels, "augment": add_augment}
+TABLE_OPTIONS = {
+    "crop": add_crop,
+    "wd": add_weight_decay,
+    "random_labels": add_random_labels,
+    "augment": add_augment,
+}
 
 
 def imagenet() -> ConfigDict:
@@ -75,12 +88,23 @@ def imagenet() -> ConfigDict:
     - without `aug`, training images are what evaluation sees: the central 87.5%, resized.
     Short runs need `model.options.bn_momentum` and `average_decay` lower: both average over thousands of steps.
     """
-    config = configs.training()
-    config.update({
-        "optimizer": "rmsprop", "learning_rate": 0.045, "reference_batch_size": 32, "batch_size": 1024,
-        "warmup_epochs": 5.0, "decay_per_epoch": 0.94, "epochs_per_decay": 2.0, "label_smoothing": 0.1,
-        "average_decay": 0.9999, "dtype": "bfloat16", "eval_batch_size": 128, "checkpoint_seconds": 600.0,
-    })  # fmt: skip
+    config = experiments.defaults("training")
+    config.update(
+        {
+            "optimizer": "rmsprop",
+            "learning_rate": 0.045,
+            "reference_batch_size": 32,
+            "batch_size": 1024,
+            "warmup_epochs": 5.0,
+            "decay_per_epoch": 0.94,
+            "epochs_per_decay": 2.0,
+            "label_smoothing": 0.1,
+            "average_decay": 0.9999,
+            "dtype": "bfloat16",
+            "eval_batch_size": 128,
+            "checkpoint_seconds": 600.0,
+        }
+    )
     config.data.update(name="imagenet2012", stream=True)
     config.eval.num_train = 50_000
     config.model.name = "inception_v3"
@@ -98,24 +122,34 @@ def add_imagenet_weight_decay(config: ConfigDict) -> None:
     config.weight_decay = 4e-5
 
 
-IMAGENET_OPTIONS = {"aug": add_augment, "random_labels": add_random_labels, "dropout": add_dropout,
-                    "wd": add_imagenet_weight_decay}
+IMAGENET_OPTIONS = {
+    "aug": add_augment,
+    "random_labels": add_random_labels,
+    "dropout": add_dropout,
+    "wd": add_imagenet_weight_decay,
+}
 
 
 def table_row(experiment: str, row: str) -> ConfigDict:
     """The config of a row `MODEL[+crop][+wd][+random_labels][+augment]` of Table 1 or 4; options in any order.
 
-    Raises ConfigError for an unknown model or option, with the nearest known one.
+    Raises InputError for an unknown model or option, with the nearest known one.
     """
     model, *options = row.split("+")
-    configs.known(model, (*TABLE1_MODELS, "wide_resnet_28_1"), f"{experiment} row {row!r}: unknown model")
+    require_known(
+        model, (*TABLE1_MODELS, "wide_resnet_28_1"), f"{experiment} row {row!r}: unknown model"
+    )
     for option in options:
-        configs.known(option, TABLE_OPTIONS, f"{experiment} row {row!r}: unknown option")
+        require_known(option, TABLE_OPTIONS, f"{experiment} row {row!r}: unknown option")
     config = cifar10(model)
     for option, add in TABLE_OPTIONS.items():
         if option in options:
             add(config)
-    return named(config, experiment, "+".join([model, *(option for option in TABLE_OPTIONS if option in options)]))
+    return named(
+        config,
+        experiment,
+        "+".join([model, *(option for option in TABLE_OPTIONS if option in options)]),
+    )
 
 
 def setting(config: ConfigDict, name: str) -> ConfigDict:
@@ -124,9 +158,11 @@ def setting(config: ConfigDict, name: str) -> ConfigDict:
         try:
             config.randomize.labels = float(name.removeprefix("corrupt="))
         except ValueError:
-            raise ConfigError(f"{name!r}: P in corrupt=P is a probability, a number in [0, 1]") from None
+            raise InputError(
+                f"{name!r}: P in corrupt=P is a probability, a number in [0, 1]"
+            ) from None
     else:
-        configs.known(name, SETTINGS, "unknown setting")
+        require_known(name, SETTINGS, "unknown setting")
         config.randomize.update(SETTINGS[name])
     return config
 
@@ -135,3 +171,225 @@ def named(config: ConfigDict, experiment: str, row: str) -> ConfigDict:
     """`config` under the name that its run directory and every report give it."""
     config.experiment, config.row = experiment, f"{experiment}:{row}"
     return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The rows of one file of configs/, and what each means."""
+
+    rows: tuple[str, ...]
+    # The config of a row; InputError, with the nearest known name, for a row that does not exist.
+    get_config: Callable[[str], ConfigDict]
+
+
+def quickstart(row: str) -> ConfigDict:
+    """A setting of section 2.1, with an MLP on handwritten digits.
+
+    The learning rate falls more slowly than on CIFAR10, by 0.98 an epoch: an epoch is 44 steps instead of 390.
+    """
+    config = experiments.defaults("training")
+    config.update(batch_size=32, learning_rate=0.05, decay_per_epoch=0.98)
+    return named(setting(config, row), "quickstart", row)
+
+
+def table1(row: str) -> ConfigDict:
+    """MODEL[+crop][+wd][+random_labels]."""
+    return table_row("table1", row)
+
+
+def table2(row: str) -> ConfigDict:
+    """`none` or [aug][+random_labels][+dropout][+wd]."""
+    options = [] if row == "none" else row.split("+")
+    for option in options:
+        require_known(option, IMAGENET_OPTIONS, f"table2 row {row!r}: unknown option")
+    config = imagenet()
+    for option, add in IMAGENET_OPTIONS.items():
+        if option in options:
+            add(config)
+    name = "+".join(option for option in IMAGENET_OPTIONS if option in options) or "none"
+    return named(config, "table2", name)
+
+
+def table3(row: str) -> ConfigDict:
+    """DATA[+FEATURES][+ridge], `mnist+random_centers` or `mnist+random_test_labels`.
+
+    Bandwidths were chosen on held-out training images: 5 for MNIST, 0.5 for Gabor features, which have unit norm, and
+    7 for CIFAR10. Random centers are for 10,000 examples: their system's condition number grows with the third power
+    of the number of examples, too large for float64 at 60,000.
+    """
+    require_known(row, TABLE3_ROWS, "table3: unknown row")
+    config = experiments.defaults("kernels")
+    config.data.name, *options = row.split("+")
+    if config.data.name == "cifar10":
+        config.kernel.bandwidth = 7.0
+    if "gabor" in options:
+        config.features.name = "gabor"
+        config.kernel.bandwidth = 0.5
+    if "random_conv" in options:
+        config.features.name = "random_conv"
+        config.kernel.name = "linear"
+    if "random_centers" in options:
+        config.random_centers = 4
+        config.data.num_train = 10_000
+    if "random_test_labels" in options:
+        config.random_test_labels = True
+        config.data.num_train = 50_000
+    config.choose_ridge = "ridge" in options
+    return named(config, "table3", row)
+
+
+def table4(row: str) -> ConfigDict:
+    """MODEL[+crop][+wd]+random_labels[+augment]."""
+    return table_row("table4", row)
+
+
+def figure1(row: str) -> ConfigDict:
+    """MODEL+SETTING."""
+    model, plus, name = row.partition("+")
+    if model not in TABLE1_MODELS or not plus:
+        raise InputError(f"figure1: unknown row {row!r}. {nearest(row, FIGURE1_ROWS)}")
+    return named(setting(cifar10(model), name), "figure1", row)
+
+
+def figure_async(row: str) -> ConfigDict:
+    """MODEL+workers=N.
+
+    With the learning rates of Table 1 late gradients make the MLP diverge, with 8 workers as well as with 50. So all
+    rows have 0.03 of them, at which 50 workers train, and which does not decay.
+    """
+    model, plus, workers = row.partition("+workers=")
+    if model not in TABLE1_MODELS or not (plus and workers.isdecimal() and int(workers)):
+        raise InputError(f"figure_async: unknown row {row!r}. {nearest(row, FIGURE_ASYNC_ROWS)}")
+    config = cifar10(model)
+    config.update(
+        workers=int(workers), learning_rate=0.03 * config.learning_rate, decay_per_epoch=1.0
+    )
+    return named(config, "figure_async", row)
+
+
+def complexity(row: str) -> ConfigDict:
+    """`rademacher+MODEL` or `stability+MODEL[+random_labels]`.
+
+    Settings are those of Table 1, but for batches of 32, so that fewer images take as many steps.
+    """
+    require_known(row, COMPLEXITY_ROWS, "complexity: unknown row")
+    measure, model, *labels = row.split("+")
+    config = experiments.defaults("complexity")
+    config.update(cifar10(model))
+    config.update(kind="complexity", measure=measure, batch_size=32)
+    if measure == "rademacher":
+        config.update(stop_when_fit=True, fit_accuracy=1.0, halvings=6, doublings=2)
+        config.data.num_train = 8000
+    else:
+        config.data.update(num_train=5000, num_test=5000)
+    if labels:
+        add_random_labels(config)
+    return named(config, "complexity", row)
+
+
+def expressivity(row: str) -> ConfigDict:
+    """`cifar10` or `mnist`, each also with `+one_hot`, or `depth=K`."""
+    require_known(row, EXPRESSIVITY_ROWS, "expressivity: unknown row")
+    config = experiments.defaults("expressivity")
+    if row.startswith("depth="):
+        config.depth = int(row.removeprefix("depth="))
+        config.data.num_train = 10_000
+    else:
+        config.data.name, _, one_hot = row.partition("+")
+        config.one_hot = bool(one_hot)
+    return named(config, "expressivity", row)
+
+
+QUICKSTART_ROWS = (
+    "true_labels",
+    "random_labels",
+    "corrupt=0.5",
+    "shuffled_pixels",
+    "random_pixels",
+    "gaussian",
+)
+TABLE1_ROWS = (
+    "inception+crop+wd",
+    "inception+crop",
+    "inception+wd",
+    "inception",
+    "inception+random_labels",
+    "inception_no_bn+wd",
+    "inception_no_bn",
+    "inception_no_bn+random_labels",
+    "alexnet+crop+wd",
+    "alexnet+crop",
+    "alexnet+wd",
+    "alexnet",
+    "alexnet+random_labels",
+    "mlp_3x512+wd",
+    "mlp_3x512",
+    "mlp_3x512+random_labels",
+    "mlp_1x512+wd",
+    "mlp_1x512",
+    "mlp_1x512+random_labels",
+)
+TABLE2_ROWS = (
+    "aug+dropout+wd",
+    "aug",
+    "wd",
+    "none",
+    "random_labels+dropout+wd",
+    "random_labels+wd",
+    "random_labels",
+)
+TABLE3_ROWS = (
+    "mnist",
+    "mnist+ridge",
+    "mnist+gabor",
+    "mnist+gabor+ridge",
+    "mnist+random_centers",
+    "mnist+random_test_labels",
+    "cifar10",
+    "cifar10+ridge",
+    "cifar10+random_conv",
+    "cifar10+random_conv+ridge",
+)
+TABLE4_ROWS = (
+    "inception+wd+random_labels",
+    "alexnet+wd+random_labels",
+    "mlp_3x512+wd+random_labels",
+    "mlp_1x512+wd+random_labels",
+    "inception+crop+random_labels",
+    "inception+random_labels+augment",
+)
+FIGURE1_ROWS = tuple(
+    f"{model}+{name}"
+    for model in ("inception", "alexnet", "mlp_1x512")
+    for name in (*SETTINGS, *(f"corrupt={p / 10}" for p in range(1, 11)))
+)
+FIGURE_ASYNC_ROWS = tuple(
+    f"{model}+workers={workers}" for model in ("mlp_1x512", "inception") for workers in (1, 8, 50)
+)
+COMPLEXITY_ROWS = tuple(
+    f"{measure}+{model}{labels}"
+    for measure, labels in (("rademacher", ""), ("stability", ""), ("stability", "+random_labels"))
+    for model in TABLE1_MODELS
+)
+EXPRESSIVITY_ROWS = (
+    "cifar10",
+    "cifar10+one_hot",
+    "mnist",
+    "mnist+one_hot",
+    "depth=2",
+    "depth=3",
+    "depth=8",
+    "depth=32",
+)
+
+EXPERIMENTS = {
+    "quickstart": Experiment(QUICKSTART_ROWS, quickstart),
+    "table1": Experiment(TABLE1_ROWS, table1),
+    "table2": Experiment(TABLE2_ROWS, table2),
+    "table3": Experiment(TABLE3_ROWS, table3),
+    "table4": Experiment(TABLE4_ROWS, table4),
+    "figure1": Experiment(FIGURE1_ROWS, figure1),
+    "figure_async": Experiment(FIGURE_ASYNC_ROWS, figure_async),
+    "complexity": Experiment(COMPLEXITY_ROWS, complexity),
+    "expressivity": Experiment(EXPRESSIVITY_ROWS, expressivity),
+}

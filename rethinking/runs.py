@@ -3,7 +3,7 @@
     config.json     the resolved config
     metrics.jsonl   one line per evaluation
     result.json     written once, when the run ends
-    checkpoints/    see rethinking.training.checkpoint
+    checkpoints/    see rethinking.experiments.checkpoint
 
 It is a local folder or lies in a bucket: gs://BUCKET/FOLDER. In a bucket a file appears whole or not at all, but there
 are no locks: nothing guards a run there against a second writer.
@@ -11,28 +11,27 @@ are no locks: nothing guards a run there against a second writer.
 
 import contextlib
 import fcntl
-import functools
-import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
 import pathlib
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import config as configs
-from rethinking.config import ConfigError
+from rethinking import provenance
+from rethinking.config import flat
+from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 # How long a process that only reads waits for the one that writes: clusters' file systems may show a file late.
 WAIT_SECONDS = 120.0
+# From a config to the fields that decide what it computes: `rethinking.experiments.scientific`.
+Scientific = Callable[[ConfigDict], dict[str, Any]]
 
 
 class RunDirectory:
@@ -95,7 +94,9 @@ def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
     """The objects in a file's lines, up to the first torn one: a killed process may leave its last one half written."""
     texts = file.read_bytes().decode("utf-8", "replace").splitlines() if file.exists() else []
     try:
-        lines = json.loads(f"[{','.join(texts)}]")  # at once, so that all lines share the memory of their keys
+        lines = json.loads(
+            f"[{','.join(texts)}]"
+        )  # at once, so that all lines share the memory of their keys
     except ValueError:
         lines = []
         with contextlib.suppress(ValueError):
@@ -105,22 +106,24 @@ def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def open_run(workdir: str | os.PathLike, config: ConfigDict, writes: bool = True) -> Iterator[RunDirectory]:
+def open_run(
+    workdir: str | os.PathLike, config: ConfigDict, scientific: Scientific, writes: bool = True
+) -> Iterator[RunDirectory]:
     """Creates the run directory of `config`, or continues in it; with `writes=False` waits for one that does.
 
-    Raises ConfigError if the folder cannot be written, is in use, holds something else or another config's run.
+    Raises InputError if the folder cannot be written, is in use, holds something else or another config's run.
     """
     path = epath.Path(workdir)
-    revision()  # of the code as it is now
+    provenance.revision()  # of the code as it is now
     with contextlib.ExitStack() as held:
         if writes:
             held.enter_context(_make_folder(path))
         else:
             _wait_for(path / "config.json")
-        made = _keep_config(path / "config.json", config)
+        made = _keep_config(path / "config.json", config, scientific)
         try:
             yield RunDirectory(path, writes)
-        except ConfigError:
+        except InputError:
             # Refused before anything was computed: the folder is free for the corrected command.
             if writes and made and _only_config(path):
                 (path / "config.json").unlink()
@@ -130,26 +133,42 @@ def open_run(workdir: str | os.PathLike, config: ConfigDict, writes: bool = True
 def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
     """Makes the folder, unless it holds something else; gives its lock, to be held as long as the run."""
     try:
-        if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists() and not _only_lock(path):
-            raise ConfigError(f"--workdir={path} is neither empty nor a run directory (no config.json). Choose "
-                              "another.")
+        if (
+            path.is_dir()
+            and any(path.iterdir())
+            and not (path / "config.json").exists()
+            and not _only_lock(path)
+        ):
+            raise InputError(
+                f"--workdir={path} is neither empty nor a run directory (no config.json). Choose "
+                "another."
+            )
         path.mkdir(parents=True, exist_ok=True)
         if not _is_local(path):
             return contextlib.nullcontext()
         lock = open(path / ".lock", "w")  # noqa: SIM115  held open as long as the run
     except ImportError as error:  # of the package that reads buckets
-        raise ConfigError(f"--workdir={path}: {error} (the extra `gcs`: pip install -e '.[gcs]')") from None
+        raise InputError(
+            f"--workdir={path}: {error} (the extra `gcs`: pip install -e '.[gcs]')"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"--workdir={path} cannot be written: {error.strerror or error}. Choose another.") from None
+        raise InputError(
+            f"--workdir={path} cannot be written: {error.strerror or error}. Choose another."
+        ) from None
     try:
         # The kernel lets go of the lock when the process ends, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise ConfigError(f"--workdir={path} is in use by another process. Wait, or choose another.") from None
+        raise InputError(
+            f"--workdir={path} is in use by another process. Wait, or choose another."
+        ) from None
     except OSError as error:
-        _LOG.warning("--workdir=%s is on a file system without locks (%s): take care that no other process uses it.",
-                     path, error.strerror)
+        _LOG.warning(
+            "--workdir=%s is on a file system without locks (%s): take care that no other process uses it.",
+            path,
+            error.strerror,
+        )
     return lock
 
 
@@ -157,8 +176,10 @@ def _wait_for(file: epath.Path) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not file.exists():
         if time.monotonic() > deadline:
-            raise ConfigError(f"{file}, which process 0 writes, is not seen by this one. Choose a --workdir on a file "
-                              "system that all processes share, or in a bucket (gs://...).")
+            raise InputError(
+                f"{file}, which process 0 writes, is not seen by this one. Choose a --workdir on a file "
+                "system that all processes share, or in a bucket (gs://...)."
+            )
         time.sleep(0.5)
 
 
@@ -175,85 +196,35 @@ def _only_config(path: epath.Path) -> bool:
     return all(child.name in (".lock", "config.json") for child in path.iterdir())
 
 
-def _keep_config(file: epath.Path, config: ConfigDict) -> bool:
+def _keep_config(file: epath.Path, config: ConfigDict, scientific: Scientific) -> bool:
     """Writes the config, or checks that the one which is there computes the same; whether it was written."""
     if not file.exists():
         _write_atomically(file, config.to_json(indent=2) + "\n")
         return True
-    refuse_another(file, config)
+    refuse_another(file, config, scientific)
     return False
 
 
-def refuse_another(file: epath.Path, config: ConfigDict) -> None:
-    """Raises ConfigError, with what differs, unless the config.json `file` is of a run that computes the same."""
+def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
+    """Raises InputError, with what differs, unless the config.json `file` is of a run that computes the same."""
     try:
         there = ConfigDict(json.loads(file.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ConfigError(f"{file} is not JSON. Remove the folder, or choose another --workdir.") from None
-    old, new = configs.flat(there), configs.flat(config)
-    fields = sorted(configs.scientific(there).keys() | configs.scientific(config).keys())
-    changed = [f"{field}: {old.get(field)!r} there, {new.get(field)!r} now" for field in fields
-               if old.get(field) != new.get(field)]
+        raise InputError(
+            f"{file} is not JSON. Remove the folder, or choose another --workdir."
+        ) from None
+    old, new = flat(there), flat(config)
+    fields = sorted(scientific(there).keys() | scientific(config).keys())
+    changed = [
+        f"{field}: {old.get(field)!r} there, {new.get(field)!r} now"
+        for field in fields
+        if old.get(field) != new.get(field)
+    ]
     if changed:
-        raise ConfigError(f"{file.parent} holds a run of another config ({'; '.join(changed)}). "
-                          "Choose another --workdir, or remove that one.")
-
-
-def provenance(config: ConfigDict) -> dict[str, Any]:
-    """The part of result.json that says what was run: every experiment has it."""
-    import jax  # here, since reading and listing runs needs no accelerator
-
-    return {
-        "experiment": config.experiment,
-        "row": config.row,
-        "seed": config.seed,
-        "device": device_name(),
-        "num_devices": config.num_devices or jax.device_count(),
-        "jax": jax.__version__,
-        "revision": revision(),
-        "config_digest": configs.digest(config),
-    }
-
-
-def device_name() -> str:
-    """What the run was computed on: the accelerator's name, or the processor's with the cores that are free to use."""
-    import jax
-
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    cores = usable_cores()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"cpu: {names[0] if names else 'unknown'}, {cores} core{'s' * (cores != 1)}"
-
-
-def usable_cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def revision() -> str:
-    """The code that is running: its git commit, `-dirty` if changed since; outside git, version and hash of source.
-
-    That which was there when it was first asked for, at the start of a run: files may change during a long one.
-    """
-    package = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        tracked = ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__]
-        subprocess.run(tracked, capture_output=True, check=True)
-        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    source = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        source.update(file.read_bytes())
-    try:
-        version = importlib.metadata.version("rethinking")
-    except importlib.metadata.PackageNotFoundError:
-        version = "uninstalled"
-    return f"{version}+source.{source.hexdigest()[:12]}"
+        raise InputError(
+            f"{file.parent} holds a run of another config ({'; '.join(changed)}). "
+            "Choose another --workdir, or remove that one."
+        )
 
 
 def _write_atomically(file: epath.Path, text: str) -> None:

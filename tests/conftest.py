@@ -5,7 +5,9 @@ import pathlib
 import shutil
 import tempfile
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -37,7 +39,9 @@ def tfds_dir():
 
     def find(name: str) -> str:
         if not (root / name).is_dir():
-            pytest.skip(f"{name} is not prepared in {root}: python -m rethinking.data.prepare {name}")
+            pytest.skip(
+                f"{name} is not prepared in {root}: python -m rethinking.data.prepare {name}"
+            )
         return str(root)
 
     return find

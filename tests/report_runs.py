@@ -4,7 +4,7 @@ import json
 import math
 
 from rethinking import config as configs
-from rethinking import rows
+from rethinking import experiments, rows
 from rethinking.report import collect, figures, page, tables
 
 MARKUP = "</td><script>window.obeyed=1</script><img src=x onerror=window.obeyed=1>$x_{"
@@ -16,7 +16,7 @@ def make_run(root, row, seed=0, *, status="complete", train=1.0, test=0.5, fit_s
     if config is None:
         experiment, _, name = row.partition(":")
         config = (rows.table_row(experiment, name) if experiment in ("table1", "table4")
-                  else rows.named(rows.setting(configs.training(), name), experiment, name))
+                  else rows.named(rows.setting(experiments.defaults("training"), name), experiment, name))
     config.seed = config.randomize.seed = seed
     config.row, config.experiment = row, row.partition(":")[0]
     lines = lines or [{"step": 390 * epoch, "epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses)]
@@ -35,7 +35,7 @@ def write(path, config, lines, status="complete", result=None):
     if status != "unfinished":
         (path / "result.json").write_text(json.dumps({
             "row": config.row, "seed": config.seed, "status": status, "revision": "abc",
-            "config_digest": configs.digest(config), "device": "made up", "seconds": 60.0, **(result or {})}))
+            "config_digest": experiments.digest(config), "device": "made up", "seconds": 60.0, **(result or {})}))
     return path
 
 
@@ -61,7 +61,7 @@ def everything(root, seeds=(0, 1, 2)):
         _complexity(root, seed)
     make_run(root, "table1:alexnet+wd", status="diverged", losses=(2.3, None))
     make_run(root, "table1:alexnet+crop", status="unfinished", lines=training_lines(0.8, 0.6, epochs=7))
-    expressive = rows.named(configs.expressivity(), "expressivity", "cifar10")
+    expressive = rows.named(experiments.defaults("expressivity"), "expressivity", "cifar10")
     write(root / "expressivity" / "cifar10" / "seed_0", expressive, [], result={
         "train_error": 0.0, "num_points": 50_000, "num_weights": 103_072, "depth": 2, "width": 50_000,
         "drawing": [{"x": x, "point": x in (1, 2), "output": output, "units": [x, max(x - 1.125, 0)]}
@@ -116,7 +116,7 @@ def _workers(root, seed):
 
 def _complexity(root, seed):
     for number, model in enumerate(("alexnet", "mlp_1x512")):
-        config = rows.named(configs.complexity(), "complexity", f"rademacher+{model}")
+        config = rows.named(experiments.defaults("complexity"), "complexity", f"rademacher+{model}")
         config.data.update(name="cifar10", num_train=1000)
         config.model.name, config.seed, config.randomize.seed = model, seed, seed
         lines = [{"num_train": n, "draw": draw, "epoch": 9, "correlation": 1 - number * draw * n / 40_000}
@@ -128,7 +128,7 @@ def _complexity(root, seed):
             "rademacher": 1.0, "rademacher_low": 0.97, "rademacher_high": 1.0, "draws": 3, "num_fitted": 3})
     for labels in (0.0, 1.0):
         row = "stability+mlp_1x512" + "+random_labels" * bool(labels)
-        config = rows.named(configs.complexity(), "complexity", row)
+        config = rows.named(experiments.defaults("complexity"), "complexity", row)
         config.data.update(name="cifar10", num_train=5000)
         config.measure, config.seed, config.randomize.labels, config.randomize.seed = "stability", seed, labels, seed
         lines = [{"replacement": r, "epoch": epoch, "step": 157 * epoch, "max_change": (1 + r + labels) * epoch / 4,
@@ -151,7 +151,7 @@ def write_page(runs, output):
 
 def hostile_page(root):
     """A page of runs whose row, network, data set, revision and folder have markup for names."""
-    settings = configs.training()
+    settings = experiments.defaults("training")
     settings.model.name = settings.data.name = MARKUP
     folder = root / "<b>&quot;\n"
     file = make_run(folder, "mine:row", config=settings, revision=MARKUP, device=MARKUP) / "config.json"

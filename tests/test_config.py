@@ -7,76 +7,114 @@ import pathlib
 
 import pytest
 
-from rethinking import cli, config, models, rows
-from rethinking.config import ConfigError
+from rethinking import cli, config, experiments, models, rows
+from rethinking.errors import InputError
 
 FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
-COUNTS = {"quickstart": 6, "table1": 19, "table4": 6, "figure1": 45, "expressivity": 8, "table3": 10,
-          "complexity": 15, "table2": 7, "figure_async": 6}
+COUNTS = {
+    "quickstart": 6,
+    "table1": 19,
+    "table4": 6,
+    "figure1": 45,
+    "expressivity": 8,
+    "table3": 10,
+    "complexity": 15,
+    "table2": 7,
+    "figure_async": 6,
+}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_row_of_every_file_builds_and_is_named_after_itself(file):
     module = config.load_file(file)
-    assert len(module.ROWS) == len(set(module.ROWS)) == COUNTS[file.split("/")[1].removesuffix(".py")]
+    assert (
+        len(module.ROWS) == len(set(module.ROWS)) == COUNTS[file.split("/")[1].removesuffix(".py")]
+    )
     for row in module.ROWS:
         built = module.get_config(row)
-        config.check(built)
+        experiments.check(built)
         assert built.row == f"{built.experiment}:{row}"
 
 
 def test_rows_mean_what_the_contract_says():
     module = config.load_file("configs/table1.py")
     plain, full = module.get_config("inception"), module.get_config("inception+crop+wd")
-    changed = {k: v for k, v in config.flat(full).items() if config.flat(plain)[k] != v and k != "row"}
+    changed = {
+        k: v for k, v in config.flat(full).items() if config.flat(plain)[k] != v and k != "row"
+    }
     assert changed == {"augment.crop": True, "weight_decay": 5e-4}
-    assert (plain.learning_rate, plain.momentum, plain.decay_per_epoch, plain.weight_decay) == (0.1, 0.9, 0.95, 0)
-    assert [module.get_config(m).learning_rate for m in ("alexnet", "mlp_1x512", "mlp_3x512")] == [0.01] * 3
+    assert (plain.learning_rate, plain.momentum, plain.decay_per_epoch, plain.weight_decay) == (
+        0.1,
+        0.9,
+        0.95,
+        0,
+    )
+    assert [module.get_config(m).learning_rate for m in ("alexnet", "mlp_1x512", "mlp_3x512")] == [
+        0.01
+    ] * 3
 
 
 def test_randomized_rows_differ_from_true_labels_in_the_randomization_alone():
     figure1 = config.load_file("configs/figure1.py")
     for row in figure1.ROWS:
         true = config.flat(figure1.get_config(row.split("+")[0] + "+true_labels"))
-        changed = {k for k, v in config.flat(figure1.get_config(row)).items() if true[k] != v} - {"row"}
+        changed = {k for k, v in config.flat(figure1.get_config(row)).items() if true[k] != v} - {
+            "row"
+        }
         assert changed <= {"randomize.labels", "randomize.pixels"}
     table1 = config.load_file("configs/table1.py")
     for model in rows.TABLE1_MODELS:
-        true, random = (config.flat(table1.get_config(row)) for row in (model, model + "+random_labels"))
+        true, random = (
+            config.flat(table1.get_config(row)) for row in (model, model + "+random_labels")
+        )
         assert {k for k in true if true[k] != random[k]} == {"row", "randomize.labels"}
 
 
 def test_table1_and_figure1_share_their_runs():
     table1, figure1 = (config.load_file(f"configs/{name}.py") for name in ("table1", "figure1"))
-    assert config.digest(table1.get_config("alexnet")) == config.digest(figure1.get_config("alexnet+true_labels"))
-    random = {config.digest(figure1.get_config(f"alexnet+{name}")) for name in ("random_labels", "corrupt=1.0")}
-    assert random == {config.digest(table1.get_config("alexnet+random_labels"))}
+    assert experiments.digest(table1.get_config("alexnet")) == experiments.digest(
+        figure1.get_config("alexnet+true_labels")
+    )
+    random = {
+        experiments.digest(figure1.get_config(f"alexnet+{name}"))
+        for name in ("random_labels", "corrupt=1.0")
+    }
+    assert random == {experiments.digest(table1.get_config("alexnet+random_labels"))}
 
 
 def test_digest_ignores_seeds_and_places_only():
     base = rows.cifar10("alexnet")
-    for field, same in {"seed": True, "randomize.seed": True, "data.data_dir": True, "checkpoint_seconds": True,
-                        "batch_size": False, "randomize.pixels": False, "augment.hue": False}.items():
+    for field, same in {
+        "seed": True,
+        "randomize.seed": True,
+        "data.data_dir": True,
+        "checkpoint_seconds": True,
+        "batch_size": False,
+        "randomize.pixels": False,
+        "augment.hue": False,
+    }.items():
         other = rows.cifar10("alexnet")
-        other.update_from_flattened_dict({field: {"data.data_dir": "x", "randomize.pixels": "random"}.get(field, 1)})
-        assert (config.digest(base) == config.digest(other)) is same, field
+        other.update_from_flattened_dict(
+            {field: {"data.data_dir": "x", "randomize.pixels": "random"}.get(field, 1)}
+        )
+        assert (experiments.digest(base) == experiments.digest(other)) is same, field
 
 
 def test_the_seed_of_a_corruption_decides_something_where_there_is_one():
     for row, decides in {"alexnet": False, "alexnet+random_labels": True}.items():
         one, other = (rows.table_row("table1", row) for _ in range(2))
         other.randomize.seed = 1
-        assert (config.scientific(one) != config.scientific(other)) is decides, row
-    measured = config.complexity()
+        assert (experiments.scientific(one) != experiments.scientific(other)) is decides, row
+    measured = experiments.defaults("complexity")
     measured.randomize.seed = 1  # of the random signs
-    assert config.scientific(measured)["randomize.seed"] == 1
+    assert experiments.scientific(measured)["randomize.seed"] == 1
 
 
 def test_a_field_added_later_leaves_old_digests_alone():
     new = rows.cifar10("alexnet")
     old = new.to_dict()
     del old["augment"]["hue"]
-    assert config.digest(old) == config.digest(new)
+    assert experiments.digest(old) == experiments.digest(new)
 
 
 def test_committed_records_keep_their_digests():
@@ -84,16 +122,17 @@ def test_committed_records_keep_their_digests():
     assert records
     for record in records:
         settings = json.loads((record.parent / "config.json").read_text())
-        assert config.digest(settings) == json.loads(record.read_text())["config_digest"], record
+        assert experiments.digest(settings) == json.loads(record.read_text())["config_digest"], (
+            record
+        )
 
 
 def test_kinds_are_told_apart_and_each_has_its_experiment():
-    assert config.KINDS.keys() == cli.EXPERIMENTS.keys()
-    assert config.scientific(config.training()) == {}
-    assert config.scientific(config.expressivity()) == {"kind": "expressivity"}
-    deep = config.expressivity()
+    assert experiments.scientific(experiments.defaults("training")) == {}
+    assert experiments.scientific(experiments.defaults("expressivity")) == {"kind": "expressivity"}
+    deep = experiments.defaults("expressivity")
     deep.depth = 3
-    assert config.scientific(deep) == {"kind": "expressivity", "depth": 3}
+    assert experiments.scientific(deep) == {"kind": "expressivity", "depth": 3}
 
 
 def test_every_configured_network_exists():
@@ -101,64 +140,95 @@ def test_every_configured_network_exists():
 
 
 def test_overrides_are_typed():
-    built = cli.parse_config(["--config=configs/table1.py:mlp_1x512", "--config.batch_size=64",
-                              "--config.randomize.labels=0.25", "--config.stop_when_fit=true"])
+    built = cli.parse_config(
+        [
+            "--config=configs/table1.py:mlp_1x512",
+            "--config.batch_size=64",
+            "--config.randomize.labels=0.25",
+            "--config.stop_when_fit=true",
+        ]
+    )
     assert (built.batch_size, built.randomize.labels, built.stop_when_fit) == (64, 0.25, True)
 
 
-@pytest.mark.parametrize("arguments, reason", [
-    (["--config=configs/tabel1.py:inception"], "Did you mean 'configs/table1.py'"),
-    (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
-    (["--config=configs/table1.py:inception+crp"], "Did you mean 'crop'"),
-    (["--config=configs/figure1.py:alexnet+gausian"], "Did you mean 'gaussian'"),
-    (["--config=configs/figure1.py:alexnt+gaussian"], "Did you mean 'alexnet+gaussian'"),
-    (["--config=configs/figure1.py:alexnet+corrupt=half"], "a number in [0, 1]"),
-    (["--config=configs/expressivity.py:depth=33"], "Did you mean 'depth=3"),
-    (["--config=configs/table1.py:alexnet", "--config.weightdecay=1"], "weight_decay"),
-    (["--config=configs/table1.py:alexnet", "--config.data.nme=x"], "name"),
-    (["--config=configs/table1.py:alexnet", "--config.batch_size=many"], "batch_size"),
-    (["--config=configs/table1.py:alexnet", "--config.stop_when_fit=perhaps"], "stop_when_fit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--config=configs/tabel1.py:inception"], "Did you mean 'configs/table1.py'"),
+        (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
+        (["--config=configs/table1.py:inception+crp"], "Did you mean 'crop'"),
+        (["--config=configs/figure1.py:alexnet+gausian"], "Did you mean 'gaussian'"),
+        (["--config=configs/figure1.py:alexnt+gaussian"], "Did you mean 'alexnet+gaussian'"),
+        (["--config=configs/figure1.py:alexnet+corrupt=half"], "a number in [0, 1]"),
+        (["--config=configs/expressivity.py:depth=33"], "Did you mean 'depth=3"),
+        (["--config=configs/table1.py:alexnet", "--config.weightdecay=1"], "weight_decay"),
+        (["--config=configs/table1.py:alexnet", "--config.data.nme=x"], "name"),
+        (["--config=configs/table1.py:alexnet", "--config.batch_size=many"], "batch_size"),
+        (["--config=configs/table1.py:alexnet", "--config.stop_when_fit=perhaps"], "stop_when_fit"),
+    ],
+)
 def test_bad_command_lines_are_refused_with_the_reason(arguments, reason):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(InputError) as error:
         cli.parse_config(arguments)
     assert reason in str(error.value)
     assert "Traceback" not in str(error.value)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("randomize.labels", 1.1), ("randomize.labels", -0.1), ("randomize.labels", math.nan), ("batch_size", 0),
-    ("max_epochs", 0), ("learning_rate", 0.0), ("learning_rate", math.inf), ("momentum", 1.0), ("weight_decay", -1.0),
-    ("randomize.pixels", "gausian"), ("dtype", "float16"), ("fit_accuracy", 1.5), ("seed", -1), ("augment.hue", 0.6),
-    ("augment.crop", True), ("data.crop_size", -1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("randomize.labels", 1.1),
+        ("randomize.labels", -0.1),
+        ("randomize.labels", math.nan),
+        ("batch_size", 0),
+        ("max_epochs", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.inf),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("randomize.pixels", "gausian"),
+        ("dtype", "float16"),
+        ("fit_accuracy", 1.5),
+        ("seed", -1),
+        ("augment.hue", 0.6),
+        ("augment.crop", True),
+        ("data.crop_size", -1),
+    ],
+)
 def test_impossible_values_are_refused_by_name(field, value):
-    settings = config.training()
+    settings = experiments.defaults("training")
     settings.update_from_flattened_dict({field: value})
-    with pytest.raises(ConfigError, match=f"config.{field}"):
-        config.check(settings)
+    with pytest.raises(InputError, match=f"config.{field}"):
+        experiments.check(settings)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("depth", 1), ("randomize.labels", 1.1), ("seed", -1), ("randomize.seed", 2**31), ("data.num_train", -1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("depth", 1),
+        ("randomize.labels", 1.1),
+        ("seed", -1),
+        ("randomize.seed", 2**31),
+        ("data.num_train", -1),
+    ],
+)
 def test_impossible_constructions_are_refused_by_name(field, value):
-    settings = config.expressivity()
+    settings = experiments.defaults("expressivity")
     settings.update_from_flattened_dict({field: value})
-    with pytest.raises(ConfigError, match=f"config.{field}"):
-        config.check(settings)
+    with pytest.raises(InputError, match=f"config.{field}"):
+        experiments.check(settings)
 
 
 def test_an_unknown_kind_is_refused():
-    settings = config.expressivity()
+    settings = experiments.defaults("expressivity")
     settings.kind = "expresivity"
-    with pytest.raises(ConfigError, match="Did you mean 'expressivity'"):
-        config.check(settings)
+    with pytest.raises(InputError, match="Did you mean 'expressivity'"):
+        experiments.check(settings)
 
 
 def test_crop_of_randomized_pixels_is_refused():
     settings = rows.cifar10("inception")
     rows.add_crop(settings)
     settings.randomize.pixels = "shuffled"
-    with pytest.raises(ConfigError, match="nothing is left to crop"):
-        config.check(settings)
+    with pytest.raises(InputError, match="nothing is left to crop"):
+        experiments.check(settings)

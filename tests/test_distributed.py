@@ -13,7 +13,7 @@ import time
 import pytest
 
 from rethinking import distributed, rendezvous
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
 # A process that only calls the roll, and then leaves it or not; no JAX, so that it starts at once.
@@ -55,8 +55,16 @@ def start():
     started = []
 
     def begin(*arguments, **environment):
-        started.append(subprocess.Popen([sys.executable, "-u", *map(str, arguments)], cwd=ROOT, text=True,
-                                        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-u", *map(str, arguments)],
+                cwd=ROOT,
+                text=True,
+                env=os.environ | environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
         return started[-1]
 
     yield begin
@@ -75,11 +83,15 @@ def call_roll(address, num_processes, process_id, timeout):
 def call_rolls(address, num_processes, present, timeout):
     """What each of the processes that are present is told."""
     with concurrent.futures.ThreadPoolExecutor(len(present)) as pool:
-        return list(pool.map(lambda number: call_roll(address, num_processes, number, timeout), present))
+        return list(
+            pool.map(lambda number: call_roll(address, num_processes, number, timeout), present)
+        )
 
 
 def wait_for(process, word):
-    while (said := process.stdout.readline()) and word not in said:  # Gloo prints, too, and into the same line
+    while (
+        said := process.stdout.readline()
+    ) and word not in said:  # Gloo prints, too, and into the same line
         pass
     assert said, process.stderr.read()
 
@@ -87,7 +99,10 @@ def wait_for(process, word):
 def test_those_who_do_not_come_are_named_to_those_who_do(address):
     began = time.monotonic()
     for reason in call_rolls(address, 5, [0, 2], 2.0):
-        assert f"processes 1, 3 and 4 of 5 did not come to {address} within 2 s (processes 0 and 2 did)" in reason
+        assert (
+            f"processes 1, 3 and 4 of 5 did not come to {address} within 2 s (processes 0 and 2 did)"
+            in reason
+        )
     assert 2 <= time.monotonic() - began < 10
 
 
@@ -122,8 +137,13 @@ def test_strangers_are_ignored_and_latecomers_are_not(address):
 
 
 @pytest.mark.parametrize("lost", [0, 2])
-@pytest.mark.parametrize("how, number", [("failed or was killed", signal.SIGKILL),
-                                         ("was lost: nothing was heard of it for 2 s", signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    "how, number",
+    [
+        ("failed or was killed", signal.SIGKILL),
+        ("was lost: nothing was heard of it for 2 s", signal.SIGSTOP),
+    ],
+)
 def test_a_lost_process_ends_the_others_which_name_it(how, number, lost, address, start):
     processes = [start("-c", CALLER, address, 3, each, "stay") for each in range(3)]
     for process in processes:
@@ -133,7 +153,10 @@ def test_a_lost_process_ends_the_others_which_name_it(how, number, lost, address
     for each in {0, 1, 2} - {lost}:
         _, error = processes[each].communicate(timeout=20)
         assert processes[each].returncode == rendezvous.PEER_LOST
-        assert f"process {lost} of 3 (on {socket.gethostname()}) {how}, so process {each} ends too" in error
+        assert (
+            f"process {lost} of 3 (on {socket.gethostname()}) {how}, so process {each} ends too"
+            in error
+        )
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -152,12 +175,17 @@ def workers(start, address, what):
     return processes
 
 
-@pytest.mark.parametrize("what, exit_code, said", [
-    ("fail", 1, "ValueError: out of luck"),
-    ("exit", 2, ""),
-    ("be_killed", -signal.SIGKILL, ""),
-])  # fmt: skip
-def test_a_failed_process_is_named_by_the_one_that_waits_for_it(what, exit_code, said, address, start):
+@pytest.mark.parametrize(
+    "what, exit_code, said",
+    [
+        ("fail", 1, "ValueError: out of luck"),
+        ("exit", 2, ""),
+        ("be_killed", -signal.SIGKILL, ""),
+    ],
+)
+def test_a_failed_process_is_named_by_the_one_that_waits_for_it(
+    what, exit_code, said, address, start
+):
     waiting, failing = workers(start, address, what)
     began = time.monotonic()
     if what == "be_killed":
@@ -200,22 +228,31 @@ def test_one_process_notices_sigterm_and_ends_at_the_second(start):
     assert process.wait(timeout=20) == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("arguments, reason", [
-    ((), "use launch.local"),
-    (("localhost:1", 2), "all three or none"),
-    (("localhost:1", 2, 2), "--process_id=2: must be from 0 to 1"),
-    (("localhost", 2, 1), "must be HOST:PORT"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        ((), "use launch.local"),
+        (("localhost:1", 2), "all three or none"),
+        (("localhost:1", 2, 2), "--process_id=2: must be from 0 to 1"),
+        (("localhost", 2, 1), "must be HOST:PORT"),
+    ],
+)
 def test_a_place_that_cannot_be_is_refused(arguments, reason, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    with pytest.raises(ConfigError, match=reason), distributed.join(*arguments):
+    with pytest.raises(InputError, match=reason), distributed.join(*arguments):
         pass
 
 
 def test_slurm_tells_processes_their_place(address, monkeypatch):
     # As srun sets them for the second task of node b of two with two tasks each.
-    for name, value in {"JOB_ID": "4097", "STEP_NODELIST": "localhost,b", "NTASKS": "4", "PROCID": "3",
-                        "LOCALID": "1", "STEP_NUM_NODES": "2"}.items():
+    for name, value in {
+        "JOB_ID": "4097",
+        "STEP_NODELIST": "localhost,b",
+        "NTASKS": "4",
+        "PROCID": "3",
+        "LOCALID": "1",
+        "STEP_NUM_NODES": "2",
+    }.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     missing = "process 0 of 4 did not answer process 3 at localhost:61441"
     with pytest.raises(rendezvous.RendezvousError, match=missing), distributed.join(timeout=0.5):
@@ -223,10 +260,23 @@ def test_slurm_tells_processes_their_place(address, monkeypatch):
 
 
 def test_main_says_who_is_missing(address, tmp_path):
-    ended = subprocess.run([sys.executable, "-m", "rethinking.main", "--config=configs/quickstart.py:true_labels",
-                            f"--workdir={tmp_path / 'run'}", "--distributed", f"--coordinator_address={address}",
-                            "--num_processes=2", "--process_id=0", "--rendezvous_timeout=0.5"],
-                           cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "rethinking.main",
+            "--config=configs/quickstart.py:true_labels",
+            f"--workdir={tmp_path / 'run'}",
+            "--distributed",
+            f"--coordinator_address={address}",
+            "--num_processes=2",
+            "--process_id=0",
+            "--rendezvous_timeout=0.5",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == rendezvous.PEER_LOST
     assert "error: process 1 of 2 did not come" in ended.stderr
     assert "Traceback" not in ended.stderr

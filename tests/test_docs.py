@@ -7,7 +7,7 @@ import nbclient
 import nbformat
 import numpy as np
 
-from rethinking import cli
+from rethinking import cli, experiments
 from rethinking.data import arrays
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -22,8 +22,12 @@ def test_the_notebook_runs_to_its_end(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # it trains for longer than it compiles
     notebook = nbformat.read(ROOT / "notebooks/random_labels_to_kernels.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": ROOT / "notebooks"}}).execute()
-    said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": ROOT / "notebooks"}}
+    ).execute()
+    said = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
     assert re.search(r"random_labels: training accuracy (100|99\.9)\.?\d*%", said)
 
 
@@ -31,9 +35,15 @@ def test_own_network_of_the_page_is_tested_by_config_alone(tmp_path, monkeypatch
     (source,) = blocks("docs/own_network.md", "python")
     (tmp_path / "my_network.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    config = cli.parse_config(["--config=configs/quickstart.py:true_labels", "--config.model.name=my_network:SmallNet",
-                               "--config.max_epochs=3", "--config.num_devices=1"])  # fmt: skip
-    result = cli.run(config, tmp_path / "run")
+    config = cli.parse_config(
+        [
+            "--config=configs/quickstart.py:true_labels",
+            "--config.model.name=my_network:SmallNet",
+            "--config.max_epochs=3",
+            "--config.num_devices=1",
+        ]
+    )
+    result = experiments.run(config, tmp_path / "run")
     assert result["num_params"] == 9 * 32 + 2 * 32 + 32 * 10 + 10
     assert result["status"] == "complete"
 
@@ -41,7 +51,12 @@ def test_own_network_of_the_page_is_tested_by_config_alone(tmp_path, monkeypatch
 def test_kernel_examples_of_the_page_run():
     digits = arrays.load("digits")
     x, x_test = (split.images[:300].reshape(300, -1) / 255 for split in (digits.train, digits.test))
-    names = {"x": x, "labels": digits.train.labels[:300], "x_test": x_test, "labels_test": digits.test.labels[:300]}
+    names = {
+        "x": x,
+        "labels": digits.train.labels[:300],
+        "x_test": x_test,
+        "labels_test": digits.test.labels[:300],
+    }
     first, second = blocks("docs/kernel_system.md", "python")
     exec(first, names)
     assert names["wrong"] == np.mean(names["outputs"].argmax(1) != names["labels_test"]) < 0.4
@@ -50,9 +65,16 @@ def test_kernel_examples_of_the_page_run():
 
 
 def test_links_between_the_pages_lead_somewhere():
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md"), *ROOT.glob("benchmarks/*.md")]
+    pages = [
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("results/*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+    ]
     for page in pages:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+                assert (page.parent / target).exists(), (
+                    f"{page.relative_to(ROOT)} links to {target}"
+                )

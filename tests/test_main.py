@@ -29,24 +29,32 @@ def refused(arguments, reason):
     assert seconds < 30  # 10 on an idle machine, where all of these take 1 to 4
 
 
-@pytest.mark.parametrize("arguments, reason", [
-    (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
-    ([CIFAR10, "--config.lerning_rate=1"], "config.lerning_rate: unknown field. Did you mean 'learning_rate'?"),
-    ([CIFAR10, "--config.batch_size=big"], "batch_size"),
-    ([DIGITS, "--config.data.name=cifar11"], "'cifar10'"),
-    ([DIGITS, "--config.randomize.labels=1.5"], "must be in [0, 1]"),
-    ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training images"),
-    ([DIGITS, "--config.model.name=alexnet", "--config.data.crop_size=1"], "1x1"),
-    ([DIGITS, "--workdr=x"], "workdir"),
-    ([DIGITS, "more"], "unknown arguments: more"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--config=configs/table1.py:incepton"], "Did you mean 'inception'"),
+        (
+            [CIFAR10, "--config.lerning_rate=1"],
+            "config.lerning_rate: unknown field. Did you mean 'learning_rate'?",
+        ),
+        ([CIFAR10, "--config.batch_size=big"], "batch_size"),
+        ([DIGITS, "--config.data.name=cifar11"], "'cifar10'"),
+        ([DIGITS, "--config.randomize.labels=1.5"], "must be in [0, 1]"),
+        ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training images"),
+        ([DIGITS, "--config.model.name=alexnet", "--config.data.crop_size=1"], "1x1"),
+        ([DIGITS, "--workdr=x"], "workdir"),
+        ([DIGITS, "more"], "unknown arguments: more"),
+    ],
+)
 def test_bad_input_is_refused_with_its_reason(arguments, reason, tmp_path):
     refused([*arguments, f"--workdir={tmp_path / 'run'}"], reason)
 
 
 def test_a_set_that_is_not_prepared_is_refused_with_the_command_that_prepares_it(tmp_path):
-    refused([CIFAR10, f"--config.data.data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"],
-            "python -m rethinking.data.prepare cifar10")
+    refused(
+        [CIFAR10, f"--config.data.data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"],
+        "python -m rethinking.data.prepare cifar10",
+    )
 
 
 def test_foreign_and_unwritable_workdirs_are_refused(tmp_path):
@@ -60,8 +68,15 @@ def test_a_truncated_data_file_is_named(tmp_path, tfds_dir):
     shard = next(tmp_path.rglob("*train*array_record*"))
     with open(shard, "r+b") as file:
         file.truncate(shard.stat().st_size // 2)
-    refused([DIGITS, "--config.data.name=mnist", f"--config.data.data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}"],
-            shard.name)
+    refused(
+        [
+            DIGITS,
+            "--config.data.name=mnist",
+            f"--config.data.data_dir={tmp_path}",
+            f"--workdir={tmp_path / 'run'}",
+        ],
+        shard.name,
+    )
 
 
 def test_help_lists_the_flags():

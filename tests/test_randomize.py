@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from rethinking import randomize
-from rethinking.config import ConfigError
 from rethinking.data.arrays import Split
 from rethinking.data.source import Dataset
+from rethinking.errors import InputError
 
 N, K = 50_000, 10
 
@@ -20,7 +20,9 @@ def labels():
 
 
 def corrupt(labels, probability, seed=0, indices=None):
-    return randomize.corrupt_labels(labels, np.arange(N) if indices is None else indices, K, probability, seed)
+    return randomize.corrupt_labels(
+        labels, np.arange(N) if indices is None else indices, K, probability, seed
+    )
 
 
 def digest(array):
@@ -71,7 +73,9 @@ def test_probability_zero_returns_the_very_labels(labels):
 
 def test_corruption_depends_on_the_index_alone(labels):
     chosen = np.random.default_rng(2).permutation(N)[:700]
-    np.testing.assert_array_equal(corrupt(labels[chosen], 0.5, indices=chosen), corrupt(labels, 0.5)[chosen])
+    np.testing.assert_array_equal(
+        corrupt(labels[chosen], 0.5, indices=chosen), corrupt(labels, 0.5)[chosen]
+    )
 
 
 def test_corruption_depends_on_the_seed(labels):
@@ -81,12 +85,12 @@ def test_corruption_depends_on_the_seed(labels):
 
 @pytest.mark.parametrize("probability", [-0.1, 1.01, float("nan")])
 def test_improbable_probability(labels, probability):
-    with pytest.raises(ConfigError, match="0 to 1"):
+    with pytest.raises(InputError, match="0 to 1"):
         corrupt(labels, probability)
 
 
 def test_negative_seed(labels):
-    with pytest.raises(ConfigError, match="negative"):
+    with pytest.raises(InputError, match="negative"):
         corrupt(labels, 0.5, seed=-1)
 
 
@@ -109,7 +113,9 @@ def test_shuffled_pixels_move_alike_everywhere():
     found = orders(randomize.shuffle_pixels(positions(20), 0))
     assert np.all(found == found[0]) and np.any(found[0] != np.arange(30))
     assert np.any(orders(randomize.shuffle_pixels(positions(1), 1))[0] != found[0])
-    planted = Dataset("p", *(Split(positions(n), np.zeros(n, np.int32), np.arange(n)) for n in (7, 3)), K)
+    planted = Dataset(
+        "p", *(Split(positions(n), np.zeros(n, np.int32), np.arange(n)) for n in (7, 3)), K
+    )
     both = randomize.apply(planted, 0.0, "shuffled", 0)
     np.testing.assert_array_equal(orders(both.train.images)[0], found[0])
     np.testing.assert_array_equal(orders(both.test.images)[2], found[0])
@@ -123,7 +129,9 @@ def test_random_pixels_move_differently_in_every_image():
     )
     assert len(np.unique(np.concatenate([train, test, other]), axis=0)) == 3 * n
     # Every pixel goes everywhere equally often: 30 x 30 counts of about 30 each.
-    counts = np.stack([np.bincount(column, minlength=30) for column in np.concatenate([train, test, other]).T])
+    counts = np.stack(
+        [np.bincount(column, minlength=30) for column in np.concatenate([train, test, other]).T]
+    )
     assert stats.chisquare(counts.ravel()).pvalue > 1e-4
 
 
@@ -154,12 +162,16 @@ def test_gaussian_pixels_have_the_moments_of_the_training_set():
         assert np.all(abs(drawn.mean(0) - pixels.mean(0)) < 4 * std / np.sqrt(n))
         assert np.all(abs(drawn.var(0) - std**2) < 4 * std**2 * np.sqrt(2 / n))
         # The mean and variance over all channels then match as well.
-        np.testing.assert_allclose([drawn.mean(), drawn.var()], [pixels.mean(), pixels.var()], rtol=0.02)
+        np.testing.assert_allclose(
+            [drawn.mean(), drawn.var()], [pixels.mean(), pixels.var()], rtol=0.02
+        )
         assert stats.kstest((drawn[:, 0] - pixels[:, 0].mean()) / std[0], "norm").pvalue > 1e-4
         assert drawn.min() < 0 and drawn.max() > 255, "neither clipped"
         assert np.any(drawn != np.round(drawn)), "nor rounded"
     train, test = result.train.images[:1000, ..., 0].ravel(), result.test.images[..., 0].ravel()
-    assert abs(np.corrcoef(train, test)[0, 1]) < 4 / np.sqrt(train.size), "test images are draws of their own"
+    assert abs(np.corrcoef(train, test)[0, 1]) < 4 / np.sqrt(train.size), (
+        "test images are draws of their own"
+    )
 
 
 @pytest.mark.parametrize("pixels", ["none", "shuffled", "random", "gaussian"])
@@ -185,11 +197,15 @@ def test_the_source_is_not_written_to(pixels):
     source = dataset()
     before = digest(source.train.images), digest(source.train.labels), digest(source.test.images)
     randomize.apply(source, 1.0, pixels, 0)
-    assert before == (digest(source.train.images), digest(source.train.labels), digest(source.test.images))
+    assert before == (
+        digest(source.train.images),
+        digest(source.train.labels),
+        digest(source.test.images),
+    )
 
 
 def test_unknown_pixels():
-    with pytest.raises(ConfigError, match=r"'shufled'.*Did you mean 'shuffled'"):
+    with pytest.raises(InputError, match=r"'shufled'.*Did you mean 'shuffled'"):
         randomize.apply(dataset(), 0.0, "shufled", 0)
 
 
@@ -208,5 +224,7 @@ def test_streams_stay_what_they_are():
         "random": "3f51aaec4fbdd966",
         "random, test": "57dd41b4e48660f5",
     }
-    gaussian = randomize.gaussian_pixels((2, 2, 1), indices[:2], np.zeros(1), np.ones(1), 0, "train")
+    gaussian = randomize.gaussian_pixels(
+        (2, 2, 1), indices[:2], np.zeros(1), np.ones(1), 0, "train"
+    )
     np.testing.assert_allclose(gaussian[:, 0, 0, 0], [-0.44078845, 1.3390148], rtol=1e-6)

@@ -12,7 +12,7 @@ import urllib.parse
 import pytest
 
 from rethinking import report, rows
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 from rethinking.report import collect, figures, formats, page, tables
 from tests.report_runs import MARKUP, everything, hostile_page, make_run, write_page
 
@@ -121,7 +121,7 @@ def test_markup_in_names_is_shown_not_obeyed(tmp_path):
 
 def test_output_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         report.build([tmp_path], tmp_path / "file")
 
 

@@ -9,9 +9,8 @@ import sys
 
 import pytest
 
-from rethinking import config as configs
-from rethinking import rows
-from rethinking.config import ConfigError
+from rethinking import experiments, rows
+from rethinking.errors import InputError
 from rethinking.report import collect, differences
 from tests.report_runs import make_run, write
 
@@ -45,7 +44,7 @@ def test_a_torn_last_line_costs_that_line_only(tmp_path):
 def test_what_ended_without_metrics_is_broken_what_has_just_begun_is_not(tmp_path):
     (make_run(tmp_path, "table1:mlp_1x512") / "metrics.jsonl").write_text("")
     (make_run(tmp_path, "table1:mlp_1x512+wd", status="unfinished") / "metrics.jsonl").write_text("")
-    write(tmp_path / "solved", configs.interpolation(), [])  # an experiment that is not trained has none
+    write(tmp_path / "solved", experiments.defaults("kernels"), [])  # an experiment that is not trained has none
     collection = collect.collect([tmp_path])
     assert [(run.status, run.metrics) for run in collection.runs] == [("complete", []), ("unfinished", [])]
     (reason,) = collection.broken
@@ -144,7 +143,7 @@ def test_slugs_are_plain_and_stay_different():
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(InputError, match="no such folder"):
         collect.collect([tmp_path / "nowhere"])
     assert collect.collect([tmp_path]).runs == []
 

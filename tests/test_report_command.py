@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from rethinking import cli, config, rows
+from rethinking import cli, experiments, rows
 from rethinking.report import collect
 from rethinking.report.command import command, overrides
 from tests.report_runs import make_run
@@ -37,7 +37,7 @@ def test_the_command_describes_the_run_with_its_seeds_and_other_settings(tmp_pat
     run = run_in(tmp_path)
     assert overrides(run) == {"max_epochs": 7, "stop_when_fit": True, "learning_rate": 0.25, "data.num_train": 1000}
     again = parsed(run)
-    assert config.scientific(again) == config.scientific(settings) and again.seed == again.randomize.seed == 3
+    assert experiments.scientific(again) == experiments.scientific(settings) and again.seed == again.randomize.seed == 3
 
 
 def test_another_draw_of_the_corruption_is_in_the_command(tmp_path):
@@ -58,7 +58,7 @@ def test_a_row_that_is_in_no_file_has_all_its_settings_listed(tmp_path):
 
 
 def test_names_cannot_leave_their_argument_nor_name_a_file(tmp_path):
-    settings = config.training()
+    settings = experiments.defaults("training")
     settings.data.name = "$(reboot)"
     path = make_run(tmp_path / "a b", "mine:x; reboot", config=settings)
     arguments = shlex.split(command(run_in(tmp_path)))

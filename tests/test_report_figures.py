@@ -6,7 +6,7 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from rethinking import config, rows
+from rethinking import experiments, rows
 from rethinking.report import collect, curves, draw, figures
 from rethinking.report.curves import summary
 from tests.report_runs import everything, make_run, training_lines
@@ -239,7 +239,7 @@ def test_stability_against_steps_for_true_and_random_labels(all_figures):
 
 
 def test_lines_of_metrics_that_are_no_measurements_are_passed_over(tmp_path):
-    settings = rows.named(config.complexity(), "complexity", "rademacher+mlp_1x512")
+    settings = rows.named(experiments.defaults("complexity"), "complexity", "rademacher+mlp_1x512")
     lines = [{"draw": None, "num_train": 5}, {"draw": "a"}, {"draw": [1]}, {},
              {"draw": 0, "num_train": 5, "correlation": 0.5}]
     make_run(tmp_path, "complexity:rademacher+mlp_1x512", config=settings, lines=lines)
@@ -292,7 +292,7 @@ def test_the_same_runs_give_the_same_files(tmp_path, all_figures):
 
 
 def test_names_are_drawn_literally_and_long_ones_are_cut(tmp_path):
-    settings = config.training()
+    settings = experiments.defaults("training")
     settings.model.name = settings.data.name = "$x_{ <script> \\frac & " + "long " * 50
     make_run(tmp_path, "mine:1", config=settings)
     (figure, *_) = figures.make(collect.collect([tmp_path]))

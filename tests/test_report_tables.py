@@ -10,7 +10,7 @@ import pytest
 import configs.table1
 import configs.table3
 import configs.table4
-from rethinking import config, rows
+from rethinking import config, experiments, rows
 from rethinking.report import collect, formats, paper, tables
 from tests.report_runs import everything, make_run, write
 
@@ -234,7 +234,7 @@ def test_csv_has_every_number_of_every_row(tmp_path):
 
 
 def test_table_3_has_errors_norms_and_times_beside_the_published(tmp_path):
-    settings = rows.named(config.interpolation(), "table3", "mnist")
+    settings = rows.named(experiments.defaults("kernels"), "table3", "mnist")
     write(tmp_path / "run", settings, [], result={
         "test_error": 0.0122, "train_error": 0.0, "norm": 221.3, "ridge": 0.0, "residual": 3e-12, "num_examples": 60000,
         "seconds": 300.0})
@@ -282,14 +282,14 @@ def test_inductive_bias_on_other_data_alone_names_no_network_of_cifar10(tmp_path
 
 
 def test_expressivity_has_a_table(tmp_path):
-    settings = rows.named(config.expressivity(), "expressivity", "cifar10")
+    settings = rows.named(experiments.defaults("expressivity"), "expressivity", "cifar10")
     write(tmp_path / "run", settings, [], result={
         "train_error": 0.0, "num_weights": 103072, "depth": 2, "width": 50000})
     assert row_of(tmp_path, "expressivity", "cifar10")[2:6] == ["103,072", "2", "50,000", "0.00 (1)"]
 
 
 def test_complexity_has_a_table(tmp_path):
-    settings = rows.named(config.complexity(), "complexity", "rademacher+alexnet")
+    settings = rows.named(experiments.defaults("complexity"), "complexity", "rademacher+alexnet")
     write(tmp_path / "run", settings, [{"num_train": 9}], result={
         "rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0})
     row = row_of(tmp_path, "complexity", "rademacher+alexnet")

@@ -24,12 +24,16 @@ while not (folder / "port").exists():
     time.sleep(0.05)
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.config.update("jax_enable_x64", True)
-jax.distributed.initialize(f"localhost:{(folder / 'port').read_text()}", num_processes=2, process_id=rank)
+jax.distributed.initialize(
+    f"localhost:{(folder / 'port').read_text()}", num_processes=2, process_id=rank
+)
 assert jax.device_count() == 4
 
 x = np.random.default_rng(0).standard_normal((101, 4))
 y = np.random.default_rng(1).standard_normal((101, 2))
 backend = cholesky.make_backend(101, "float64", num_panels=5)
 dealt = backend.deal(x)
-factor = cholesky.factor(lambda storage, g: backend.gram_panel(storage, gram.Laplacian(2.0), dealt, 0.1, g), backend)
+factor = cholesky.factor(
+    lambda storage, g: backend.gram_panel(storage, gram.Laplacian(2.0), dealt, 0.1, g), backend
+)
 np.save(folder / f"{rank}.npy", factor.solve(y))

@@ -14,7 +14,6 @@ import absl.logging
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from rethinking.config import ConfigError
 from rethinking.data.source import (
     Dataset,
     Info,
@@ -26,6 +25,7 @@ from rethinking.data.source import (
     open_records,
     subset,
 )
+from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,8 +42,14 @@ class Split:
 _DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)
 
 
-def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0,
-         train: bool = True) -> Dataset:  # fmt: skip
+def load(
+    name: str,
+    data_dir: str | None = None,
+    num_train: int = 0,
+    seed: int = 0,
+    num_test: int = 0,
+    train: bool = True,
+) -> Dataset:
     """The training and the test set, images as uint8 of 0 to 255, decoded once and from then on mapped from a cache.
 
     Args:
@@ -57,14 +63,16 @@ def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int =
         train: whether there must be a training set; else it may be empty, as of "cifar10_corrupted/fog_1".
 
     Raises:
-        ConfigError: see `check`; also if a file is damaged inside, or a number is more than there is.
+        InputError: see `check`; also if a file is damaged inside, or a number is more than there is.
     """
     source = None if name == "digits" else _find_arrays(name, data_dir, train)
     info = source.info if source else _DIGITS
     check_subset(name, info, num_train, num_test)
     arrays = _load_cached(source) if source else _load_digits()
-    splits = (_subset(arrays[f"{split}_images"], arrays[f"{split}_labels"], num, seed)
-              for split, num in (("train", num_train), ("test", num_test)))
+    splits = (
+        _subset(arrays[f"{split}_images"], arrays[f"{split}_labels"], num, seed)
+        for split, num in (("train", num_train), ("test", num_test))
+    )
     return Dataset(name, *splits, info.num_classes)
 
 
@@ -77,7 +85,7 @@ def check(name: str, data_dir: str | None = None, train: bool = True) -> Info:
     """Sizes of the data set that `load` would give, decoding nothing.
 
     Raises:
-        ConfigError: if the set is unknown or not prepared, not image classification, without training images although
+        InputError: if the set is unknown or not prepared, not image classification, without training images although
             `train`, of images that differ in size, not in ArrayRecord files, or if one of its files is missing or cut
             short.
     """
@@ -88,33 +96,34 @@ def check(name: str, data_dir: str | None = None, train: bool = True) -> Info:
     return source.info
 
 
-def first_occurrences(x: np.ndarray) -> Int64[np.ndarray, " n"]:
-    """For each example the index of the first one equal to it in every value: its own, unless it repeats another."""
-    first: dict[bytes, int] = {}
-    zero = x.dtype.type(0)  # makes -0.0 of it 0.0
-    digests = (hashlib.blake2b((row + zero).tobytes()).digest() for row in x)
-    return np.fromiter((first.setdefault(digest, i) for i, digest in enumerate(digests)), np.int64, len(x))
-
-
 def _load_digits() -> dict[str, np.ndarray]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[order, :, :, None]  # 16 is the darkest ink.
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[
+        order, :, :, None
+    ]  # 16 is the darkest ink.
     labels = digits.target.astype(np.int32)[order]
     n = _DIGITS.num_train
     return {
-        "train_images": images[:n], "train_labels": labels[:n], "test_images": images[n:], "test_labels": labels[n:],
-    }  # fmt: skip
+        "train_images": images[:n],
+        "train_labels": labels[:n],
+        "test_images": images[n:],
+        "test_labels": labels[n:],
+    }
 
 
 def _find_arrays(name: str, data_dir: str | None, train: bool) -> Source:
     source = find(name, data_dir, train)
     height, width, channels = source.info.image_shape
     if min(height, width) <= 0:
-        remedy = "such sets are streamed, as for configs/table2.py" if channels == 3 else "prepare them at one size"
-        raise ConfigError(f"The images of {name} differ in size: {remedy}.")
+        remedy = (
+            "such sets are streamed, as for configs/table2.py"
+            if channels == 3
+            else "prepare them at one size"
+        )
+        raise InputError(f"The images of {name} differ in size: {remedy}.")
     return source
 
 
@@ -135,7 +144,9 @@ def _decode(source: Source) -> dict[str, np.ndarray]:
                 raise damaged(file, str(error)) from error
             start += length
         if start and not 0 <= labels.min() <= labels.max() < source.info.num_classes:
-            raise ConfigError(f"{source.folder}, split {split}: some labels are not known, so it cannot be used.")
+            raise InputError(
+                f"{source.folder}, split {split}: some labels are not known, so it cannot be used."
+            )
         arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     return arrays
 
@@ -152,7 +163,9 @@ def _load_cached(source: Source) -> dict[str, np.ndarray]:
         return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
     _LOG.info("Decoding %s, this once.", source.folder)
     verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS advises OpenCV here, which decodes the same values.
+    absl.logging.set_verbosity(
+        absl.logging.ERROR
+    )  # TFDS advises OpenCV here, which decodes the same values.
     try:
         arrays = _decode(source)
     finally:
@@ -170,7 +183,9 @@ def _cache_folder(source: Source) -> pathlib.Path:
         stat = file.stat()
         fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return root / "rethinking" / "data" / f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
+    return (
+        root / "rethinking" / "data" / f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
+    )
 
 
 def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:

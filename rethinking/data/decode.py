@@ -25,7 +25,9 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 AREA, ASPECT, ATTEMPTS = (0.05, 1.0), (0.75, 1.33), 100
-COVERED = 0.1  # of the object, which is the whole image: so no box has less than a tenth of the area
+COVERED = (
+    0.1  # of the object, which is the whole image: so no box has less than a tenth of the area
+)
 METHODS = (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_AREA)
 
 cv2.setNumThreads(0)  # One thread per image: parallel are the images.
@@ -89,7 +91,11 @@ def _attempt(height: int, width: int, rng: np.random.Generator) -> Box | None:
     if h * round(h * aspect) < smallest:
         h += 1
     w = round(h * aspect)
-    if not (0 < h <= height and 0 < w <= width and max(smallest, COVERED * height * width) <= h * w <= largest):
+    if not (
+        0 < h <= height
+        and 0 < w <= width
+        and max(smallest, COVERED * height * width) <= h * w <= largest
+    ):
         return None
     top, left = (int(rng.integers(max(room, 1))) for room in (height - h, width - w))
     return Box(top, left, h, w)
@@ -102,8 +108,12 @@ def cut(image: UInt8[np.ndarray, "h w 3"], box: Box) -> UInt8[np.ndarray, "b c 3
 
 def resize(image: UInt8[np.ndarray, "h w 3"], size: int, method: int) -> UInt8[np.ndarray, "s s 3"]:
     """The image as `size` x `size` pixels by one of `METHODS`; bilinear is exact up to the final rounding."""
-    if method == cv2.INTER_LINEAR:  # OpenCV's own for bytes is no faster, and wrong by up to one grey level.
-        return cv2.convertScaleAbs(cv2.resize(image.astype(np.float32), (size, size), interpolation=method))
+    if (
+        method == cv2.INTER_LINEAR
+    ):  # OpenCV's own for bytes is no faster, and wrong by up to one grey level.
+        return cv2.convertScaleAbs(
+            cv2.resize(image.astype(np.float32), (size, size), interpolation=method)
+        )
     height, width = image.shape[:2]
     if method == cv2.INTER_AREA and (height - size) * (width - size) < 0:
         # OpenCV takes all that a new pixel covers only if no side grows while the other one shrinks.
@@ -130,7 +140,9 @@ def decode(encoded: bytes, shrink: int = 1) -> UInt8[np.ndarray, "h w 3"]:
         if shrink == 1:
             return simplejpeg.decode_jpeg(encoded)
         height, width = (-(-side // shrink) for side in shape(encoded))
-        return simplejpeg.decode_jpeg(encoded, min_height=height, min_width=width, min_factor=shrink)
+        return simplejpeg.decode_jpeg(
+            encoded, min_height=height, min_width=width, min_factor=shrink
+        )
     except ValueError:
         with _pillow(encoded) as image:
             return np.asarray(image.convert("RGB").reduce(shrink))

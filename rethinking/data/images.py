@@ -15,13 +15,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key, Shaped, UInt8
 from ml_collections import ConfigDict
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 
-def center_crop(images: Shaped[Array | np.ndarray, "n h w c"], size: int) -> Shaped[Array | np.ndarray, "n s t c"]:
+def center_crop(
+    images: Shaped[Array | np.ndarray, "n h w c"], size: int
+) -> Shaped[Array | np.ndarray, "n s t c"]:
     """The middle `size` x `size` pixels, from offset (h - size) // 2 as TensorFlow does; 0 keeps the whole image.
 
-    Takes and returns NumPy or JAX arrays. Raises ConfigError if the crop is larger than the image.
+    Takes and returns NumPy or JAX arrays. Raises InputError if the crop is larger than the image.
     """
     _check_size(images.shape, size)
     if size == 0:
@@ -30,10 +32,12 @@ def center_crop(images: Shaped[Array | np.ndarray, "n h w c"], size: int) -> Sha
     return images[:, top : top + size, left : left + size]
 
 
-def random_crop(images: Shaped[Array, "n h w c"], size: int, keys: Key[Array, " n"]) -> Shaped[Array, "n s t c"]:
+def random_crop(
+    images: Shaped[Array, "n h w c"], size: int, keys: Key[Array, " n"]
+) -> Shaped[Array, "n s t c"]:
     """A `size` x `size` window of each image, every offset equally likely; 0 keeps the whole image.
 
-    Raises ConfigError if the crop is larger than the image.
+    Raises InputError if the crop is larger than the image.
     """
     _check_size(images.shape, size)
     if size == 0:
@@ -66,7 +70,10 @@ def whiten(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 def augment(
-    images: Shaped[Array, "n h w c"], keys: Key[Array, " n"], size: int, settings: Mapping[str, Any] | ConfigDict
+    images: Shaped[Array, "n h w c"],
+    keys: Key[Array, " n"],
+    size: int,
+    settings: Mapping[str, Any] | ConfigDict,
 ) -> Shaped[Array, "n s t c"]:
     """Random distortions, in the order of TensorFlow's Inception.
 
@@ -85,9 +92,13 @@ def augment(
             contrast: s, a factor drawn from [1 - s, 1 + s].
 
     Raises:
-        ConfigError: if the crop is larger than the image, or saturation or hue is to change in images without colour.
+        InputError: if the crop is larger than the image, or saturation or hue is to change in images without colour.
     """
-    images = random_crop(images, size, _each(keys, "crop")) if settings["crop"] else center_crop(images, size)
+    images = (
+        random_crop(images, size, _each(keys, "crop"))
+        if settings["crop"]
+        else center_crop(images, size)
+    )
     if settings["flip"]:
         images = random_flip(images, _each(keys, "flip"))
     changes = [name for name in _COLORS if settings[name]]
@@ -100,7 +111,9 @@ def augment(
 
 
 def distort(
-    images: UInt8[Array, "n h w c"], keys: Key[Array, " n"], settings: Mapping[str, Any] | ConfigDict
+    images: UInt8[Array, "n h w c"],
+    keys: Key[Array, " n"],
+    settings: Mapping[str, Any] | ConfigDict,
 ) -> Float[Array, "n h w c"]:
     """TensorFlow's Inception distortion after the random box: flip and colours, as float32 of -1 to 1.
 
@@ -114,11 +127,13 @@ def distort(
         settings: as for `augment`, whose `crop` is for the host to see to.
 
     Raises:
-        ConfigError: if saturation or hue is to change in images without colour.
+        InputError: if saturation or hue is to change in images without colour.
     """
 
     def change(name: str, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        return _COLORS[name](images, settings[name], _each(keys, name)) if settings[name] else images
+        return (
+            _COLORS[name](images, settings[name], _each(keys, name)) if settings[name] else images
+        )
 
     if settings["flip"]:
         images = random_flip(images, _each(keys, "flip"))
@@ -135,7 +150,9 @@ def center(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     return 2 * (scale(images) - 0.5)
 
 
-def random_flip(images: Shaped[Array, "n h w c"], keys: Key[Array, " n"]) -> Shaped[Array, "n h w c"]:
+def random_flip(
+    images: Shaped[Array, "n h w c"], keys: Key[Array, " n"]
+) -> Shaped[Array, "n h w c"]:
     """Mirrors each image left to right with probability one half."""
     flips = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
@@ -148,7 +165,9 @@ def random_brightness(
     return images + _uniform(keys, 0.0, max_delta)
 
 
-def random_contrast(images: Float[Array, "n h w c"], spread: float, keys: Key[Array, " n"]) -> Float[Array, "n h w c"]:
+def random_contrast(
+    images: Float[Array, "n h w c"], spread: float, keys: Key[Array, " n"]
+) -> Float[Array, "n h w c"]:
     """Multiplies each channel's distance from its mean by a factor drawn from [1 - spread, 1 + spread)."""
     mean = jnp.mean(images, (1, 2), keepdims=True)
     return (images - mean) * _uniform(keys, 1.0, spread) + mean
@@ -159,7 +178,7 @@ def random_saturation(
 ) -> Float[Array, "n h w c"]:
     """Multiplies the saturation (of HSV) by a factor drawn from [1 - spread, 1 + spread), up to full saturation.
 
-    Raises ConfigError unless the images have three channels.
+    Raises InputError unless the images have three channels.
     """
     hue, low, high = _hue(images)
     saturation = jnp.where(high > 0, (high - low) / jnp.where(high > 0, high, 1), 0)
@@ -167,10 +186,12 @@ def random_saturation(
     return _color(hue, high * (1 - saturation), high)
 
 
-def random_hue(images: Float[Array, "n h w c"], max_delta: float, keys: Key[Array, " n"]) -> Float[Array, "n h w c"]:
+def random_hue(
+    images: Float[Array, "n h w c"], max_delta: float, keys: Key[Array, " n"]
+) -> Float[Array, "n h w c"]:
     """Turns the hue (of HSV) by an angle drawn from [-max_delta, max_delta), in turns.
 
-    Raises ConfigError unless the images have three channels.
+    Raises InputError unless the images have three channels.
     """
     hue, low, high = _hue(images)
     return _color((hue + _uniform(keys, 0.0, max_delta)[..., 0]) % 1, low, high)
@@ -181,14 +202,18 @@ def _each(keys: Key[Array, " n"], draw: str) -> Key[Array, " n"]:
 
 
 def _uniform(keys: Key[Array, " n"], middle: float, spread: float) -> Float[Array, "n 1 1 1"]:
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, middle - spread, middle + spread))(keys)
+    draws = jax.vmap(
+        lambda key: jax.random.uniform(key, (), jnp.float32, middle - spread, middle + spread)
+    )(keys)
     return draws[:, None, None, None]
 
 
-def _hue(images: Float[Array, "n h w c"]) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], Float[Array, "n h w"]]:
+def _hue(
+    images: Float[Array, "n h w c"],
+) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], Float[Array, "n h w"]]:
     """Hue in turns (0 for grey), and each pixel's smallest and largest channel."""
     if images.shape[-1] != 3:
-        raise ConfigError(
+        raise InputError(
             f"augment.saturation and augment.hue need 3 channels, the images have {images.shape[-1]}: set both to 0."
         )
     red, green, blue = jnp.moveaxis(images, -1, 0)
@@ -213,7 +238,9 @@ def _color(
 
 def _check_size(shape: tuple[int, ...], size: int) -> None:
     if not 0 <= size <= min(shape[1:3]):
-        raise ConfigError(f"A crop of {size} pixels does not fit images of {shape[1]}x{shape[2]}: set data.crop_size.")
+        raise InputError(
+            f"A crop of {size} pixels does not fit images of {shape[1]}x{shape[2]}: set data.crop_size."
+        )
 
 
 # What is drawn for an image. The place is part of every stream: changing it changes all results.

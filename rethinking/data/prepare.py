@@ -13,8 +13,8 @@ from argparse import Namespace
 from absl import app
 from absl.flags import argparse_flags
 
-from rethinking.config import ConfigError
 from rethinking.data import source
+from rethinking.errors import InputError
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
@@ -25,7 +25,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-        ConfigError: if the set is unknown, no image classification or there in another format or damaged, if TensorFlow
+        InputError: if the set is unknown, no image classification or there in another format or damaged, if TensorFlow
             is missing, or if the download fails.
     """
     if name == "digits":
@@ -33,7 +33,9 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     done = source.find_folder(name, data_dir) is not None
     if not done:
         if importlib.util.find_spec("tensorflow") is None:
-            raise ConfigError("Preparing a data set needs TensorFlow: pip install 'rethinking[prepare]'")
+            raise InputError(
+                "Preparing a data set needs TensorFlow: pip install 'rethinking[prepare]'"
+            )
         _download(name, data_dir)
     found = source.find(name, data_dir, train=False)
     source.check_shards(found)
@@ -49,12 +51,14 @@ def _download(name: str, data_dir: str | None) -> None:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
         features = builder.info.features
         if features is None or not {"image", "label"} <= set(features):
-            raise ConfigError(f"{name} is no image-classification set: it has no features image and label.")
+            raise InputError(
+                f"{name} is no image-classification set: it has no features image and label."
+            )
         builder.download_and_prepare()
-    except ConfigError:
+    except InputError:
         raise
     except Exception as error:  # Of TFDS, of its many download libraries, or of the set's own code.
-        raise ConfigError(
+        raise InputError(
             f"{name} could not be prepared in {folder}: {type(error).__name__}: {error}\n"
             "Check the network, the free space and https://www.tensorflow.org/datasets/catalog/overview for what the "
             "set needs; then run the same command again."
@@ -63,8 +67,12 @@ def _download(name: str, data_dir: str | None) -> None:
 
 def parse(argv: list[str]) -> Namespace:
     """The command line; ends the program with code 2 if it is wrong."""
-    parser = argparse_flags.ArgumentParser(prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0])
-    parser.add_argument("name", metavar="NAME", help="a TFDS image-classification set, such as cifar10 or mnist")
+    parser = argparse_flags.ArgumentParser(
+        prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "name", metavar="NAME", help="a TFDS image-classification set, such as cifar10 or mnist"
+    )
     parser.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     return parser.parse_args(argv[1:])
 
@@ -73,7 +81,7 @@ def main(arguments: Namespace) -> None:
     """Prepares the set and says so, or says why not and exits with code 2."""
     try:
         print(prepare(arguments.name, arguments.data_dir))
-    except ConfigError as error:
+    except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 

@@ -12,8 +12,8 @@ import numpy as np
 import scipy
 from jaxtyping import UInt8
 
-from rethinking.config import ConfigError, nearest
 from rethinking.data import arrays
+from rethinking.errors import InputError, nearest
 
 Images = UInt8[np.ndarray, "n h w c"]
 STRENGTHS = (1, 2, 3)
@@ -22,28 +22,30 @@ STRENGTHS = (1, 2, 3)
 def parse(text: str) -> list[str]:
     """The names in `config.eval.shifts`, which are separated by commas: a distortion stands for its three strengths.
 
-    "noise" is "noise=1", "noise=2" and "noise=3"; what is no distortion is taken for a TFDS set. Raises ConfigError for
+    "noise" is "noise=1", "noise=2" and "noise=3"; what is no distortion is taken for a TFDS set. Raises InputError for
     a distortion or a strength that there is not.
     """
     names = []
     for name in filter(None, map(str.strip, text.split(","))):
         kind, equals, strength = name.partition("=")
         if equals and kind not in DISTORTIONS:
-            raise ConfigError(f"config.eval.shifts: unknown distortion {kind!r}. {nearest(kind, DISTORTIONS)}")
+            raise InputError(
+                f"config.eval.shifts: unknown distortion {kind!r}. {nearest(kind, DISTORTIONS)}"
+            )
         if equals and strength not in map(str, STRENGTHS):
-            raise ConfigError(f"config.eval.shifts: {name}: the strengths are 1, 2 and 3")
+            raise InputError(f"config.eval.shifts: {name}: the strengths are 1, 2 and 3")
         names += [f"{kind}={step}" for step in STRENGTHS] if name in DISTORTIONS else [name]
     return names
 
 
 def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
-    """Raises ConfigError unless every one of the names can be made, for a set described by `like`."""
+    """Raises InputError unless every one of the names can be made, for a set described by `like`."""
     for name in parse(text):
         if "=" in name:
             continue
         info = arrays.check(name, data_dir, train=False)
         if (info.image_shape, info.num_classes) != (like.image_shape, like.num_classes):
-            raise ConfigError(
+            raise InputError(
                 f"config.eval.shifts: {name} has {info.num_classes} classes and images of {info.image_shape}, where "
                 f"the training set has {like.num_classes} and {like.image_shape}: they must be the same"
             )
@@ -58,13 +60,17 @@ def make(name: str, test: arrays.Split, seed: int, data_dir: str | None = None) 
     if kind not in DISTORTIONS:
         return arrays.load(name, data_dir, train=False).test
     generators = [np.random.default_rng((seed, int(index))) for index in test.indices]
-    return dataclasses.replace(test, images=DISTORTIONS[kind](test.images, int(strength), generators))
+    return dataclasses.replace(
+        test, images=DISTORTIONS[kind](test.images, int(strength), generators)
+    )
 
 
 def noise(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
     """Gaussian noise on every value, with a standard deviation of 4%, 8% or 16% of the way from black to white."""
     deviation = 255 * (0.04, 0.08, 0.16)[strength - 1]
-    draws = np.stack([generator.standard_normal(images.shape[1:], np.float32) for generator in generators])
+    draws = np.stack(
+        [generator.standard_normal(images.shape[1:], np.float32) for generator in generators]
+    )
     return _bytes(images + deviation * draws)
 
 
@@ -76,7 +82,9 @@ def contrast(images: Images, strength: int, generators: list[np.random.Generator
 
 def blur(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
     """A Gaussian blur of half a pixel, one, or one and a half; edges are reflected."""
-    return _bytes(scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, strength / 2, strength / 2, 0)))
+    return _bytes(
+        scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, strength / 2, strength / 2, 0))
+    )
 
 
 def translation(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
@@ -95,4 +103,9 @@ def _bytes(values: np.ndarray) -> Images:
     return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
 
-DISTORTIONS: dict[str, Callable] = {"noise": noise, "contrast": contrast, "blur": blur, "translation": translation}
+DISTORTIONS: dict[str, Callable] = {
+    "noise": noise,
+    "contrast": contrast,
+    "blur": blur,
+    "translation": translation,
+}

@@ -25,9 +25,18 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from rethinking.config import ConfigError
 from rethinking.data import decode
-from rethinking.data.source import Dataset, Info, Source, check_shards, check_subset, find, open_records, subset
+from rethinking.data.source import (
+    Dataset,
+    Info,
+    Source,
+    check_shards,
+    check_subset,
+    find,
+    open_records,
+    subset,
+)
+from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 # Streams of randomness within a seed.
@@ -39,9 +48,13 @@ class Batch(NamedTuple):
 
     images: UInt8[np.ndarray, "b s s 3"]
     labels: Int32[np.ndarray, " b"]
-    indices: Int64[np.ndarray, " b"]  # positions in the split on disk; -1 for what only fills up the last batch
+    indices: Int64[
+        np.ndarray, " b"
+    ]  # positions in the split on disk; -1 for what only fills up the last batch
     epochs: Int32[np.ndarray, " b"]  # with the index, what draws for an example depend on
-    weights: Float32[np.ndarray, " b"]  # 1, or 0 for rows that do not count: padding, and records that are skipped
+    weights: Float32[
+        np.ndarray, " b"
+    ]  # 1, or 0 for rows that do not count: padding, and records that are skipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +66,7 @@ class Records:
     data: Any  # TFDS's
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """The encoded image and the label. Raises ConfigError if the record cannot be read or its label is unknown."""
+        """The encoded image and the label. Raises InputError if the record cannot be read or its label is unknown."""
         try:
             record = self.data[index]
             encoded, label = record["image"], record["label"]
@@ -62,15 +75,17 @@ class Records:
         if encoded is None or label is None:
             raise self.unusable(index, "it has no image or no label")
         if not 0 <= label < self.source.info.num_classes:
-            raise self.unusable(index, f"its label is {label} of {self.source.info.num_classes} classes")
+            raise self.unusable(
+                index, f"its label is {label} of {self.source.info.num_classes} classes"
+            )
         return encoded, label
 
-    def unusable(self, index: int, cause: str) -> ConfigError:
+    def unusable(self, index: int, cause: str) -> InputError:
         """The error to raise for a record, with the file that it is in and the record's place in it."""
         files = self.source.shards[self.split]
         starts = list(itertools.accumulate(files.values(), initial=0))
         shard = bisect.bisect_right(starts, index) - 1
-        return ConfigError(
+        return InputError(
             f"{list(files)[shard]}: record {index - starts[shard]}, which is {index} of the split {self.split}, cannot "
             f"be used: {cause}. Set data.skip_bad=True to go on without it, or delete the folder and prepare the data "
             "set again."
@@ -100,7 +115,7 @@ class Reading:
         rows: of each batch, those that this process is to read; None: all.
         num_threads: that decode; a core's worth each.
         num_workers: processes to spread them over, where Python's lock makes threads wait; 0: none but this one.
-        skip_bad: give records that cannot be used the weight 0 instead of raising ConfigError.
+        skip_bad: give records that cannot be used the weight 0 instead of raising InputError.
     """
 
     rows: slice | None = None
@@ -113,7 +128,7 @@ def check(name: str, data_dir: str | None = None) -> Info:
     """Sizes of the data set that `load` would give.
 
     Raises:
-        ConfigError: if the set is unknown or not prepared, not image classification, without colour, not in ArrayRecord
+        InputError: if the set is unknown or not prepared, not image classification, without colour, not in ArrayRecord
             files, or if one of its files is missing or cut short.
     """
     source = _find_coloured(name, data_dir)
@@ -121,7 +136,9 @@ def check(name: str, data_dir: str | None = None) -> Info:
     return source.info
 
 
-def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0) -> Dataset:
+def load(
+    name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0
+) -> Dataset:
     """The training and the test set, of which nothing is read before batches are asked for.
 
     Args and errors are those of `rethinking.data.arrays.load`, but that images need not be of one size.
@@ -130,7 +147,9 @@ def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int =
     check_subset(name, source.info, num_train, num_test)
 
     def split(key: str, total: int, num: int) -> Split:
-        return Split(Records(source, key, open_records(source, key, decode=False)), subset(total, num, seed))
+        return Split(
+            Records(source, key, open_records(source, key, decode=False)), subset(total, num, seed)
+        )
 
     info = source.info
     train, test = split("train", info.num_train, num_train), split("test", info.num_test, num_test)
@@ -139,17 +158,27 @@ def load(name: str, data_dir: str | None = None, num_train: int = 0, seed: int =
 
 def _find_coloured(name: str, data_dir: str | None) -> Source:
     if name == "digits":
-        raise ConfigError("digits is no TFDS set, so it cannot be streamed: see configs/quickstart.py.")
+        raise InputError(
+            "digits is no TFDS set, so it cannot be streamed: see configs/quickstart.py."
+        )
     source = find(name, data_dir)
     height, width, channels = source.info.image_shape
     if channels != 3:
         remedy = "held in memory" if min(height, width) > 0 else "prepared with 3 channels first"
-        raise ConfigError(f"The images of {name} have no 3 channels: such sets are not streamed, but {remedy}.")
+        raise InputError(
+            f"The images of {name} have no 3 channels: such sets are not streamed, but {remedy}."
+        )
     return source
 
 
 def train_batches(
-    split: Split, batch_size: int, image_size: int, seed: int, box: bool, reading: Reading, first_step: int = 0
+    split: Split,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    box: bool,
+    reading: Reading,
+    first_step: int = 0,
 ) -> "Stream":
     """Batches without end, from that of step `first_step` on.
 
@@ -182,12 +211,18 @@ class Stream(Iterator[Batch]):
 
     def __init__(self, batches: Generator[Batch, None, None], corrupt: Callable | None):
         self._batches, self._corrupt = batches, corrupt
-        weakref.finalize(self, batches.close)  # also when the program ends: grain's threads would not outlive it well
+        weakref.finalize(
+            self, batches.close
+        )  # also when the program ends: grain's threads would not outlive it well
 
     def __next__(self) -> Batch:
-        """The next batch. Raises ConfigError for a record that cannot be used, unless such are skipped."""
+        """The next batch. Raises InputError for a record that cannot be used, unless such are skipped."""
         batch = next(self._batches)
-        return batch._replace(labels=self._corrupt(batch.labels, batch.indices)) if self._corrupt else batch
+        return (
+            batch._replace(labels=self._corrupt(batch.labels, batch.indices))
+            if self._corrupt
+            else batch
+        )
 
     def close(self) -> None:
         """Ends the reading; there are no more batches then."""
@@ -195,20 +230,30 @@ class Stream(Iterator[Batch]):
 
 
 def _read(
-    example: Callable[[int], Batch], batch_size: int, first_step: int, num_batches: int | None, reading: Reading
+    example: Callable[[int], Batch],
+    batch_size: int,
+    first_step: int,
+    num_batches: int | None,
+    reading: Reading,
 ) -> Generator[Batch, None, None]:
     """Yields `num_batches` batches of this process's rows, from that of `first_step` on; None: without end."""
     rows = range(batch_size)[reading.rows or slice(None)]
     workers = max(1, reading.num_workers)
     threads = max(1, reading.num_threads // workers)
     item = functools.partial(_item, example, batch_size, rows, workers, first_step)
-    num_items = sys.maxsize if num_batches is None else -(-num_batches // workers) * workers * len(rows)
+    num_items = (
+        sys.maxsize if num_batches is None else -(-num_batches // workers) * workers * len(rows)
+    )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     dataset = grain.MapDataset.range(num_items).map(item).to_iter_dataset(options).batch(len(rows))
     if reading.num_workers:
-        if not flags.FLAGS.is_parsed():  # Grain reads flags of its own, also in programs that know nothing of absl.
+        if (
+            not flags.FLAGS.is_parsed()
+        ):  # Grain reads flags of its own, also in programs that know nothing of absl.
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _end_with_parent)
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers), _end_with_parent
+        )
     else:
         dataset = grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=2)
     batches = iter(dataset)
@@ -231,7 +276,12 @@ def _end_with_parent(worker: int, num_workers: int) -> None:
 
 
 def _item(
-    example: Callable[[int], Batch], batch_size: int, rows: range, workers: int, first_step: int, number: int
+    example: Callable[[int], Batch],
+    batch_size: int,
+    rows: range,
+    workers: int,
+    first_step: int,
+    number: int,
 ) -> Batch:
     # Of the items, grain deals number w, w + workers, ... to worker w, and takes a batch from each in turn.
     turn, worker = divmod(number, workers)
@@ -254,17 +304,25 @@ class _Examples:
         return self._read(index, epoch, _generator(seed, _BOX, epoch, index) if box else None)
 
     def eval_example(self, position: int) -> Batch:
-        return self._read(int(self.indices[position])) if position < len(self.indices) else self._blank(-1)
+        return (
+            self._read(int(self.indices[position]))
+            if position < len(self.indices)
+            else self._blank(-1)
+        )
 
     def _read(self, index: int, epoch: int = 0, rng: np.random.Generator | None = None) -> Batch:
         size = self.image_size
         try:
             encoded, label = self.records.read(index)
             try:
-                image = decode.random_view(encoded, size, rng) if rng else decode.central_view(encoded, size)
+                image = (
+                    decode.random_view(encoded, size, rng)
+                    if rng
+                    else decode.central_view(encoded, size)
+                )
             except decode.DecodeError as error:
                 raise self.records.unusable(index, str(error)) from error
-        except ConfigError as error:
+        except InputError as error:
             if not self.skip_bad:
                 raise
             _LOG.warning("Skipped: %s", error)

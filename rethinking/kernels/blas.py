@@ -14,7 +14,9 @@ from rethinking.kernels.gram import Kernel
 from rethinking.kernels.layout import Layout
 
 Storage = list[np.ndarray | None]
-ROWS = 2048  # of a Gram panel that are computed at once: the kernel's temporary arrays are that high
+ROWS = (
+    2048  # of a Gram panel that are computed at once: the kernel's temporary arrays are that high
+)
 
 
 class BlasBackend:
@@ -49,7 +51,9 @@ class BlasBackend:
         """The storage of a matrix whose panels are to be made one by one."""
         return [None] * self.layout.num_panels
 
-    def gram_panel(self, storage: Storage, kernel: Kernel, x: np.ndarray, ridge: float, g: int) -> Storage:
+    def gram_panel(
+        self, storage: Storage, kernel: Kernel, x: np.ndarray, ridge: float, g: int
+    ) -> Storage:
         """Makes panel g that of the kernel's Gram matrix of x [n, d] plus ridge times the identity."""
         columns = self.layout.columns(g)
         storage[g] = panel = self._empty(g, np.empty)
@@ -64,7 +68,9 @@ class BlasBackend:
         for g, panel in enumerate(storage):
             columns = self.layout.columns(g)
             below = features[columns.start :]
-            self._gemm(1.0, features[columns].T, below.T, 1.0, panel.T, trans_a=True, overwrite_c=True)
+            self._gemm(
+                1.0, features[columns].T, below.T, 1.0, panel.T, trans_a=True, overwrite_c=True
+            )
         return storage
 
     def add_ridge(self, storage: Storage, ridge: float, g: int) -> Storage:
@@ -88,7 +94,9 @@ class BlasBackend:
             self._syrk(-1.0, block, 1.0, diagonal, trans=True, lower=False, overwrite_c=True)
             if len(panel) > width:
                 below = panel[width:].T
-                self._gemm(-1.0, block, done[first + width :].T, 1.0, below, trans_a=True, overwrite_c=True)
+                self._gemm(
+                    -1.0, block, done[first + width :].T, 1.0, below, trans_a=True, overwrite_c=True
+                )
         if not np.isfinite(diagonal).all():
             return storage, -1
         upper, bad = self._potrf(diagonal, lower=False, clean=True, overwrite_a=True)
@@ -118,7 +126,9 @@ class BlasBackend:
             product[start:] += panel @ (panel.T @ v[start:])
         return product
 
-    def gram_product(self, kernel: Kernel, x: np.ndarray, ridge: float, v: np.ndarray) -> np.ndarray:
+    def gram_product(
+        self, kernel: Kernel, x: np.ndarray, ridge: float, v: np.ndarray
+    ) -> np.ndarray:
         """(K + ridge I) v for the kernel's Gram matrix K of x and v [n, c], with little memory."""
         product = ridge * v
         parts = [slice(first, min(first + ROWS, len(x))) for first in range(0, len(x), ROWS)]
@@ -130,12 +140,18 @@ class BlasBackend:
                     product[columns] += block.T @ v[rows]
         return product
 
-    def predict(self, kernel: Kernel, x: np.ndarray, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def predict(
+        self, kernel: Kernel, x: np.ndarray, alpha: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
         """sum_i k(z_j, x_i) alpha_i for z [m, d]; [m, c]."""
         batches = np.split(z, range(ROWS, len(z), ROWS))
         parts = range(0, len(x), ROWS)
-        return np.concatenate([sum(kernel(batch, x[i : i + ROWS]) @ alpha[i : i + ROWS] for i in parts)
-                               for batch in batches])
+        return np.concatenate(
+            [
+                sum(kernel(batch, x[i : i + ROWS]) @ alpha[i : i + ROWS] for i in parts)
+                for batch in batches
+            ]
+        )
 
     def _empty(self, g: int, make: Callable) -> np.ndarray:
         columns = self.layout.columns(g)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from scipy.sparse.linalg import LinearOperator, onenormest
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 from rethinking.kernels import layout as layouts
 from rethinking.kernels.blas import BlasBackend
 from rethinking.kernels.sharded import ShardedBackend
@@ -25,13 +25,15 @@ _LOG = logging.getLogger(__name__)
 Backend = BlasBackend | ShardedBackend
 
 
-class NotPositiveDefiniteError(ConfigError):
+class NotPositiveDefiniteError(InputError):
     """The matrix has no Cholesky factor; `pivot` is the first row, counted from 0, at which that shows."""
 
     def __init__(self, pivot: int, dtype: str):
         remedies = "add a ridge" + ("" if dtype == "float64" else ", compute in float64")
-        super().__init__(f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. Remedies: "
-                         f"remove examples that repeat others, {remedies}, or choose a narrower kernel.")
+        super().__init__(
+            f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. Remedies: "
+            f"remove examples that repeat others, {remedies}, or choose a narrower kernel."
+        )
         self.pivot = pivot
 
 
@@ -39,20 +41,24 @@ def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int =
     """Where and how an n x n matrix is worked on: JAX on the devices of `mesh`, a mesh of one axis, or all there are.
 
     If that is a single CPU device, or a TPU, which has no float64, is to compute in it: SciPy's BLAS on this host.
-    Raises ConfigError for n below 1 and for dtypes other than float32 and float64.
+    Raises InputError for n below 1 and for dtypes other than float32 and float64.
     """
     if n < 1:
-        raise ConfigError(f"a system of n = {n} examples: at least 1 is needed")
+        raise InputError(f"a system of n = {n} examples: at least 1 is needed")
     if dtype not in ("float32", "float64"):
-        raise ConfigError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
+        raise InputError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
     mesh = mesh or jax.make_mesh((jax.device_count(),), ("rows",))
     platform = mesh.devices.flat[0].platform
     if without := platform == "tpu" and dtype == "float64":
-        _LOG.info("A TPU has no float64: this host's processors solve. dtype=float32 uses the TPU, and refines.")
+        _LOG.info(
+            "A TPU has no float64: this host's processors solve. dtype=float32 uses the TPU, and refines."
+        )
     if without or (mesh.size == 1 and platform == "cpu"):
         # Nothing above the diagonal is computed here, and BLAS wants wide panels: on two cores at n = 16,000 eight of
         # them ran at 130 GFLOP/s, 16 at 118, 32 at 98.
-        return BlasBackend(layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 2048))), dtype)
+        return BlasBackend(
+            layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 2048))), dtype
+        )
     return ShardedBackend(layouts.make(n, mesh.size, num_panels), dtype, mesh)
 
 
@@ -98,7 +104,9 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
     def vector(v: np.ndarray) -> np.ndarray:
         return product(v.reshape(n, 1))[:, 0]
 
-    operator = LinearOperator((n, n), dtype=np.float64, matvec=vector, rmatvec=vector, matmat=product, rmatmat=product)
+    operator = LinearOperator(
+        (n, n), dtype=np.float64, matvec=vector, rmatvec=vector, matmat=product, rmatmat=product
+    )
     before = np.random.get_state()  # SciPy draws from it, and all processes must draw the same
     try:
         np.random.seed(0)
@@ -107,18 +115,22 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
         np.random.set_state(before)
 
 
-def factor(make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None) -> Cholesky:
+def factor(
+    make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None
+) -> Cholesky:
     """The factor of a matrix whose panel g is made by `make_panel(storage, g)`, which returns the storage.
 
-    `storage`, by default a new one, is overwritten. Raises NotPositiveDefiniteError, and ConfigError for a matrix that
+    `storage`, by default a new one, is overwritten. Raises NotPositiveDefiniteError, and InputError for a matrix that
     is not finite.
     """
     storage = backend.unmade() if storage is None else storage
     for g in range(backend.layout.num_panels):
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad < 0:
-            raise ConfigError("the matrix has entries that are not finite: the kernel must give finite values for all "
-                              "pairs of examples (a cosine, for one, is not defined for an example of zeros)")
+            raise InputError(
+                "the matrix has entries that are not finite: the kernel must give finite values for all "
+                "pairs of examples (a cosine, for one, is not defined for an example of zeros)"
+            )
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
     return Cholesky(backend, storage)

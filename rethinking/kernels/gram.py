@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any, Protocol, runtime_checkable
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 
 @runtime_checkable
@@ -21,7 +21,9 @@ def squared_distances(x, z):
     So a point is at distance zero from itself, and no square is below zero.
     """
     xp = x.__array_namespace__()
-    center = z.mean(0, keepdims=True)  # Far from the origin norms would hide the distances between points.
+    center = z.mean(
+        0, keepdims=True
+    )  # Far from the origin norms would hide the distances between points.
     x, z = x - center, z - center
     norms = (x * x).sum(1)[:, None] + (z * z).sum(1)[None, :]
     squares = norms - 2 * (x @ z.T)
@@ -73,8 +75,10 @@ class Polynomial:
 
     def __post_init__(self):
         if self.degree < 1 or self.offset < 0:
-            raise ConfigError(f"polynomial kernel of degree {self.degree} and offset {self.offset}: needed are a "
-                              "degree of at least 1 and an offset of at least 0, else it is not positive definite")
+            raise InputError(
+                f"polynomial kernel of degree {self.degree} and offset {self.offset}: needed are a "
+                "degree of at least 1 and an offset of at least 0, else it is not positive definite"
+            )
 
     def __call__(self, x, z):
         return (x @ z.T / x.shape[1] + self.offset) ** self.degree
@@ -82,5 +86,7 @@ class Polynomial:
 
 def _check_bandwidth(bandwidth: float) -> None:
     if not 0 < bandwidth < math.inf:
-        raise ConfigError(f"kernel bandwidth {bandwidth}: must be a positive number, a distance between examples at "
-                          "which they still resemble each other (on MNIST, pixels in [0, 1], 5)")
+        raise InputError(
+            f"kernel bandwidth {bandwidth}: must be a positive number, a distance between examples at "
+            "which they still resemble each other (on MNIST, pixels in [0, 1], 5)"
+        )

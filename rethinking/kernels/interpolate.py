@@ -1,7 +1,7 @@
 """Exact interpolation of a training set by a kernel (section 5, equation 3), with a certificate of what was reached.
 
-    model = interpolate.fit(x, labels, gram.Gaussian(bandwidth=5.0))
-    model.predict(x_test), model.certificate
+model = interpolate.fit(x, labels, gram.Gaussian(bandwidth=5.0))
+model.predict(x_test), model.certificate
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from rethinking.config import ConfigError
-from rethinking.data import arrays
+from rethinking.errors import InputError
 from rethinking.kernels import cholesky, memory
 from rethinking.kernels.blas import BlasBackend
 from rethinking.kernels.cholesky import Backend, Cholesky
 from rethinking.kernels.gram import Kernel
 from rethinking.kernels.systems import KernelSystem, System
+from rethinking.repeats import first_occurrences
 
 _LOG = logging.getLogger(__name__)
 REFINED = 1e-10  # residual, relative to the targets, at which a solution is refined no more
@@ -34,7 +34,9 @@ class Certificate:
 
     residual: float  # ||(K + ridge I) alpha - y|| / ||y||, Frobenius norms
     largest_residual: float  # its largest entry, in units of y
-    train_error: float | None  # share of the examples whose largest output isn't their label's; None without labels
+    train_error: (
+        float | None
+    )  # share of the examples whose largest output isn't their label's; None without labels
     norm: float  # of the function in the kernel's space: the root of the sum over outputs of alpha^T K alpha
     norms: list[float]  # of each output
     condition: float  # estimate of the matrix's condition number, 1-norm
@@ -44,8 +46,14 @@ class Certificate:
 
     def __str__(self) -> str:
         digits = max(0, math.floor(-math.log10(max(self.error, 1e-17))))
-        reached = f"residual {self.residual:.1e}, condition {self.condition:.1e}, norm {self.norm:.4g}"
-        holds = f"alpha holds to about {digits} digits" if digits else "alpha itself is not determined to one digit"
+        reached = (
+            f"residual {self.residual:.1e}, condition {self.condition:.1e}, norm {self.norm:.4g}"
+        )
+        holds = (
+            f"alpha holds to about {digits} digits"
+            if digits
+            else "alpha itself is not determined to one digit"
+        )
         return f"{reached}; {holds} ({self.dtype} factor, {self.refinements} refinements)"
 
 
@@ -66,19 +74,27 @@ class Interpolant:
     alpha: Float[np.ndarray, "n c"]
     certificate: Certificate
     seconds: Seconds
-    # Examples [m, ...] -> outputs, in batches; ConfigError for none, ones unlike those fitted and infinite ones.
+    # Examples [m, ...] -> outputs, in batches; InputError for none, ones unlike those fitted and infinite ones.
     predict: Callable[[np.ndarray], Float[np.ndarray, "m c"]]
 
     def error(self, x: np.ndarray, labels: Int[np.ndarray, " m"]) -> float:
-        """The share of examples whose largest output isn't their label's; ConfigError unless there is one for each."""
+        """The share of examples whose largest output isn't their label's; InputError unless there is one for each."""
         if np.shape(labels) != (len(x),):
-            raise ConfigError(f"labels of shape {np.shape(labels)} for {len(x)} examples: one integer for each is "
-                              "needed")
+            raise InputError(
+                f"labels of shape {np.shape(labels)} for {len(x)} examples: one integer for each is "
+                "needed"
+            )
         return float(np.mean(self.predict(x).argmax(1) != labels))
 
 
-def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype: str = "float64",
-        mesh: Mesh | None = None) -> Interpolant:  # fmt: skip
+def fit(
+    x: np.ndarray,
+    y: np.ndarray,
+    kernel: Kernel,
+    ridge: float = 0.0,
+    dtype: str = "float64",
+    mesh: Mesh | None = None,
+) -> Interpolant:
     """Solves (K + ridge I) alpha = y for the Gram matrix K of x, on all devices there are or those of `mesh`.
 
     Args:
@@ -90,7 +106,7 @@ def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype:
         mesh: of one axis.
 
     Raises:
-        ConfigError: for empty, infinite, ambiguous or mismatched data, for repeated examples without a ridge, for what
+        InputError: for empty, infinite, ambiguous or mismatched data, for repeated examples without a ridge, for what
             is no `Kernel`, and where memory does not suffice, before any time is spent; if the matrix is not positive
             definite in `dtype` (`NotPositiveDefiniteError`); if refinement does not reach a residual of 1e-8.
     """
@@ -102,87 +118,121 @@ def fit(x: np.ndarray, y: np.ndarray, kernel: Kernel, ridge: float = 0.0, dtype:
         return solve(KernelSystem(kernel, x, ridge, backend), targets, labels)
 
 
-def check(x: np.ndarray, y: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """(examples [n, d], targets [n, c], labels or None), in float64; raises ConfigError, see `fit`."""
+def check(
+    x: np.ndarray, y: np.ndarray, ridge: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """(examples [n, d], targets [n, c], labels or None), in float64; raises InputError, see `fit`."""
     x, y = np.asarray(x), np.asarray(y)
     if len(x) != len(y):
-        raise ConfigError(f"{len(x)} examples but {len(y)} labels or targets: there must be one for each")
+        raise InputError(
+            f"{len(x)} examples but {len(y)} labels or targets: there must be one for each"
+        )
     if not len(x):
-        raise ConfigError("a system of n = 0 examples: at least 1 is needed")
+        raise InputError("a system of n = 0 examples: at least 1 is needed")
     if not 0 <= ridge < math.inf:
-        raise ConfigError(f"ridge {ridge}: must be 0 (interpolation) or a positive number")
+        raise InputError(f"ridge {ridge}: must be 0 (interpolation) or a positive number")
     x = x.reshape(len(x), -1).astype(np.float64)
     labels = _labels(y)
     if labels is not None and labels.min() < 0:
-        raise ConfigError(f"label {labels.min()} of example {labels.argmin()}: labels are integers from 0")
-    targets = y.reshape(len(y), -1).astype(np.float64) if labels is None else one_hot(labels, int(labels.max()) + 1)
+        raise InputError(
+            f"label {labels.min()} of example {labels.argmin()}: labels are integers from 0"
+        )
+    targets = (
+        y.reshape(len(y), -1).astype(np.float64)
+        if labels is None
+        else one_hot(labels, int(labels.max()) + 1)
+    )
     for name, values in (("features", x), ("targets", targets)):
         if not (finite := np.isfinite(values).all(1)).all():
-            raise ConfigError(f"the {name} of example {finite.argmin()} are not finite ({(~finite).sum()} such "
-                              "examples). Remove or mend them.")
+            raise InputError(
+                f"the {name} of example {finite.argmin()} are not finite ({(~finite).sum()} such "
+                "examples). Remove or mend them."
+            )
     if not ridge:
         _refuse_repeated(x, targets)
     return x, targets, labels
 
 
 def _labels(y: np.ndarray) -> Int[np.ndarray, " n"] | None:
-    """`y` as labels, None if it is targets; raises ConfigError where it could be either."""
+    """`y` as labels, None if it is targets; raises InputError where it could be either."""
     if not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
         if y.ndim == 1 and (y == np.rint(y)).all():
-            raise ConfigError("y has whole numbers of a floating-point type: labels, or a target? For labels give "
-                              "y.astype(int), for a target y.reshape(-1, 1).")
+            raise InputError(
+                "y has whole numbers of a floating-point type: labels, or a target? For labels give "
+                "y.astype(int), for a target y.reshape(-1, 1)."
+            )
         return None
     if y.size != len(y):
-        raise ConfigError(f"y has integers of shape {y.shape}: labels are one integer for each example; targets "
-                          "[n, c], also one-hot ones, are floating-point: y.astype(float)")
+        raise InputError(
+            f"y has integers of shape {y.shape}: labels are one integer for each example; targets "
+            "[n, c], also one-hot ones, are floating-point: y.astype(float)"
+        )
     return y.reshape(-1).astype(np.int64)
 
 
 def _check_kernel(kernel: Kernel, x: np.ndarray, backend: Backend) -> None:
-    """Raises ConfigError unless `kernel` can be called as `Kernel` says, by the backend."""
+    """Raises InputError unless `kernel` can be called as `Kernel` says, by the backend."""
     try:
         hash(kernel)
     except TypeError:
-        raise ConfigError(f"the kernel {kernel!r} is not hashable, so that its programs cannot be found again: a "
-                          "function is, and a frozen dataclass") from None
+        raise InputError(
+            f"the kernel {kernel!r} is not hashable, so that its programs cannot be found again: a "
+            "function is, and a frozen dataclass"
+        ) from None
     few, more = x[:2], x[:3]
     try:
         numpy = isinstance(backend, BlasBackend)
         shape = np.shape(kernel(few, more)) if numpy else jax.eval_shape(kernel, few, more).shape
     except jax.errors.TracerArrayConversionError:
-        raise ConfigError(f"the kernel {kernel!r} calls NumPy, and JAX is to compute it: use the namespace of its "
-                          "arguments, x.__array_namespace__(), as rethinking.kernels.gram does") from None
+        raise InputError(
+            f"the kernel {kernel!r} calls NumPy, and JAX is to compute it: use the namespace of its "
+            "arguments, x.__array_namespace__(), as rethinking.kernels.gram does"
+        ) from None
     if shape != (len(few), len(more)):
-        raise ConfigError(f"the kernel {kernel!r} gives an array of shape {shape} for {len(few)} and {len(more)} "
-                          f"examples, not ({len(few)}, {len(more)}): k(x_i, z_j) for all pairs is needed")
+        raise InputError(
+            f"the kernel {kernel!r} gives an array of shape {shape} for {len(few)} and {len(more)} "
+            f"examples, not ({len(few)}, {len(more)}): k(x_i, z_j) for all pairs is needed"
+        )
 
 
 def one_hot(labels: Int[np.ndarray, " n"], num_classes: int) -> Float[np.ndarray, "n c"]:
-    """1 at each example's label, else 0; raises ConfigError for labels that are no class."""
+    """1 at each example's label, else 0; raises InputError for labels that are no class."""
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ConfigError(f"labels from {labels.min()} to {labels.max()}: with {num_classes} classes they must be 0 to "
-                          f"{num_classes - 1}")
+        raise InputError(
+            f"labels from {labels.min()} to {labels.max()}: with {num_classes} classes they must be 0 to "
+            f"{num_classes - 1}"
+        )
     targets = np.zeros((len(labels), num_classes))
     targets[np.arange(len(labels)), labels] = 1
     return targets
 
 
 def _refuse_repeated(x: np.ndarray, targets: np.ndarray) -> None:
-    first = arrays.first_occurrences(x)
-    pairs = [(int(first[later]), int(later)) for later in np.flatnonzero(first != np.arange(len(x)))]
+    first = first_occurrences(x)
+    pairs = [
+        (int(first[later]), int(later)) for later in np.flatnonzero(first != np.arange(len(x)))
+    ]
     if not pairs:
         return
     conflicting = [pair for pair in pairs if (targets[pair[0]] != targets[pair[1]]).any()]
     shown = ", ".join(f"{one} and {other}" for one, other in (conflicting or pairs)[:5])
     if conflicting:
-        raise ConfigError(f"{len(conflicting)} examples repeat another with a different label ({shown}): no function "
-                          "interpolates them. Remove them, or set a ridge above 0.")
-    raise ConfigError(f"{len(pairs)} examples repeat another ({shown}), which makes the matrix singular. Remove the "
-                      "repetitions, which changes no interpolant, or set a ridge above 0.")
+        raise InputError(
+            f"{len(conflicting)} examples repeat another with a different label ({shown}): no function "
+            "interpolates them. Remove them, or set a ridge above 0."
+        )
+    raise InputError(
+        f"{len(pairs)} examples repeat another ({shown}), which makes the matrix singular. Remove the "
+        "repetitions, which changes no interpolant, or set a ridge above 0."
+    )
 
 
-def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray | None,
-          before_panel: Callable[[], None] = lambda: None) -> Interpolant:  # fmt: skip
+def solve(
+    system: System,
+    targets: Float[np.ndarray, "n c"],
+    labels: np.ndarray | None,
+    before_panel: Callable[[], None] = lambda: None,
+) -> Interpolant:
     """Factors, solves, refines and certifies a system; for its errors see `fit`.
 
     `before_panel` is called before each panel of the factor, and ends the solve by an exception of its own.
@@ -210,7 +260,7 @@ def solve(system: System, targets: Float[np.ndarray, "n c"], labels: np.ndarray 
 
     def predict(z: np.ndarray) -> np.ndarray:
         if not len(z := np.asarray(z)):
-            raise ConfigError("0 examples to predict: [m, ...] of m = 1 or more is needed")
+            raise InputError("0 examples to predict: [m, ...] of m = 1 or more is needed")
         with jax.enable_x64(True):
             return system.predict(alpha, z)
 
@@ -241,10 +291,12 @@ class _Clock:
         self._last = now
 
 
-def _refine(factor: Cholesky, product: Callable, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def _refine(
+    factor: Cholesky, product: Callable, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
     """alpha, targets - A alpha, and the number of steps of iterative refinement that it took.
 
-    Goes on until the residual is below REFINED, or no longer halves. Raises ConfigError if it is above 1e-8 then.
+    Goes on until the residual is below REFINED, or no longer halves. Raises InputError if it is above 1e-8 then.
     """
     alpha = factor.solve(targets).astype(np.float64)
     residual = targets - product(alpha)
@@ -262,14 +314,23 @@ def _refine(factor: Cholesky, product: Callable, targets: np.ndarray) -> tuple[n
     reached = np.linalg.norm(residual) / scale
     if not reached <= 1e-8:
         dtype = factor.backend.dtype
-        raise ConfigError(f"the {dtype} factor reaches a residual of {reached:.1e} after {steps} refinements, not "
-                          "1e-8: the matrix is too ill-conditioned for it. Remedies: "
-                          f"{'' if dtype == np.float64 else 'float64, '}a ridge, or a narrower kernel.")
+        raise InputError(
+            f"the {dtype} factor reaches a residual of {reached:.1e} after {steps} refinements, not "
+            "1e-8: the matrix is too ill-conditioned for it. Remedies: "
+            f"{'' if dtype == np.float64 else 'float64, '}a ridge, or a narrower kernel."
+        )
     return alpha, residual, steps
 
 
-def _certify(factor: Cholesky, system: System, alpha: np.ndarray, residual: np.ndarray, targets: np.ndarray,
-             labels: np.ndarray | None, refinements: int) -> Certificate:  # fmt: skip
+def _certify(
+    factor: Cholesky,
+    system: System,
+    alpha: np.ndarray,
+    residual: np.ndarray,
+    targets: np.ndarray,
+    labels: np.ndarray | None,
+    refinements: int,
+) -> Certificate:
     fitted = targets - residual - system.ridge * alpha  # K alpha
     squares = system.square_norms(alpha, fitted)
     condition = factor.condition

@@ -71,5 +71,7 @@ def make(n: int, num_devices: int = 1, num_panels: int = 0) -> Layout:
     if not num_panels:
         steps = [1 << min(5, max(0, (block // 32).bit_length() - 1)) for block in blocks]
         blocks = [math.ceil(block / step) * step for block, step in zip(blocks, steps, strict=True)]
-    layouts = [Layout(n, num_devices, math.ceil(n / (block * num_devices)), block) for block in blocks]
+    layouts = [
+        Layout(n, num_devices, math.ceil(n / (block * num_devices)), block) for block in blocks
+    ]
     return min(layouts, key=lambda layout: layout.size)

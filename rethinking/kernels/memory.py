@@ -2,7 +2,7 @@
 
 import psutil
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 from rethinking.kernels.cholesky import Backend
 
 
@@ -16,7 +16,7 @@ def needed(backend: Backend, num_outputs: int, num_features: int) -> int:
 
 
 def require(backend: Backend, num_outputs: int, num_features: int) -> None:
-    """Raises ConfigError, with the numbers and the remedies, if some memory has too little left."""
+    """Raises InputError, with the numbers and the remedies, if some memory has too little left."""
     layout = backend.layout
     per_device = needed(backend, num_outputs, num_features)
     for name, devices, free in backend.memories():
@@ -24,14 +24,17 @@ def require(backend: Backend, num_outputs: int, num_features: int) -> None:
             remedies = ["fewer examples (config.data.num_train)"]
             remedies += ["more devices"] if layout.num_devices > 1 or name != "this machine" else []
             remedies += ["float32 (config.dtype)"] if backend.dtype.itemsize == 8 else []
-            raise ConfigError(
+            raise InputError(
                 f"a system of n = {layout.n} in {backend.dtype} takes {per_device / 1e9:.1f} GB on each of "
                 f"{layout.num_devices} devices, {per_device * layout.num_devices / 1e9:.1f} GB in all; {name}, which "
-                f"has {devices} of them, has {free / 1e9:.1f} GB free. Remedies: {', '.join(remedies)}.")
+                f"has {devices} of them, has {free / 1e9:.1f} GB free. Remedies: {', '.join(remedies)}."
+            )
 
 
 def require_on_host(what: str, size: float, remedies: str) -> None:
-    """Raises ConfigError, with the numbers and the remedies, if this machine has fewer than `size` bytes free."""
+    """Raises InputError, with the numbers and the remedies, if this machine has fewer than `size` bytes free."""
     if size > (free := psutil.virtual_memory().available):
-        raise ConfigError(f"{what} takes {size / 1e9:.2f} GB of this machine, which has {free / 1e9:.2f} GB free. "
-                          f"Remedies: {remedies}.")  # fmt: skip
+        raise InputError(
+            f"{what} takes {size / 1e9:.2f} GB of this machine, which has {free / 1e9:.2f} GB free. "
+            f"Remedies: {remedies}."
+        )

@@ -63,8 +63,10 @@ class ShardedBackend:
 
     def collect(self, dealt: jax.Array) -> np.ndarray:
         """The inverse of `deal`, on every process."""
-        replicate = self._program("collect", lambda: jax.jit(
-            lambda x: x, out_shardings=NamedSharding(self.mesh, self.replicated)))
+        replicate = self._program(
+            "collect",
+            lambda: jax.jit(lambda x: x, out_shardings=NamedSharding(self.mesh, self.replicated)),
+        )
         rows = np.asarray(replicate(dealt).addressable_data(0))
         whole = np.empty((self.layout.size, *rows.shape[2:]), rows.dtype)
         whole[self.layout.order] = rows.reshape(whole.shape)
@@ -74,20 +76,29 @@ class ShardedBackend:
         """The storage of a matrix to which products are to be added."""
         places = self.layout
         shape = (places.num_tiles * places.num_devices, places.block, places.width)
-        zeros = self._program("zeros", lambda: jax.jit(
-            functools.partial(jnp.zeros, shape, self.dtype), out_shardings=NamedSharding(self.mesh, self.dealt)))
+        zeros = self._program(
+            "zeros",
+            lambda: jax.jit(
+                functools.partial(jnp.zeros, shape, self.dtype),
+                out_shardings=NamedSharding(self.mesh, self.dealt),
+            ),
+        )
         return zeros()
 
     unmade = zeros  # The storage of a matrix whose panels are to be made one by one.
 
-    def gram_panel(self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int) -> jax.Array:
+    def gram_panel(
+        self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int
+    ) -> jax.Array:
         """Makes panel g that of the kernel's Gram matrix of the dealt examples x plus ridge times the identity."""
 
         def compute(tiles, x, ridge, g):
             columns = self._gather(x[g])
 
             def make(slot, tiles):
-                return self._set(tiles, g, slot, self._with_ridge(kernel(x[slot], columns), ridge, g, slot))
+                return self._set(
+                    tiles, g, slot, self._with_ridge(kernel(x[slot], columns), ridge, g, slot)
+                )
 
             return self._loop(g, make, tiles)
 
@@ -114,7 +125,9 @@ class ShardedBackend:
             return self._loop(0, multiply_columns, self._zeros(*v.shape))
 
         program = ("gram product", kernel)
-        return self.collect(self._run(program, compute, x, self.deal(v), shared=(self._number(ridge),)))
+        return self.collect(
+            self._run(program, compute, x, self.deal(v), shared=(self._number(ridge),))
+        )
 
     def add_product(self, storage: jax.Array, features: np.ndarray) -> jax.Array:
         """Adds features features^T, for features [n, f]."""
@@ -126,24 +139,32 @@ class ShardedBackend:
                 columns = self._gather(features[g]).T
 
                 def add(slot, tiles):
-                    return self._set(tiles, g, slot, self._tile(tiles, g, slot) + features[slot] @ columns)
+                    return self._set(
+                        tiles, g, slot, self._tile(tiles, g, slot) + features[slot] @ columns
+                    )
 
                 return self._loop(g, add, tiles)
 
             return self._loop(0, add_panel, tiles)
 
-        return self._run("add product", compute, storage, self.deal(features, features.dtype), donate=True)
+        return self._run(
+            "add product", compute, storage, self.deal(features, features.dtype), donate=True
+        )
 
     def add_ridge(self, storage: jax.Array, ridge: float, g: int) -> jax.Array:
         """Adds ridge to the diagonal within panel g, and makes its padding the identity."""
 
         def compute(tiles, ridge, g):
             def add(slot, tiles):
-                return self._set(tiles, g, slot, self._with_ridge(self._tile(tiles, g, slot), ridge, g, slot))
+                return self._set(
+                    tiles, g, slot, self._with_ridge(self._tile(tiles, g, slot), ridge, g, slot)
+                )
 
             return self._loop(g, add, tiles)
 
-        return self._run("add ridge", compute, storage, shared=(self._number(ridge), jnp.int32(g)), donate=True)
+        return self._run(
+            "add ridge", compute, storage, shared=(self._number(ridge), jnp.int32(g)), donate=True
+        )
 
     def factor_panel(self, storage: jax.Array, g: int) -> tuple[jax.Array, int]:
         """Makes panel g of the matrix that of the factor, given the factor's panels before.
@@ -151,9 +172,13 @@ class ShardedBackend:
         Also returns the first of its columns, counted from 1, at which the matrix is seen not to be positive definite,
         or 0; -1 where it is not finite.
         """
-        storage, diagonal = self._run("update", self.update, storage, shared=(jnp.int32(g),), donate=True)
+        storage, diagonal = self._run(
+            "update", self.update, storage, shared=(jnp.int32(g),), donate=True
+        )
         lower, failed = self._run("diagonal", self.factor_diagonal, diagonal)
-        storage = self._run("below", self.solve_below, storage, lower, shared=(jnp.int32(g),), donate=True)
+        storage = self._run(
+            "below", self.solve_below, storage, lower, shared=(jnp.int32(g),), donate=True
+        )
         if not np.asarray(failed.addressable_data(0)).any():
             return storage, 0
         diagonal = np.array(diagonal.addressable_data(0), order="F")
@@ -192,6 +217,7 @@ class ShardedBackend:
 
     def solve(self, storage: jax.Array, b: np.ndarray) -> np.ndarray:
         """Solves L L^T x = b, for b [n, c]."""
+
         def forward(tiles, x, g):
             solved = self._solve(self._gather(self._tile(tiles, g, g)), self._gather(x[g]))
 
@@ -207,7 +233,11 @@ class ShardedBackend:
             zeros = self._zeros(self.layout.width, x.shape[2])
             known = lax.psum(self._loop(g + 1, multiply, zeros), self.axis)
             right = self._gather(x[g]) - known
-            return x.at[g].set(self._own(self._solve(self._gather(self._tile(tiles, g, g)), right, transposed=True)))
+            return x.at[g].set(
+                self._own(
+                    self._solve(self._gather(self._tile(tiles, g, g)), right, transposed=True)
+                )
+            )
 
         def compute(tiles, x):
             x = self._loop(0, lambda g, x: forward(tiles, x, g), x)
@@ -256,16 +286,26 @@ class ShardedBackend:
 
     def memories(self) -> list[tuple[str, int, int]]:
         """(name, devices that share it, free bytes) of every memory of this process that is used, as far as known."""
-        devices = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
+        devices = [
+            device
+            for device in self.mesh.devices.flat
+            if device.process_index == jax.process_index()
+        ]
         if self.platform == "cpu":
             return [("this machine", len(devices), psutil.virtual_memory().available)]
         stats = [(str(device), device.memory_stats() or {}) for device in devices]
-        return [(name, 1, s["bytes_limit"] - s["bytes_in_use"]) for name, s in stats if "bytes_limit" in s]
+        return [
+            (name, 1, s["bytes_limit"] - s["bytes_in_use"])
+            for name, s in stats
+            if "bytes_limit" in s
+        ]
 
     def _tile(self, tiles: jax.Array, panel: jax.Array | int, slot: jax.Array | int) -> jax.Array:
         return lax.dynamic_index_in_dim(tiles, self.layout.tile(panel, slot), keepdims=False)
 
-    def _set(self, tiles: jax.Array, panel: jax.Array, slot: jax.Array | int, tile: jax.Array) -> jax.Array:
+    def _set(
+        self, tiles: jax.Array, panel: jax.Array, slot: jax.Array | int, tile: jax.Array
+    ) -> jax.Array:
         return lax.dynamic_update_index_in_dim(tiles, tile, self.layout.tile(panel, slot), 0)
 
     def _gather(self, block: jax.Array) -> jax.Array:
@@ -274,7 +314,9 @@ class ShardedBackend:
 
     def _own(self, rows: jax.Array) -> jax.Array:
         """The block that a device owns of all rows of a slot."""
-        return lax.dynamic_slice_in_dim(rows, lax.axis_index(self.axis) * self.layout.block, self.layout.block)
+        return lax.dynamic_slice_in_dim(
+            rows, lax.axis_index(self.axis) * self.layout.block, self.layout.block
+        )
 
     def _zeros(self, *shape: int) -> jax.Array:
         """The start of a sum that differs from device to device."""
@@ -283,14 +325,18 @@ class ShardedBackend:
     def _number(self, value: float) -> jax.Array:
         return jnp.asarray(value, self.dtype)
 
-    def _with_ridge(self, tile: jax.Array, ridge: jax.Array, panel: jax.Array, slot: jax.Array) -> jax.Array:
+    def _with_ridge(
+        self, tile: jax.Array, ridge: jax.Array, panel: jax.Array, slot: jax.Array
+    ) -> jax.Array:
         """The tile with ridge added to the matrix's diagonal, and its padding overwritten by the identity's."""
         block, width = tile.shape
         first = slot * width + lax.axis_index(self.axis) * block
         rows = (first + jnp.arange(block, dtype=jnp.int32))[:, None]
         columns = (panel * width + jnp.arange(width, dtype=jnp.int32))[None, :]
         inside = (rows < self.layout.n) & (columns < self.layout.n)
-        return jnp.where(inside, tile, 0) + jnp.where(rows == columns, jnp.where(inside, ridge, 1), 0)
+        return jnp.where(inside, tile, 0) + jnp.where(
+            rows == columns, jnp.where(inside, ridge, 1), 0
+        )
 
     def _solve(self, lower: jax.Array, right: jax.Array, transposed: bool = False) -> jax.Array:
         """x with lower x = right, or lower^T x = right.
@@ -313,7 +359,9 @@ class ShardedBackend:
             rows = lax.dynamic_slice_in_dim(lower, first, TPU_BLOCK)
             rest = lax.dynamic_slice_in_dim(right, first, TPU_BLOCK) - rows @ solved
             corner = lax.dynamic_slice_in_dim(rows, first, TPU_BLOCK, axis=1)
-            return lax.dynamic_update_slice_in_dim(solved, solve_triangular(corner, rest, lower=True), first, 0)
+            return lax.dynamic_update_slice_in_dim(
+                solved, solve_triangular(corner, rest, lower=True), first, 0
+            )
 
         solved = lax.fori_loop(0, len(lower) // TPU_BLOCK, step, jnp.zeros_like(right))
         return solved[: len(lower) - missing]
@@ -323,14 +371,23 @@ class ShardedBackend:
         stop = self.layout.num_panels if stop is None else stop
         return lax.fori_loop(jnp.int32(first), jnp.int32(stop), body, start)
 
-    def _run(self, name: Any, function: Callable, *dealt: jax.Array, shared: tuple = (), donate: bool = False) -> Any:
+    def _run(
+        self,
+        name: Any,
+        function: Callable,
+        *dealt: jax.Array,
+        shared: tuple = (),
+        donate: bool = False,
+    ) -> Any:
         """`function(*dealt, *shared)` on every device, of its parts of `dealt`, jitted once under `name`.
 
         Products are at full precision. The first array is overwritten if `donate`.
         """
         return self.program(name, function, len(dealt), len(shared), donate)(*dealt, *shared)
 
-    def program(self, name: Any, function: Callable, dealt: int, shared: int, donate: bool = False) -> Callable:
+    def program(
+        self, name: Any, function: Callable, dealt: int, shared: int, donate: bool = False
+    ) -> Callable:
         """The program of `_run`, for so many arrays that are dealt and so many that every device has."""
 
         def precise(*arguments):
@@ -338,9 +395,13 @@ class ShardedBackend:
                 return function(*arguments)
 
         specs = (self.dealt,) * dealt + (self.replicated,) * shared
-        return self._program(name, lambda: jax.jit(
-            jax.shard_map(precise, mesh=self.mesh, in_specs=specs, out_specs=self.dealt),
-            donate_argnums=0 if donate else ()))
+        return self._program(
+            name,
+            lambda: jax.jit(
+                jax.shard_map(precise, mesh=self.mesh, in_specs=specs, out_specs=self.dealt),
+                donate_argnums=0 if donate else (),
+            ),
+        )
 
     def _program(self, name: Any, make: Callable[[], Callable]) -> Callable:
         if name not in self._programs:

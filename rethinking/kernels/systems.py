@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 from rethinking.kernels import cholesky
 from rethinking.kernels.cholesky import Backend
 from rethinking.kernels.gram import Kernel
@@ -46,7 +46,9 @@ class KernelSystem(System):
         self._num_features = x.shape[1]
         self._dealt = backend.deal_examples(x)
         self._precise = cholesky.in_float64(backend)
-        self._dealt_precise = self._dealt if self._precise is backend else self._precise.deal_examples(x)
+        self._dealt_precise = (
+            self._dealt if self._precise is backend else self._precise.deal_examples(x)
+        )
 
     def storage(self) -> Any:
         return self.backend.unmade()
@@ -60,11 +62,15 @@ class KernelSystem(System):
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         z = z.reshape(len(z), -1).astype(np.float64)
         if z.shape[1] != self._num_features:
-            raise ConfigError(f"{len(z)} examples of {z.shape[1]} features, where those fitted have "
-                              f"{self._num_features}: [m, ...] of the same shapes is needed, x[None] for a single x")
+            raise InputError(
+                f"{len(z)} examples of {z.shape[1]} features, where those fitted have "
+                f"{self._num_features}: [m, ...] of the same shapes is needed, x[None] for a single x"
+            )
         if not (finite := np.isfinite(z).all(1)).all():
-            raise ConfigError(f"the features of example {finite.argmin()} are not finite ({(~finite).sum()} such "
-                              "examples)")
+            raise InputError(
+                f"the features of example {finite.argmin()} are not finite ({(~finite).sum()} such "
+                "examples)"
+            )
         return self._precise.predict(self.kernel, self._dealt_precise, alpha, z)
 
 
@@ -78,7 +84,9 @@ class FeatureSystem(System):
 
     def __init__(self, blocks: Blocks, x: np.ndarray, ridge: float, backend: Backend):
         self.blocks, self.x, self.ridge, self.backend = blocks, x, ridge, backend
-        self._last: tuple[np.ndarray, np.ndarray] | None = None  # what `weights` was last asked for, and its answer
+        self._last: tuple[np.ndarray, np.ndarray] | None = (
+            None  # what `weights` was last asked for, and its answer
+        )
 
     def storage(self) -> Any:
         storage = self.backend.zeros()
@@ -118,16 +126,29 @@ class CentersSystem(FeatureSystem):
     The features of x are k(x, c_j); norms are those of f in the kernel's space, w^T K(c, c) w, as for `KernelSystem`.
     """
 
-    def __init__(self, kernel: Kernel, centers: Float[np.ndarray, "m d"], x: Float[np.ndarray, "n d"],
-                 backend: Backend, block: int = 1000):  # fmt: skip
+    def __init__(
+        self,
+        kernel: Kernel,
+        centers: Float[np.ndarray, "m d"],
+        x: Float[np.ndarray, "n d"],
+        backend: Backend,
+        block: int = 1000,
+    ):
         def blocks(z: np.ndarray) -> Iterator[np.ndarray]:
             z = z.reshape(len(z), -1).astype(np.float64)
-            return (kernel(z, centers[first : first + block]) for first in range(0, len(centers), block))
+            return (
+                kernel(z, centers[first : first + block]) for first in range(0, len(centers), block)
+            )
 
         super().__init__(blocks, x, 0.0, backend)
         self.kernel, self.centers = kernel, centers
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
         weights = self.weights(alpha)
-        centers = cholesky.make_backend(len(self.centers), "float64", getattr(self.backend, "mesh", None))
-        return (weights * centers.gram_product(self.kernel, centers.deal_examples(self.centers), 0.0, weights)).sum(0)
+        centers = cholesky.make_backend(
+            len(self.centers), "float64", getattr(self.backend, "mesh", None)
+        )
+        return (
+            weights
+            * centers.gram_product(self.kernel, centers.deal_examples(self.centers), 0.0, weights)
+        ).sum(0)

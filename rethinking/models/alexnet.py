@@ -15,7 +15,9 @@ LRN_RADIUS = 4
 LRN_ALPHA = 0.001 / 9
 
 
-def local_response_norm(x: Float[Array, "*positions channels"]) -> Float[Array, "*positions channels"]:
+def local_response_norm(
+    x: Float[Array, "*positions channels"],
+) -> Float[Array, "*positions channels"]:
     """x_c / (1 + alpha sum_{|i - c| <= radius} x_i^2)^0.75 at each position: Krizhevsky et al. (2012), section 3.3.
 
     Statistics are in float32, the result has the dtype of x.
@@ -45,7 +47,7 @@ class AlexNet(nn.Module):
     ) -> Float[Array, "batch {self.num_classes}"]:
         """Logits of a batch of images, in float32; the same in training and evaluation.
 
-        Raises ConfigError for images smaller than 4x4.
+        Raises InputError for images smaller than 4x4.
         """
         layers.check_size(x, 4, "Small AlexNet")
         for _ in range(2):

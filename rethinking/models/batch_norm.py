@@ -31,12 +31,18 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*positions channels"]) -> Float[Array, "*positions channels"]:
+    def __call__(
+        self, x: Float[Array, "*positions channels"]
+    ) -> Float[Array, "*positions channels"]:
         """Normalizes each channel; with `use_running_average`, by the statistics in `batch_stats`."""
         channels = x.shape[-1:]
         average_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         average_variance = self.variable("batch_stats", "var", jnp.ones, channels)
-        scale = self.param("scale", nn.initializers.ones, channels) if self.use_scale else jnp.ones(channels)
+        scale = (
+            self.param("scale", nn.initializers.ones, channels)
+            if self.use_scale
+            else jnp.ones(channels)
+        )
         offset = self.param("bias", nn.initializers.zeros, channels)
         if self.use_running_average:
             factor = lax.rsqrt(average_variance.value + self.epsilon) * scale
@@ -44,7 +50,9 @@ class BatchNorm(nn.Module):
             return (centered * _row(factor, x) + _row(offset, x)).astype(x.dtype)
         starts = self.is_initializing()
         axis_name = None if starts else self.axis_name
-        y, mean, variance = normalize(x, _varying(scale, x), _varying(offset, x), self.epsilon, axis_name)
+        y, mean, variance = normalize(
+            x, _varying(scale, x), _varying(offset, x), self.epsilon, axis_name
+        )
         if not starts:
             for average, value in ((average_mean, mean), (average_variance, variance)):
                 average.value = self.momentum * average.value + (1 - self.momentum) * value
@@ -59,7 +67,11 @@ def _varying(parameter: Channels, x: Array) -> Channels:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize(
-    x: Float[Array, "*positions channels"], scale: Channels, offset: Channels, epsilon: float, axis_name: str | None
+    x: Float[Array, "*positions channels"],
+    scale: Channels,
+    offset: Channels,
+    epsilon: float,
+    axis_name: str | None,
 ) -> tuple[Float[Array, "*positions channels"], Channels, Channels]:
     """x normalized by its own statistics, and these: scale * (x - mean) / sqrt(variance + epsilon) + offset.
 
@@ -89,10 +101,15 @@ def _backward(epsilon, axis_name, residuals, gradients):
     normalized = (x.astype(jnp.float32) - _row(mean, x)) * _row(factor, x)
     mean_offset, mean_scale = _means(gradient, gradient * normalized, None)
     positions = math.prod(x.shape[:-1])
-    d_scale, d_offset = positions * mean_scale, positions * mean_offset  # of this device's positions
+    d_scale, d_offset = (
+        positions * mean_scale,
+        positions * mean_offset,
+    )  # of this device's positions
     if axis_name:
         mean_offset, mean_scale = _over_devices((mean_offset, mean_scale), axis_name)
-    d_x = _row(factor * scale, x) * (gradient - _row(mean_offset, x) - normalized * _row(mean_scale, x))
+    d_x = _row(factor * scale, x) * (
+        gradient - _row(mean_offset, x) - normalized * _row(mean_scale, x)
+    )
     return d_x.astype(x.dtype), d_scale, d_offset
 
 
@@ -121,7 +138,11 @@ def sums_at_once(a: Array, b: Array) -> tuple[Channels, Channels]:
     """Both sums over all positions by one reduction of pairs, for GPUs: a reduction is two kernels there, the second of
     which would be launched for each sum."""
     zero = jnp.zeros((), a.dtype)
-    return tuple(lax.reduce((a, b), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), tuple(range(a.ndim - 1))))
+    return tuple(
+        lax.reduce(
+            (a, b), (zero, zero), lambda x, y: (x[0] + y[0], x[1] + y[1]), tuple(range(a.ndim - 1))
+        )
+    )
 
 
 def _row(values: Channels, x: Array) -> Array:

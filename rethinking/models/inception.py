@@ -23,7 +23,9 @@ class ConvBlock(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ {self.features}"]:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch _ _ {self.features}"]:
         """Shrinks height and width by the stride, rounded up where `conv` pads to SAME."""
         kernel = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         strides = (self.stride, self.stride)
@@ -50,7 +52,7 @@ class Inception(nn.Module):
     ) -> Float[Array, "batch {self.num_classes}"]:
         """Logits of a batch of images, in float32. In training, statistics are the batch's, and `batch_stats` change.
 
-        Raises ConfigError for images smaller than 4x4.
+        Raises InputError for images smaller than 4x4.
         """
         layers.check_size(x, 4, "Small Inception")
         norm = partial(BatchNorm, use_running_average=not train, axis_name=self.bn_axis_name)

@@ -81,7 +81,13 @@ def mixed_6(conv: Callable, down: Callable, features: int) -> Layer:
     return fork(
         conv(192, 1),
         chain(conv(features, 1), conv(features, row), conv(192, column)),
-        chain(conv(features, 1), conv(features, column), conv(features, row), conv(features, column), conv(192, row)),
+        chain(
+            conv(features, 1),
+            conv(features, column),
+            conv(features, row),
+            conv(features, column),
+            conv(192, row),
+        ),
         chain(mean_pool, conv(192, 1)),
     )
 
@@ -147,7 +153,9 @@ class AuxHead(nn.Module):
         x = mean_pool(x, window, stride=3, padding="VALID")
         x = self.conv(128, 1)(x)
         x = self.conv(768, x.shape[1:3], padding="VALID", stddev=AUX_CONV_STDDEV)(x)
-        return layers.Classifier(self.num_classes, kernel_init=_init(AUX_LOGITS_STDDEV))(x.reshape(len(x), -1))
+        return layers.Classifier(self.num_classes, kernel_init=_init(AUX_LOGITS_STDDEV))(
+            x.reshape(len(x), -1)
+        )
 
 
 class InceptionV3(nn.Module):
@@ -181,23 +189,30 @@ class InceptionV3(nn.Module):
         """Logits of a batch of images, in float32; with `aux_head`, in training, (logits, the auxiliary head's logits).
 
         In training, statistics are the batch's, and `batch_stats` change.
-        Raises ConfigError for images smaller than 75x75.
+        Raises InputError for images smaller than 75x75.
         """
         layers.check_size(x, MIN_SIZE, "Inception V3")
         norm = partial(
-            BatchNorm, use_scale=self.bn_scale, momentum=self.bn_momentum,
-            use_running_average=not train, axis_name=self.bn_axis_name,
-        )  # fmt: skip
+            BatchNorm,
+            use_scale=self.bn_scale,
+            momentum=self.bn_momentum,
+            use_running_average=not train,
+            axis_name=self.bn_axis_name,
+        )
 
         def conv(features, kernel, stride=1, padding="SAME", stddev=CONV_STDDEV):
             features = max(int(features * self.width), MIN_FEATURES)
-            convolution = partial(layers.Conv, padding=padding, kernel_init=_init(stddev), dtype=self.dtype)
+            convolution = partial(
+                layers.Conv, padding=padding, kernel_init=_init(stddev), dtype=self.dtype
+            )
             return ConvBlock(features, kernel, convolution, norm, stride)
 
         valid = partial(conv, padding="VALID")
         down = partial(valid, kernel=3, stride=2)
 
-        x = chain(down(32), valid(32, 3), conv(64, 3), max_pool, conv(80, 1), valid(192, 3), max_pool)(x)
+        x = chain(
+            down(32), valid(32, 3), conv(64, 3), max_pool, conv(80, 1), valid(192, 3), max_pool
+        )(x)
         aux_logits = None
         for name, build in BLOCKS.items():
             x = Block(build, conv, down, name=name)(x)
@@ -205,7 +220,9 @@ class InceptionV3(nn.Module):
                 aux_logits = AuxHead(self.num_classes, conv, name="AuxHead")(x)
         x = x.mean(axis=(1, 2), dtype=jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        logits = layers.Classifier(self.num_classes, kernel_init=_init(LOGITS_STDDEV), name="Logits")(x)
+        logits = layers.Classifier(
+            self.num_classes, kernel_init=_init(LOGITS_STDDEV), name="Logits"
+        )(x)
         return (logits, aux_logits) if self.aux_head and train else logits
 
 

@@ -33,12 +33,18 @@ def _max_pool(padding, x):
 
 def _forward(padding, x):
     pads = lax.padtype_to_pads(x.shape[1:3], WINDOW, STRIDES, padding)
-    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+    padded = lax.pad(
+        x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)]
+    )
     height, width = (size - 2 for size in padded.shape[1:3])
     maximum, place = None, None
     for number, (row, column) in enumerate(PLACES):
         pixel = padded[:, row : row + height : 2, column : column + width : 2]
-        place = jnp.where(pixel > maximum, jnp.uint8(number), place) if number else jnp.zeros(pixel.shape, jnp.uint8)
+        place = (
+            jnp.where(pixel > maximum, jnp.uint8(number), place)
+            if number
+            else jnp.zeros(pixel.shape, jnp.uint8)
+        )
         maximum = jnp.maximum(maximum, pixel) if number else pixel
     # Behind a barrier, or XLA finds the place of every maximum anew, for each of the nine terms of the gradient.
     return maximum, (lax.optimization_barrier(place), x.shape[1:3])
@@ -50,11 +56,16 @@ def _backward(padding, residuals, gradient):
 
     def at(number):
         edges = []
-        for offset, (low, _), size, windows in zip(PLACES[number], pads, sizes, gradient.shape[1:3], strict=True):
+        for offset, (low, _), size, windows in zip(
+            PLACES[number], pads, sizes, gradient.shape[1:3], strict=True
+        ):
             first, last = offset - low, offset - low + 2 * (windows - 1)
             edges.append((first, size - 1 - last, 1))  # negative where a place lies in the padding
-        return lax.pad(jnp.where(place == number, gradient, 0), jnp.zeros((), gradient.dtype),
-                       [(0, 0, 0), *edges, (0, 0, 0)])
+        return lax.pad(
+            jnp.where(place == number, gradient, 0),
+            jnp.zeros((), gradient.dtype),
+            [(0, 0, 0), *edges, (0, 0, 0)],
+        )
 
     return (sum(at(number) for number in range(len(PLACES))),)
 

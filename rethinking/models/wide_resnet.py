@@ -24,11 +24,17 @@ class ResidualBlock(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ {self.features}"]:
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch _ _ {self.features}"]:
         """Shrinks height and width by the stride, rounded up."""
         strides = (self.stride, self.stride)
         y = nn.relu(self.norm()(x))
-        shortcut = x if x.shape[-1] == self.features else self.conv(self.features, (1, 1), strides=strides)(y)
+        shortcut = (
+            x
+            if x.shape[-1] == self.features
+            else self.conv(self.features, (1, 1), strides=strides)(y)
+        )
         y = self.conv(self.features, (3, 3), strides=strides)(y)
         y = nn.relu(self.norm()(y))
         return shortcut + self.conv(self.features, (3, 3))(y)
@@ -55,11 +61,13 @@ class WideResNet(nn.Module):
     ) -> Float[Array, "batch {self.num_classes}"]:
         """Logits of a batch of images, in float32. In training, statistics are the batch's, and `batch_stats` change.
 
-        Raises ConfigError for images smaller than 4x4.
+        Raises InputError for images smaller than 4x4.
         """
         layers.check_size(x, 4, "Wide ResNet")
         conv = partial(layers.Conv, use_bias=False, dtype=self.dtype)
-        norm = partial(BatchNorm, use_scale=True, use_running_average=not train, axis_name=self.bn_axis_name)
+        norm = partial(
+            BatchNorm, use_scale=True, use_running_average=not train, axis_name=self.bn_axis_name
+        )
         x = conv(16, (3, 3))(x)
         for group in range(3):
             for index in range((self.depth - 4) // 6):

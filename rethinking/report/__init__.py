@@ -8,7 +8,7 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 from rethinking.report import collect, draw, figures, formats, page, tables
 
 
@@ -17,7 +17,7 @@ def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
 
     That is: index.html (everything in one file), report.md (tables and figures, as GitHub shows them), each table as
     Markdown and LaTeX, rows.csv, and each figure as PNG, SVG, PDF and CSV. Runs may be unfinished, missing or broken;
-    the report says which. Same runs, same files. Returns the tables that have runs, as Markdown. Raises ConfigError if
+    the report says which. Same runs, same files. Returns the tables that have runs, as Markdown. Raises InputError if
     one of `runs` is no folder, or if `output` cannot be written.
     """
     output = pathlib.Path(output)
@@ -34,7 +34,7 @@ def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
         _write(output / "report.md", formats.to_report(made, drawn))
         _write(output / "index.html", page.render(collection, made, drawn, output))
     except OSError as error:
-        raise ConfigError(f"--output={output} cannot be written: {error.strerror}. Choose another.") from error
+        raise InputError(f"--output={output} cannot be written: {error.strerror}. Choose another.") from error
     return "\n".join(formats.to_markdown(table) for table in made if table.runs) or "No runs.\n"
 
 

@@ -7,7 +7,7 @@ import itertools
 from absl import app, flags
 
 from rethinking import cli, report
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders in which to look for run directories, at any depth.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder for the report, made if it is not there.")
@@ -22,7 +22,7 @@ def main(_) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             for text in reports if _WATCH.value else itertools.islice(reports, 1):
                 print(f"{text}\nThe page is {_OUTPUT.value}/index.html", flush=True)
-    except ConfigError as error:
+    except InputError as error:
         cli.fail(error)
 
 

@@ -1,15 +1,12 @@
-"""What runs are of: rows of configs/, and sets of data."""
+"""What runs are of: rows of experiments, and sets of data."""
 
 import functools
 import json
-import pathlib
-from types import ModuleType
 from typing import Any, NamedTuple
 
-from rethinking import config as configs
-from rethinking.config import ConfigError
-
-_CONFIGS = pathlib.Path(configs.__file__).parent.parent / "configs"
+from rethinking import config as fields
+from rethinking import experiments
+from rethinking.rows import EXPERIMENTS
 
 
 class DataSet(NamedTuple):
@@ -23,19 +20,19 @@ class DataSet(NamedTuple):
 
 
 def rows(experiment: str) -> tuple[str, ...]:
-    """The rows that configs/EXPERIMENT.py lists; none if there is no such file."""
-    module = _config_file(experiment)
-    return tuple(module.ROWS) if module else ()
+    """The rows of an experiment; none if it is not one of the project's."""
+    return EXPERIMENTS[experiment].rows if experiment in EXPERIMENTS else ()
 
 
 @functools.cache
 def settings(experiment: str, row: str) -> dict[str, Any] | None:
-    """The flat config of a row of configs/EXPERIMENT.py; None if there is none."""
-    module = _config_file(experiment)
+    """The flat config of a row of an experiment; None if there is none."""
+    if experiment not in EXPERIMENTS:
+        return None
     try:
         # As a run directory has it: lists, not tuples.
-        return configs.flat(json.loads(module.get_config(row).to_json())) if module else None
-    except (ConfigError, ValueError, LookupError):
+        return fields.flat(json.loads(EXPERIMENTS[experiment].get_config(row).to_json()))
+    except (ValueError, LookupError):
         return None
 
 
@@ -43,14 +40,4 @@ def settings(experiment: str, row: str) -> dict[str, Any] | None:
 def digests(experiment: str) -> dict[str, str]:
     """EXPERIMENT:ROW -> the digest of its config, for each of `rows` that has one."""
     found = {f"{experiment}:{row}": settings(experiment, row) for row in rows(experiment)}
-    return {row: configs.digest(config) for row, config in found.items() if config is not None}
-
-
-@functools.cache
-def _config_file(experiment: str) -> ModuleType | None:
-    if not experiment.isidentifier():  # it comes from a file: nothing but a plain name may become a path
-        return None
-    try:
-        return configs.load_file(str(_CONFIGS / f"{experiment}.py"))
-    except ConfigError:
-        return None
+    return {row: experiments.digest(config) for row, config in found.items() if config is not None}

@@ -13,8 +13,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rethinking import config as configs
-from rethinking.config import ConfigError
+from rethinking import config as fields
+from rethinking import experiments
+from rethinking.errors import InputError
 from rethinking.report import catalog, paper
 from rethinking.report.catalog import DataSet
 from rethinking.runs import read_lines
@@ -68,7 +69,7 @@ class Run:
     @property
     def key(self) -> tuple:
         """Equal for two runs exactly when they are the same experiment with the same seeds."""
-        return self.digest, self.seed, configs.scientific(self.settings).get("randomize.seed")
+        return self.digest, self.seed, experiments.scientific(self.settings).get("randomize.seed")
 
     def value(self, field: str) -> float | None:
         """A number of result.json; None where there is none."""
@@ -128,7 +129,7 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
     """Reads every run directory (a folder with one of FILES) at or below `folders`.
 
     A run that cannot be read is named in a warning and left out. Of runs with equal config and seeds one is kept, the
-    one that got furthest. Raises ConfigError if one of `folders` is no folder.
+    one that got furthest. Raises InputError if one of `folders` is no folder.
     """
     found, broken = [], []
     for path in _find(folders):
@@ -165,7 +166,7 @@ def _digests(runs: Sequence[Run]) -> dict[str, set[str]]:
 def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:
     """When each file of the run directories was last written, and its size: it differs if anything has changed.
 
-    Raises ConfigError if one of `folders` is no folder.
+    Raises InputError if one of `folders` is no folder.
     """
     found = {}
     for file in (path / name for path in _find(folders) for name in FILES):
@@ -190,10 +191,10 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     paths = {}  # by resolved path, since folders may overlap
     for folder in folders:
         if "://" in os.fspath(folder):
-            raise ConfigError(f"--runs={folder}: runs are read from this machine. Copy them: gcloud storage cp "
+            raise InputError(f"--runs={folder}: runs are read from this machine. Copy them: gcloud storage cp "
                               f"--recursive {folder} runs")
         if not pathlib.Path(folder).is_dir():
-            raise ConfigError(f"--runs={folder}: no such folder. Name one that holds run directories.")
+            raise InputError(f"--runs={folder}: no such folder. Name one that holds run directories.")
         for place, subfolders, files in os.walk(folder):
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints")
             if not {*FILES}.isdisjoint(files):
@@ -207,10 +208,10 @@ def read(path: pathlib.Path) -> Run:
         raise ValueError("no config.json beside its other files")
     config = _json_object(path / "config.json")
     settings = {printable(field): printable(value) if isinstance(value, str) else value
-                for field, value in configs.flat(config).items()}
+                for field, value in fields.flat(config).items()}
     if not isinstance(settings.get("row"), str) or type(settings.get("seed")) is not int:
         raise ValueError("config.json is not that of a run: no row or no seed")
-    if settings.get("kind", "training") not in configs.KINDS:
+    if settings.get("kind", "training") not in experiments.KINDS:
         raise ValueError(f"config.json is of an unknown kind: {settings['kind']!r}")
     result = _json_object(path / "result.json") if (path / "result.json").exists() else None
     if result is not None and result.get("status") not in ("complete", "diverged"):
@@ -220,7 +221,7 @@ def read(path: pathlib.Path) -> Run:
     metrics = read_lines(path / "metrics.jsonl")
     if result is not None and not metrics and settings.get("kind", "training") in MEASURED:
         raise ValueError("result.json says that it ended, but metrics.jsonl is empty or missing")
-    digest = (result or {}).get("config_digest") or configs.digest(config)
+    digest = (result or {}).get("config_digest") or experiments.digest(config)
     return Run(path, settings, metrics, result, str(digest))
 
 

@@ -3,7 +3,8 @@
 import shlex
 from typing import Any
 
-from rethinking import config as configs
+from rethinking import config as fields
+from rethinking import experiments
 from rethinking.report import catalog
 from rethinking.report.collect import Run
 
@@ -14,8 +15,8 @@ def command(run: Run) -> str:
     What its row does not say is overridden. A run whose row is not in configs/ has all its settings listed.
     """
     experiment, _, row = run.row.partition(":")
-    fields = {field: value for field, value in run.settings.items() if field in configs.SEEDS} | overrides(run)
-    default = {field: 0 for field in configs.SEEDS}
+    fields = {field: value for field, value in run.settings.items() if field in experiments.SEEDS} | overrides(run)
+    default = {field: 0 for field in experiments.SEEDS}
     options = [f"--config.{field}={value}" for field, value in fields.items() if value != default.get(field)]
     return shlex.join(["python", "-m", "rethinking.main", f"--config=configs/{experiment}.py:{row}",
                        f"--workdir={run.path.as_posix()}", *options])
@@ -26,7 +27,7 @@ def overrides(run: Run, row: str | None = None) -> dict[str, Any]:
     configs/, or, without such a row, from the defaults of its kind."""
     base = catalog.settings(*(row or run.row).split(":", 1))
     if base is None:
-        base = configs.flat(configs.KINDS[run.kind].defaults())
-    skipped = {*configs.UNSCIENTIFIC, *configs.SEEDS}
+        base = fields.flat(experiments.defaults(run.kind))
+    skipped = {*experiments.UNSCIENTIFIC, *experiments.SEEDS}
     return {field: value for field, value in run.settings.items()
             if field not in skipped and not (field in base and base[field] == value)}

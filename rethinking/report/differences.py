@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from rethinking import config as configs
+from rethinking import config as fields
+from rethinking import experiments
 from rethinking.report.collect import Run
 
 
@@ -27,9 +28,9 @@ def discrepancies(runs: Sequence[Run]) -> list[str]:
 
 def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dict[str, list[int]]]:
     """The scientific settings in which `runs` differ, seeds and `ignored` aside: field -> value -> seeds."""
-    defaults = {kind: configs.flat(configs.KINDS[kind].defaults()) for kind in {run.kind for run in runs}}
+    defaults = {kind: fields.flat(experiments.defaults(kind)) for kind in {run.kind for run in runs}}
     settings = {run.path: defaults[run.kind] | run.settings for run in runs}  # some fields are younger than some runs
-    skipped = {*configs.UNSCIENTIFIC, *configs.SEEDS, *ignored}
+    skipped = {*experiments.UNSCIENTIFIC, *experiments.SEEDS, *ignored}
     values = {field: seeds_by(runs, lambda run, field=field: json.dumps(settings[run.path].get(field)))
               for field in sorted({field for fields in settings.values() for field in fields} - skipped)}
     return {field: seeds for field, seeds in values.items() if len(seeds) > 1}

@@ -33,7 +33,9 @@ _DATES = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}  # le
 def draw(figures: Sequence[Figure], output: pathlib.Path) -> None:
     """Writes every figure that has panels as output/NAME.png, .svg, .pdf, and its points as output/NAME.csv."""
     import matplotlib  # here, since it takes a second to load
-    from matplotlib.figure import Figure as Canvas  # not pyplot: no global state, and no display is asked for
+    from matplotlib.figure import (
+        Figure as Canvas,  # not pyplot: no global state, and no display is asked for
+    )
 
     with matplotlib.rc_context(STYLE):
         for figure in figures:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rethinking import config as configs
+from rethinking import config as fields
+from rethinking import experiments
 from rethinking.report import catalog
 from rethinking.report.collect import Run, number
 from rethinking.report.columns import Row
@@ -49,7 +50,7 @@ def apart(groups: Mapping[str, Sequence[Run]], ignored: Sequence[str] = ()) -> d
         varied = differing(runs, ignored)
 
         def named(run: Run, name: str = name, varied: Mapping = varied) -> str:
-            settings = configs.flat(configs.KINDS[run.kind].defaults()) | run.settings
+            settings = fields.flat(experiments.defaults(run.kind)) | run.settings
             return ", ".join([name, *(_words(field, settings.get(field)) for field in varied)])
 
         found |= grouped(runs, named) or {name: []}

@@ -22,7 +22,9 @@ from jaxtyping import Bool, Float, Int
 ROWS_AT_ONCE = 1000  # of features, in float64
 
 
-def interval(suprema: Float[np.ndarray, " draws"], num_points: int, confidence: float = 0.95) -> tuple[float, float]:
+def interval(
+    suprema: Float[np.ndarray, " draws"], num_points: int, confidence: float = 0.95
+) -> tuple[float, float]:
     """A two-sided confidence interval for E_sigma sup_h of a class with values in [-1, 1], from independent draws.
 
     By McDiarmid's bounded differences: one of the m n signs of m draws moves the mean of the suprema by 2 / (m n) at
@@ -48,7 +50,9 @@ def vc_at_least(num_points: int, draws: int, num_fitted: int, confidence: float 
     return int(scipy.stats.binom.ppf(p, num_points, 0.5))
 
 
-def kernel_ball(gram: Float[np.ndarray, "n n"], radius: float, signs: Float[np.ndarray, "draws n"]) -> float:
+def kernel_ball(
+    gram: Float[np.ndarray, "n n"], radius: float, signs: Float[np.ndarray, "draws n"]
+) -> float:
     """The Rademacher complexity of {f: ||f||_H <= radius}, (B/n) E ||sum_i sigma_i phi(x_i)||, over these draws.
 
     The sup for one sigma is exact, (B/n) sqrt(sigma^T K sigma). A linear model's ball has K = X X^T.
@@ -62,7 +66,9 @@ def kernel_ball_bound(diagonal: Float[np.ndarray, " n"], radius: float) -> float
     return float(radius / len(diagonal) * math.sqrt(diagonal.sum(dtype=np.float64)))
 
 
-def linear_ball(features: Float[np.ndarray, "n d"], radius: float, signs: Float[np.ndarray, "draws n"]) -> float:
+def linear_ball(
+    features: Float[np.ndarray, "n d"], radius: float, signs: Float[np.ndarray, "draws n"]
+) -> float:
     """`kernel_ball` of {x -> <w, x>: ||w|| <= radius}, without the Gram matrix: (B/n) E ||X^T sigma||."""
     sums = signs.astype(features.dtype) @ features
     return float(radius / len(features) * np.linalg.norm(sums, axis=1).mean())
@@ -93,14 +99,18 @@ def _gram(rows: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k k"]:
     return result
 
 
-def losses(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def losses(
+    logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
     """The cross entropy of each example."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
 
 def changes(
-    before: Float[np.ndarray, " n"], after: Float[np.ndarray, " n"], replaced: Bool[np.ndarray, " n"]
+    before: Float[np.ndarray, " n"],
+    after: Float[np.ndarray, " n"],
+    replaced: Bool[np.ndarray, " n"],
 ) -> dict[str, float]:
     """How much each example's loss changes when one training example is replaced: |l(A_S, z) - l(A_S', z)|.
 
@@ -109,5 +119,8 @@ def changes(
     there are none).
     """
     difference = np.abs(after.astype(np.float64) - before)
-    return {"max_change": float(difference.max()), "mean_change": float(difference.mean()),
-            "own_change": float(difference[replaced].max(initial=0.0))}
+    return {
+        "max_change": float(difference.max()),
+        "mean_change": float(difference.mean()),
+        "own_change": float(difference[replaced].max(initial=0.0)),
+    }

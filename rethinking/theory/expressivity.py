@@ -21,12 +21,14 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Float64, Real
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 from rethinking.theory import projection
 from rethinking.theory.networks import Deep, TwoLayer
 
 THETA = 0.125  # Each threshold lies so far on the way from one projected point to the next.
-BATCH_ENTRIES = 2**20  # of a hidden layer, in evaluation: 8 MB in float64, which stay in the processor's caches
+BATCH_ENTRIES = (
+    2**20
+)  # of a hidden layer, in evaluation: 8 MB in float64, which stay in the processor's caches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Memorizer:
 
     module: TwoLayer | Deep
     params: dict[str, Float64[np.ndarray, "..."]]
-    smallest_eigenvalue: float  # of Lemma 1's matrix A (for Corollary 1 the least of the blocks'): min_i x_i - b_i
+    smallest_eigenvalue: (
+        float  # of Lemma 1's matrix A (for Corollary 1 the least of the blocks'): min_i x_i - b_i
+    )
 
     @property
     def num_weights(self) -> int:
@@ -43,8 +47,12 @@ class Memorizer:
         return sum(param.size for param in self.params.values())
 
 
-def memorize(points: Real[np.ndarray, "n d"], targets: Real[np.ndarray, "m *c"], depth: int = 2, seed: int = 0
-             ) -> Memorizer:  # fmt: skip
+def memorize(
+    points: Real[np.ndarray, "n d"],
+    targets: Real[np.ndarray, "m *c"],
+    depth: int = 2,
+    seed: int = 0,
+) -> Memorizer:
     """The network of `depth` that maps each point to its target: Theorem 1's for depth 2, Corollary 1's beyond.
 
     Takes O(n log n + n d) time; beside the points, O(n) numbers are held. Points that occur several times count once.
@@ -56,7 +64,7 @@ def memorize(points: Real[np.ndarray, "n d"], targets: Real[np.ndarray, "m *c"],
         seed: of the draws of the projection.
 
     Raises:
-        ConfigError: if there are no points, their number and the targets' differ, a number is not finite, equal points
+        InputError: if there are no points, their number and the targets' differ, a number is not finite, equal points
             have different targets, the depth is below 2, or points are too close for float64 to separate.
     """
     _check(points, targets, depth)
@@ -74,8 +82,9 @@ def memorize(points: Real[np.ndarray, "n d"], targets: Real[np.ndarray, "m *c"],
     return Memorizer(Deep(blocks, y.shape[1]), {"a": a, "shift": b[:1, None]} | params, eigenvalue)
 
 
-def evaluate(memorizer: Memorizer, points: Real[np.ndarray, "n d"], dtype: str = "float64"
-             ) -> Iterator[Float[np.ndarray, "batch c"]]:  # fmt: skip
+def evaluate(
+    memorizer: Memorizer, points: Real[np.ndarray, "n d"], dtype: str = "float64"
+) -> Iterator[Float[np.ndarray, "batch c"]]:
     """Yields the network's outputs at `points`, batch by batch, weights and arithmetic in float64 or float32.
 
     All n * width hidden units are evaluated, in batches that keep a layer below 8 MB.
@@ -84,27 +93,40 @@ def evaluate(memorizer: Memorizer, points: Real[np.ndarray, "n d"], dtype: str =
     params = {name: param.astype(dtype) for name, param in memorizer.params.items()}
     rows = max(1, min(len(points), BATCH_ENTRIES // memorizer.module.width))
     for start in range(0, len(points), rows):
-        batch = np.arange(start, start + rows) % len(points)  # full to the last, so that one program serves all
-        with jax.enable_x64(dtype == "float64"):  # not over a yield, where it would hold for the caller as well
+        batch = np.arange(start, start + rows) % len(
+            points
+        )  # full to the last, so that one program serves all
+        with jax.enable_x64(
+            dtype == "float64"
+        ):  # not over a yield, where it would hold for the caller as well
             outputs = apply(params, points[batch].astype(dtype))
         yield np.asarray(outputs)[: len(points) - start]
 
 
 def _check(points: np.ndarray, targets: np.ndarray, depth: int) -> None:
     if len(points) == 0 or points.shape[1] == 0:
-        raise ConfigError("There are no points to memorize. Give at least one, of at least one coordinate.")
+        raise InputError(
+            "There are no points to memorize. Give at least one, of at least one coordinate."
+        )
     if len(points) != len(targets):
-        raise ConfigError(f"{len(points)} points but {len(targets)} targets. Give each point one target.")
+        raise InputError(
+            f"{len(points)} points but {len(targets)} targets. Give each point one target."
+        )
     if depth < 2:
-        raise ConfigError(f"depth={depth}: a network that memorizes has depth 2 at least, one hidden layer.")
+        raise InputError(
+            f"depth={depth}: a network that memorizes has depth 2 at least, one hidden layer."
+        )
     for name, array in (("Points", points), ("Targets", targets)):
         bad = np.unique(np.argwhere(~np.isfinite(array))[:, 0])
         if len(bad):
-            raise ConfigError(f"{name} {bad[:5].tolist()} are not finite (nan or inf). Drop or replace them.")
+            raise InputError(
+                f"{name} {bad[:5].tolist()} are not finite (nan or inf). Drop or replace them."
+            )
 
 
-def _solve(x: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " n"], y: Float64[np.ndarray, "n c"]
-           ) -> Float64[np.ndarray, "n c"]:  # fmt: skip
+def _solve(
+    x: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " n"], y: Float64[np.ndarray, "n c"]
+) -> Float64[np.ndarray, "n c"]:
     """Solves A w = y, A_ij = max(x_i - b_j, 0), in O(n): by the slopes s_i = w_1 + ... + w_i right of each threshold.
 
     Subtracting consecutive rows leaves (x_i - b_i) s_i + (b_i - x_{i-1}) s_{i-1} = y_i - y_{i-1}. As THETA is below
@@ -115,7 +137,9 @@ def _solve(x: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " n"], y: Float6
     return np.diff(slopes, axis=0, prepend=0.0)
 
 
-def _blocks(x: np.ndarray, b: np.ndarray, y: np.ndarray, count: int) -> tuple[tuple[int, ...], dict[str, np.ndarray]]:
+def _blocks(
+    x: np.ndarray, b: np.ndarray, y: np.ndarray, count: int
+) -> tuple[tuple[int, ...], dict[str, np.ndarray]]:
     """The sizes of Corollary 1's blocks and their weights. If there are more blocks than points, some are empty."""
     offset = y.min(axis=0, keepdims=True)
     y = y - offset
@@ -130,7 +154,9 @@ def _blocks(x: np.ndarray, b: np.ndarray, y: np.ndarray, count: int) -> tuple[tu
     return tuple(map(len, blocks)), params
 
 
-def _gate(x: np.ndarray, block: np.ndarray, largest: float, slopes: np.ndarray) -> tuple[float, float]:
+def _gate(
+    x: np.ndarray, block: np.ndarray, largest: float, slopes: np.ndarray
+) -> tuple[float, float]:
     """Where q_j begins, half way to the next block, and c_j, with which it outweighs o_j at every point beyond."""
     if not len(block) or block[-1] + 1 == len(x):
         return x[-1], 0.0  # o_j is zero, or nothing lies beyond

@@ -11,10 +11,12 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float, Float64, Int
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 CONDITION = 1e12  # of the Gram matrix, beyond which its solutions have no correct digit to speak of
-Loss = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]  # (prediction, target) -> loss
+Loss = Callable[
+    [Float[Array, ""], Float[Array, ""]], Float[Array, ""]
+]  # (prediction, target) -> loss
 
 
 def squared_loss(prediction: Float[Array, ""], target: Float[Array, ""]) -> Float[Array, ""]:
@@ -22,24 +24,28 @@ def squared_loss(prediction: Float[Array, ""], target: Float[Array, ""]) -> Floa
     return (prediction - target) ** 2 / 2
 
 
-def minimum_norm(features: Float64[np.ndarray, "n d"], targets: Float64[np.ndarray, "m *c"]
-                 ) -> Float64[np.ndarray, "d *c"]:  # fmt: skip
+def minimum_norm(
+    features: Float64[np.ndarray, "n d"], targets: Float64[np.ndarray, "m *c"]
+) -> Float64[np.ndarray, "d *c"]:
     """The interpolating solution of smallest l2 norm: w = X^T alpha with X X^T alpha = y (equation 3).
 
-    Targets are [n] or [n, c]. Raises ConfigError if X has not rank n, if lengths differ, or a number is not finite.
+    Targets are [n] or [n, c]. Raises InputError if X has not rank n, if lengths differ, or a number is not finite.
     """
     if len(features) != len(targets):
-        raise ConfigError(f"{len(features)} examples but {len(targets)} targets. Give each example one target.")
+        raise InputError(
+            f"{len(features)} examples but {len(targets)} targets. Give each example one target."
+        )
     if not np.isfinite(targets).all():
-        raise ConfigError("Targets are not finite (nan or inf). Drop or replace those.")
+        raise InputError("Targets are not finite (nan or inf). Drop or replace those.")
     return features.T @ _solve_gram(features, targets)
 
 
-def span_part(features: Float64[np.ndarray, "n d"], vectors: Float64[np.ndarray, "d *c"]
-              ) -> Float64[np.ndarray, "d *c"]:  # fmt: skip
+def span_part(
+    features: Float64[np.ndarray, "n d"], vectors: Float64[np.ndarray, "d *c"]
+) -> Float64[np.ndarray, "d *c"]:
     """The orthogonal projection of [d], or of each column of [d, c], on the span of the examples.
 
-    Raises ConfigError as `minimum_norm`.
+    Raises InputError as `minimum_norm`.
     """
     return features.T @ _solve_gram(features, features @ vectors)
 
@@ -68,7 +74,13 @@ def sgd(
     """
     with jax.enable_x64(True):
         order = jax.random.randint(jax.random.key(seed), (steps,), 0, len(features))
-        return np.asarray(_sgd(*map(jnp.asarray, (features, targets, start)), jnp.asarray(step_size(features)), order))
+        return np.asarray(
+            _sgd(
+                *map(jnp.asarray, (features, targets, start)),
+                jnp.asarray(step_size(features)),
+                order,
+            )
+        )
 
 
 @jax.jit
@@ -118,7 +130,7 @@ def interpolants(
     - "random_start": what SGD finds from a standard Gaussian w_0: the same, plus w_0's part outside the span.
     - "random_test_labels": the minimum-norm solution that also fits the test targets in random order (section 5).
 
-    Raises ConfigError as `minimum_norm`, which also needs training and test examples to be independent.
+    Raises InputError as `minimum_norm`, which also needs training and test examples to be independent.
     """
     rng = np.random.default_rng(seed)
     smallest = minimum_norm(*train)
@@ -126,17 +138,25 @@ def interpolants(
     outside = start - span_part(train[0], start)
     wrong = rng.permutation(test[1])
     forced = minimum_norm(np.concatenate([train[0], test[0]]), np.concatenate([train[1], wrong]))
-    return {"minimum_norm": smallest, "random_start": smallest + outside, "random_test_labels": forced}
+    return {
+        "minimum_norm": smallest,
+        "random_start": smallest + outside,
+        "random_test_labels": forced,
+    }
 
 
 def _solve_gram(features: np.ndarray, right: np.ndarray) -> np.ndarray:
     """alpha of X X^T alpha = `right`."""
     n, d = features.shape
     if not np.isfinite(features).all():
-        raise ConfigError("Features are not finite (nan or inf). Drop or replace those.")
-    values, vectors = scipy.linalg.eigh(features @ features.T) if 0 < n <= d else (np.zeros(1), None)
+        raise InputError("Features are not finite (nan or inf). Drop or replace those.")
+    values, vectors = (
+        scipy.linalg.eigh(features @ features.T) if 0 < n <= d else (np.zeros(1), None)
+    )
     if not values[0] * CONDITION > values[-1]:
-        raise ConfigError(f"{n} examples of {d} features are not linearly independent, so that not all targets can be "
-                          "fitted. Drop repeated examples, or take fewer of them, or more features.")
+        raise InputError(
+            f"{n} examples of {d} features are not linearly independent, so that not all targets can be "
+            "fitted. Drop repeated examples, or take fewer of them, or more features."
+        )
     coefficients = vectors.T @ right
     return vectors @ (coefficients / values.reshape(-1, *[1] * (right.ndim - 1)))

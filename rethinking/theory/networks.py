@@ -77,9 +77,13 @@ class Deep(nn.Module):
         s = jnp.zeros((z.shape[0], c), z.dtype)
         for j, units in enumerate(self.blocks):
             passed = [x, x - weight(f"h_{j}", shape=(1, 1))] if j < last else []
-            hidden = nn.relu(jnp.concatenate([s, x - weight(f"b_{j}", shape=(1, units)), *passed], axis=1))
+            hidden = nn.relu(
+                jnp.concatenate([s, x - weight(f"b_{j}", shape=(1, units)), *passed], axis=1)
+            )
             self.sow("intermediates", "hidden", hidden)
-            s = hidden[:, :c] + _product(hidden[:, c : c + units], weight(f"w_{j}", shape=(units, c)))
+            s = hidden[:, :c] + _product(
+                hidden[:, c : c + units], weight(f"w_{j}", shape=(units, c))
+            )
             if j < last:
                 x, q = hidden[:, -2:-1], hidden[:, -1:]
                 s -= weight(f"c_{j}", shape=(1, 1)) * q

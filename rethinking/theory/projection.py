@@ -14,26 +14,34 @@ such rounds bring the smallest gap near what was the (d / 8)-th smallest. In mul
 import numpy as np
 from jaxtyping import Float64, Int, Real
 
-from rethinking.config import ConfigError
-from rethinking.data import arrays
+from rethinking.errors import InputError
+from rethinking.repeats import first_occurrences
 
 DRAWS = 16  # of which the best is kept
 ROUNDS = 5
-STEP = 2.0**-32  # Entries of a are multiples of it: projections of pixels (whole numbers) are then exact in float64.
-RESOLUTION = 2.0**-44  # Smaller gaps, relative to the largest projection, are not told apart in float64.
+STEP = (
+    2.0**-32
+)  # Entries of a are multiples of it: projections of pixels (whole numbers) are then exact in float64.
+RESOLUTION = (
+    2.0**-44
+)  # Smaller gaps, relative to the largest projection, are not told apart in float64.
 _BATCH = 4096
 
 
-def distinct(points: Real[np.ndarray, "n d"], values: Real[np.ndarray, "n c"]) -> Int[np.ndarray, " m"]:
+def distinct(
+    points: Real[np.ndarray, "n d"], values: Real[np.ndarray, "n c"]
+) -> Int[np.ndarray, " m"]:
     """The index at which each distinct point first occurs.
 
-    Raises ConfigError, with the indices, if equal points have different values.
+    Raises InputError, with the indices, if equal points have different values.
     """
-    first = arrays.first_occurrences(points)
+    first = first_occurrences(points)
     if (conflicting := (values[first] != values).any(1)).any():
         later = conflicting.argmax()
-        raise ConfigError(f"Points {first[later]} and {later} are equal but their targets are not: no function has "
-                          "both values. Drop one of the two, or give them equal targets.")
+        raise InputError(
+            f"Points {first[later]} and {later} are equal but their targets are not: no function has "
+            "both values. Drop one of the two, or give them equal targets."
+        )
     return np.unique(first)
 
 
@@ -42,12 +50,14 @@ def separate(
 ) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " m"]]:
     """A direction a, and the projections <a, z> of the distinct points `kept`, all of which differ.
 
-    Raises ConfigError, naming the closest two points, if float64 does not separate them.
+    Raises InputError, naming the closest two points, if float64 does not separate them.
     """
     draws = _rounded(np.random.default_rng(seed).standard_normal((points.shape[1], DRAWS)))
     projections = _project(points, kept, draws)
     if not np.isfinite(projections).all():
-        raise ConfigError("The points are too large: their projections overflow float64. Rescale the coordinates.")
+        raise InputError(
+            "The points are too large: their projections overflow float64. Rescale the coordinates."
+        )
     if len(kept) == 1:
         return draws[:, 0], projections[:, 0]
     best = max(range(DRAWS), key=lambda draw: _smallest_gap(projections[:, draw]))
@@ -59,8 +69,10 @@ def separate(
     if not _smallest_gap(x) > RESOLUTION:
         order = np.argsort(x)
         i, j = kept[order[np.argmin(np.diff(x[order])) :][:2]]
-        raise ConfigError(f"Points {i} and {j} differ, but by too little, beside the largest, for float64 to separate. "
-                          "Subtract a common mean, rescale the coordinates, or drop one of the two.")
+        raise InputError(
+            f"Points {i} and {j} differ, but by too little, beside the largest, for float64 to separate. "
+            "Subtract a common mean, rescale the coordinates, or drop one of the two."
+        )
     return a, x
 
 
@@ -77,7 +89,9 @@ def _push_apart(points: np.ndarray, kept: np.ndarray, a: np.ndarray, x: np.ndarr
     *closest, next_ = np.argsort(gaps)[: len(a) // 8 + 1]
     if not closest:
         return a
-    left, right = (points[kept[order[rows]]].astype(np.float64) for rows in (closest, np.add(closest, 1)))
+    left, right = (
+        points[kept[order[rows]]].astype(np.float64) for rows in (closest, np.add(closest, 1))
+    )
     differences = right - left
     unit = np.abs(differences).max()
     differences, wanted = differences / unit, (gaps[next_] - gaps[closest]) / unit

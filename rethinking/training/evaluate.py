@@ -11,7 +11,9 @@ from jax import lax
 from rethinking.sharding import DataParallel
 
 
-def make_evaluate(model: nn.Module, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
+def make_evaluate(
+    model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
+) -> Callable:
     """A compiled function (state, images [n, h, w, c], labels [n]) -> {"loss", "accuracy"}, means over the n examples.
 
     `view` makes of stored images what the network sees; `batch_size` is per device. The model runs in evaluation
@@ -62,12 +64,19 @@ def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable)
             "weight": jnp.ones_like(weights),
         }
         # What does not count may be anything: nan times zero would be nan.
-        return devices.sum({name: jnp.where(weights > 0, value * weights, 0).sum() for name, value in values.items()})
+        return devices.sum(
+            {
+                name: jnp.where(weights > 0, value * weights, 0).sum()
+                for name, value in values.items()
+            }
+        )
 
     return devices.compile(evaluate_batch, split_argnums=(1,))
 
 
-def make_logits(model: nn.Module, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
+def make_logits(
+    model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
+) -> Callable:
     """A function (state, images [n, h, w, c]) -> logits [n, num_classes] on the host, in evaluation mode.
 
     Every device computes all of them, in batches of `batch_size`; `view` is as in `make_evaluate`.
@@ -79,6 +88,8 @@ def make_logits(model: nn.Module, devices: DataParallel, batch_size: int, view: 
 
     def logits(state, images):
         starts = range(0, images.shape[0], batch_size)
-        return np.concatenate([batch_logits(state, images[start : start + batch_size]) for start in starts])
+        return np.concatenate(
+            [batch_logits(state, images[start : start + batch_size]) for start in starts]
+        )
 
     return logits

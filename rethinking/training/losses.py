@@ -21,11 +21,15 @@ def cross_entropy(
     """
     if isinstance(outputs, tuple):
         logits, aux_logits = outputs
-        return _cross_entropy(logits, labels, smoothing) + AUX_WEIGHT * _cross_entropy(aux_logits, labels, smoothing)
+        return _cross_entropy(logits, labels, smoothing) + AUX_WEIGHT * _cross_entropy(
+            aux_logits, labels, smoothing
+        )
     return _cross_entropy(outputs, labels, smoothing)
 
 
-def _cross_entropy(logits: Logits, labels: Int[Array, "batch"], smoothing: float) -> Float[Array, "batch"]:
+def _cross_entropy(
+    logits: Logits, labels: Int[Array, "batch"], smoothing: float
+) -> Float[Array, "batch"]:
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)

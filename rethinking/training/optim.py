@@ -15,15 +15,23 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def create(config: ConfigDict, steps_per_epoch: float | int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def create(
+    config: ConfigDict, steps_per_epoch: float | int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer that `config` describes, and its learning rate at each step."""
     reference = config.reference_batch_size
-    rate = scaled(config.learning_rate, config.batch_size, reference) if reference else config.learning_rate
+    rate = (
+        scaled(config.learning_rate, config.batch_size, reference)
+        if reference
+        else config.learning_rate
+    )
     learning_rate = schedule(
         rate, config.decay_per_epoch, steps_per_epoch, config.epochs_per_decay, config.warmup_epochs
     )
     optimizer = {"sgd": sgd, "rmsprop": rmsprop}[config.optimizer]
-    return optimizer(learning_rate, config.momentum, config.weight_decay, config.workers), learning_rate
+    return optimizer(
+        learning_rate, config.momentum, config.weight_decay, config.workers
+    ), learning_rate
 
 
 def scaled(learning_rate: float, batch_size: int, reference_batch_size: int = 32) -> float:
@@ -85,7 +93,9 @@ def rmsprop(
     with s = 1 and m = 0 before the first step (tf.compat.v1.train.RMSPropOptimizer). Optax's own defaults are s = 0,
     and PyTorch has epsilon outside of the root; both matter when epsilon is 1.
     """
-    tensorflow = optax.rmsprop(learning_rate, decay, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum)
+    tensorflow = optax.rmsprop(
+        learning_rate, decay, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum
+    )
     return optax.chain(_gradients(weight_decay, workers), tensorflow)
 
 
@@ -118,13 +128,17 @@ def delayed_gradients(workers: int) -> optax.GradientTransformation:
         return optax.identity()
 
     def init(params):
-        history = jax.tree.map(lambda param: jnp.zeros((workers, *param.shape), param.dtype), params)
+        history = jax.tree.map(
+            lambda param: jnp.zeros((workers, *param.shape), param.dtype), params
+        )
         return DelayState(jnp.zeros((), jnp.int32), history)
 
     def update(grads, state, params=None):
         # Written before the oldest is read, in another row, so that XLA need not copy the whole history in every step.
         newest, oldest = state.step % workers, (state.step + 1) % workers
-        history = jax.tree.map(lambda history, grad: history.at[newest].set(grad), state.history, grads)
+        history = jax.tree.map(
+            lambda history, grad: history.at[newest].set(grad), state.history, grads
+        )
         late = jax.tree.map(lambda history: history[oldest], history)
         return late, DelayState(state.step + 1, history)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rethinking.config import ConfigError
+from rethinking.errors import InputError
 
 
 @flax.struct.dataclass
@@ -45,16 +45,20 @@ def initializer(
     """
 
     def init(seed):
-        model_state = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape), jnp.float32), train=False)
+        model_state = model.init(
+            jax.random.key(seed), jnp.zeros((1, *image_shape), jnp.float32), train=False
+        )
         params = model_state.pop("params")
         average = averager.init(variables(params, model_state)) if averager else ()
-        return TrainState(jnp.zeros((), jnp.int32), params, dict(model_state), optimizer.init(params), average)
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, dict(model_state), optimizer.init(params), average
+        )
 
     return jax.jit(init)
 
 
 def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Raises ConfigError unless the network makes `num_classes` logits of an image, in training and in evaluation."""
+    """Raises InputError unless the network makes `num_classes` logits of an image, in training and in evaluation."""
 
     def outputs(images):
         keys = jax.random.key(0)
@@ -62,18 +66,27 @@ def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int
         evaluated = model.apply(made, images, train=False)
         # An axis to average statistics over exists on devices alone.
         if getattr(model, "bn_axis_name", None) is None:
-            model.apply(made, images, train=True, mutable=[name for name in made if name != "params"],
-                        rngs={"dropout": keys})
+            model.apply(
+                made,
+                images,
+                train=True,
+                mutable=[name for name in made if name != "params"],
+                rngs={"dropout": keys},
+            )
         return made["params"], evaluated
 
     name = f"config.model.name={type(model).__name__}"
     try:
         _, logits = jax.eval_shape(outputs, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
-    except ConfigError:
+    except InputError:
         raise
     except Exception as error:  # whatever a network of the user's own raises
-        raise ConfigError(f"{name} cannot take images of {' x '.join(map(str, image_shape))} (height x width x "
-                          f"channels): {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{name} cannot take images of {' x '.join(map(str, image_shape))} (height x width x "
+            f"channels): {type(error).__name__}: {error}"
+        ) from error
     if getattr(logits, "shape", None) != (2, num_classes):
-        raise ConfigError(f"{name} makes {getattr(logits, 'shape', type(logits).__name__)} of 2 images where logits "
-                          f"(2, {num_classes}) are needed; a field num_classes is given the number of classes")
+        raise InputError(
+            f"{name} makes {getattr(logits, 'shape', type(logits).__name__)} of 2 images where logits "
+            f"(2, {num_classes}) are needed; a field num_classes is given the number of classes"
+        )

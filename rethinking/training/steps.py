@@ -36,9 +36,12 @@ def make_train_step(
     def train_step(state: TrainState, images, labels, key, weights=None):
         def mean_loss(params):
             outputs, model_state = model.apply(
-                variables(params, state.model_state), images, train=True, mutable=list(state.model_state),
+                variables(params, state.model_state),
+                images,
+                train=True,
+                mutable=list(state.model_state),
                 rngs={"dropout": key},
-            )  # fmt: skip
+            )
             losses = cross_entropy(outputs, labels, smoothing)
             if weights is not None:
                 losses = losses * weights
@@ -47,8 +50,13 @@ def make_train_step(
 
         (loss, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params, model_state = optax.apply_updates(state.params, updates), devices.mean(dict(model_state))
-        average = averager.update(variables(params, model_state), state.average)[1] if averager else ()
+        params, model_state = (
+            optax.apply_updates(state.params, updates),
+            devices.mean(dict(model_state)),
+        )
+        average = (
+            averager.update(variables(params, model_state), state.average)[1] if averager else ()
+        )
         return TrainState(state.step + 1, params, model_state, opt_state, average), loss
 
     return train_step
@@ -77,19 +85,25 @@ def make_train_epoch(
         device = devices.index()
         rows = lax.dynamic_slice_in_dim(rows, device * local, local)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, AUGMENT, epoch), indices[rows])
-        dropout_key = jax.random.fold_in(jax.random.fold_in(_key(seed, DROPOUT, epoch), state.step), device)
+        dropout_key = jax.random.fold_in(
+            jax.random.fold_in(_key(seed, DROPOUT, epoch), state.step), device
+        )
         return train_step(state, view(images[rows], keys), labels[rows], dropout_key)
 
     def scanned_epoch(state, images, labels, indices, seed, epoch):
         state, losses = lax.scan(
             lambda state, rows: step(state, images, labels, indices, seed, epoch, rows),
-            state, shuffle(labels, seed, epoch),
-        )  # fmt: skip
+            state,
+            shuffle(labels, seed, epoch),
+        )
         return state, losses.mean()
 
     if scan:
         return devices.compile(scanned_epoch, donate_argnums=(0,))
-    compiled_shuffle, compiled_step = devices.compile(shuffle), devices.compile(step, donate_argnums=(0,))
+    compiled_shuffle, compiled_step = (
+        devices.compile(shuffle),
+        devices.compile(step, donate_argnums=(0,)),
+    )
 
     def stepped_epoch(state, images, labels, indices, seed, epoch):
         losses = []
@@ -125,4 +139,6 @@ def _key(seed, stream: int, number):
 def use_scan(params: Any) -> bool:
     """Whether a network with these parameters should be trained by one program per epoch: always, but for convolutions
     on a CPU, whose gradients XLA computes some thirty times slower inside of a loop (jax issue 12868)."""
-    return jax.default_backend() != "cpu" or all(param.ndim <= 2 for param in jax.tree.leaves(params))
+    return jax.default_backend() != "cpu" or all(
+        param.ndim <= 2 for param in jax.tree.leaves(params)
+    )

@@ -1,0 +1,118 @@
+"""The kinds of experiments, and running one: from a checked config to a finished run directory.
+
+Each kind is a module with
+
+    FIELDS                                 field path -> `rethinking.config.Field`
+    check(config)                          raises InputError for values that do not go together
+    run(config, run_directory, deadline)   the fields of result.json, or None if it had to stop first
+
+Importing this package does not import JAX: each `run` does that.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rethinking import config as _config
+from rethinking import provenance, runs
+from rethinking.errors import require_known
+from rethinking.experiments import complexity, expressivity, kernels, training
+
+_LOG = logging.getLogger(__name__)
+
+# What `config.kind` names.
+KINDS = {
+    "training": training,
+    "expressivity": expressivity,
+    "kernels": kernels,
+    "complexity": complexity,
+}
+# The fields that say where or how fast a run computes, and not what.
+UNSCIENTIFIC = {
+    path for kind in KINDS.values() for path, field in kind.FIELDS.items() if not field.scientific
+}
+# The fields in which the repetitions of one experiment differ.
+SEEDS = ("seed", "randomize.seed")
+
+
+def defaults(kind: str) -> ConfigDict:
+    """The default config of a kind of experiment."""
+    return _config.defaults(KINDS[kind].FIELDS)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises InputError for values that no run can have. Data and workdir are checked where they are read."""
+    require_known(config.kind, KINDS, "config.kind: unknown kind")
+    kind = KINDS[config.kind]
+    _config.check_fields(config, kind.FIELDS)
+    kind.check(config)
+
+
+def run(
+    config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf, writes: bool = True
+) -> dict[str, Any] | None:
+    """Runs the experiment that `config` describes in `workdir`; returns the contents of result.json.
+
+    Returns None if `deadline` (of time.time()) or SIGTERM came first. The same call then continues.
+    Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
+    Raises InputError for whatever cannot work, before any time is spent.
+    """
+    check(config)
+    with runs.open_run(workdir, config, scientific, writes) as run_directory:
+        if run_directory.result is not None:
+            _LOG.info("%s is finished already.", workdir)
+            return run_directory.result
+        from rethinking import sharding  # here, so that a mistyped flag is answered at once
+
+        sharding.use_compilation_cache()
+        measured = KINDS[config.kind].run(config, run_directory, deadline)
+        if measured is None:
+            return None
+        return run_directory.finish(_provenance(config) | measured)
+
+
+def _provenance(config: ConfigDict) -> dict[str, Any]:
+    """The part of result.json that says what was run, on what: every experiment has it."""
+    import jax
+
+    return {
+        "experiment": config.experiment,
+        "row": config.row,
+        "seed": config.seed,
+        "device": provenance.device_name(),
+        "num_devices": config.num_devices or jax.device_count(),
+        "jax": jax.__version__,
+        "revision": provenance.revision(),
+        "config_digest": digest(config),
+    }
+
+
+def scientific(config: ConfigDict | dict) -> dict[str, Any]:
+    """The fields that decide what a run computes, field path -> value, where they differ from their defaults.
+
+    Defaults are left out, so that a field that is added later, off by default, leaves old runs what they are.
+    A default must therefore never change its meaning.
+    """
+    kind = KINDS.get(config.get("kind"), training)
+    # "training" for every kind: configs of two kinds with nothing but defaults differ in this field alone.
+    plain = _config.flat(_config.defaults(kind.FIELDS)) | {"kind": "training"}
+    fields = {}
+    for path, value in _config.flat(config).items():
+        is_default = path in plain and value == plain[path]
+        if path not in UNSCIENTIFIC and not is_default:
+            fields[path] = value
+    # The seed of a corruption that leaves everything as it is decides nothing.
+    if kind is training and {"randomize.labels", "randomize.pixels"}.isdisjoint(fields):
+        fields.pop("randomize.seed", None)
+    return fields
+
+
+def digest(config: ConfigDict | dict) -> str:
+    """Twelve hex digits that agree exactly when two configs describe the same experiment, whatever their seeds."""
+    fields = {path: value for path, value in scientific(config).items() if path not in SEEDS}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,63 @@
+"""What a run is computed with: the device, the number of cores, and the revision of the code."""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import subprocess
+
+
+def device_name() -> str:
+    """The accelerator's name, or the processor's with the number of cores that this process may use."""
+    import jax  # here, because commands that only read runs need no JAX
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cores = usable_cores()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    plural = "" if cores == 1 else "s"
+    return f"cpu: {names[0] if names else 'unknown'}, {cores} core{plural}"
+
+
+def usable_cores() -> int:
+    """The number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def revision() -> str:
+    """The git commit of the running code, with `-dirty` if files differ from it.
+
+    Outside git: the version and a hash of the source. The answer is that of the first call, made when a run starts,
+    because files may change during a long run.
+    """
+    package = pathlib.Path(__file__).parent
+    command = [
+        "git",
+        "-C",
+        str(package),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+        "--abbrev=12",
+    ]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        tracked = ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__]
+        subprocess.run(tracked, capture_output=True, check=True)
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    source = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        source.update(file.read_bytes())
+    try:
+        version = importlib.metadata.version("rethinking")
+    except importlib.metadata.PackageNotFoundError:
+        version = "uninstalled"
+    return f"{version}+source.{source.hexdigest()[:12]}"

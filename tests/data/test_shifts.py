@@ -1,0 +1,129 @@
+"""Distorted test sets: by value, and as part of a run."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from rethinking import cli, experiments
+from rethinking.data import arrays, shifts
+from rethinking.errors import InputError
+from tests.data import test_arrays
+
+N, SIZE = 40, 16
+
+
+@pytest.fixture
+def test_set():
+    random = np.random.default_rng(0)
+    smooth = np.linspace(60, 190, SIZE)[None, :, None, None] + random.uniform(
+        -20, 20, (N, 1, SIZE, 3)
+    )
+    return arrays.Split(smooth.astype(np.uint8), np.zeros(N, np.int32), np.arange(100, 100 + N))
+
+
+@pytest.mark.parametrize("strength, deviation", [(1, 0.04), (2, 0.08), (3, 0.16)])
+def test_noise_has_its_variance_and_depends_on_the_index_alone(strength, deviation, test_set):
+    noisy = shifts.make(f"noise={strength}", test_set, seed=1)
+    added = noisy.images.astype(float) - test_set.images
+    assert added.std() == pytest.approx(255 * deviation, rel=0.03)
+    assert abs(added.mean()) < 1.0
+    part = arrays.Split(test_set.images[10:], test_set.labels[10:], test_set.indices[10:])
+    np.testing.assert_array_equal(
+        shifts.make(f"noise={strength}", part, seed=1).images, noisy.images[10:]
+    )
+    assert not np.array_equal(
+        shifts.make(f"noise={strength}", test_set, seed=2).images, noisy.images
+    )
+
+
+@pytest.mark.parametrize("strength, factor", [(1, 0.75), (2, 0.5), (3, 0.25)])
+def test_contrast_scales_each_channels_spread_about_its_mean(strength, factor, test_set):
+    changed = shifts.make(f"contrast={strength}", test_set, seed=0).images
+    np.testing.assert_allclose(changed.std((1, 2)), factor * test_set.images.std((1, 2)), atol=0.5)
+    np.testing.assert_allclose(changed.mean((1, 2)), test_set.images.mean((1, 2)), atol=0.5)
+
+
+def test_blur_agrees_with_pillows_inside(test_set):
+    """Pillow's Gaussian is three box filters, close to ours where no edge is near."""
+    blurred = shifts.make("blur=3", test_set, seed=0).images
+    for ours, image in zip(blurred, test_set.images, strict=True):
+        theirs = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.5)))
+        assert np.abs(ours[5:-5, 5:-5].astype(int) - theirs[5:-5, 5:-5]).max() <= 3
+
+
+def test_translation_moves_every_image_by_the_distance_to_one_of_four_corners(test_set):
+    moved = shifts.make("translation=2", test_set, seed=0).images
+    corners = set()
+    for ours, image in zip(moved, test_set.images, strict=True):
+        inside = {
+            (y, x): np.array_equal(
+                ours[4:-4, 4:-4], image[4 + y : SIZE - 4 + y, 4 + x : SIZE - 4 + x]
+            )
+            for y in (-4, 0, 4)
+            for x in (-4, 0, 4)
+        }
+        assert sum(inside.values()) == 1
+        corners |= {corner for corner, found in inside.items() if found}
+    assert corners == {(-4, -4), (-4, 4), (4, -4), (4, 4)}
+
+
+def test_names(tmp_path):
+    assert shifts.parse("blur, noise=2,cifar10_1") == [
+        "blur=1",
+        "blur=2",
+        "blur=3",
+        "noise=2",
+        "cifar10_1",
+    ]
+    assert shifts.parse("") == []
+    with pytest.raises(InputError, match="'noise'"):
+        shifts.parse("nose=1")
+    with pytest.raises(InputError, match="1, 2 and 3"):
+        shifts.parse("noise=4")
+
+
+def run(workdir, *overrides):
+    return experiments.run(
+        cli.parse_config(
+            [
+                "--config=configs/quickstart.py:true_labels",
+                "--config.num_devices=1",
+                "--config.max_epochs=5",
+                *overrides,
+            ]
+        ),
+        workdir,
+    )
+
+
+def test_a_run_is_also_evaluated_on_them_at_its_end(tmp_path):
+    result = run(tmp_path, "--config.eval.shifts=noise,contrast=1,digits")
+    accuracy = {name: measured["accuracy"] for name, measured in result["shifts"].items()}
+    assert list(accuracy) == ["noise=1", "noise=2", "noise=3", "contrast=1", "digits"]
+    assert accuracy["digits"] == result["test_accuracy"]
+    assert accuracy["noise=1"] > accuracy["noise=3"]
+    assert "shifts" not in run(tmp_path / "plain")
+
+
+def test_a_run_is_evaluated_on_a_set_that_was_made_for_testing_alone(tmp_path):
+    for version in ("1.0.0", "2.0.0"):
+        root, _ = test_arrays.write(tmp_path / "tfds", version)
+    test_arrays.without_train(root, "2.0.0")
+    result = run(
+        tmp_path / "run",
+        "--config.data.name=planted:1.0.0",
+        "--config.eval.shifts=planted:2.0.0",
+        f"--config.data.data_dir={root}",
+    )
+    assert result["shifts"]["planted:2.0.0"]["accuracy"] == result["test_accuracy"]
+
+
+def test_sets_that_do_not_fit_are_refused(tmp_path, tfds_dir):
+    with pytest.raises(InputError, match=r"mnist has 10 classes and images of \(28, 28, 1\)"):
+        run(
+            tmp_path / "one",
+            "--config.eval.shifts=mnist",
+            f"--config.data.data_dir={tfds_dir('mnist')}",
+        )
+    with pytest.raises(InputError, match="noise"):
+        run(tmp_path / "other", "--config.eval.shifts=nois=1")

@@ -1,0 +1,188 @@
+"""Rows of Table 3, small, through the command's own entry."""
+
+import functools
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from rethinking import cli, distributed, experiments
+from rethinking.data import arrays
+from rethinking.errors import InputError
+from rethinking.experiments import kernel_system
+from rethinking.kernels import cholesky, gram
+
+
+def run(tmp_path, row, *overrides):
+    config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
+    return experiments.run(config, tmp_path / row)
+
+
+def test_row_is_the_dense_solution_and_has_the_contracts_fields(tmp_path):
+    settings = (
+        "--config.data.name=digits",
+        "--config.kernel.bandwidth=2",
+        "--config.num_devices=2",
+    )
+    result = run(tmp_path, "mnist", *settings)
+    data = arrays.load("digits")
+    x, z = (split.images.reshape(len(split.labels), -1) / 255 for split in (data.train, data.test))
+    alpha = np.linalg.solve(gram.Gaussian(2.0)(x, x), np.eye(10)[data.train.labels])
+    assert result["test_error"] == np.mean(
+        (gram.Gaussian(2.0)(z, x) @ alpha).argmax(1) != data.test.labels
+    )
+    assert result["norm"] == pytest.approx(np.sqrt(np.sum(alpha * np.eye(10)[data.train.labels])))
+    assert result["train_error"] == 0
+    assert result["residual"] < 1e-10
+    assert {
+        "status",
+        "condition",
+        "gram_seconds",
+        "factor_seconds",
+        "solve_seconds",
+        "peak_bytes",
+        "config_digest",
+    } <= result.keys()
+    assert result["compile_seconds"] > 0
+    assert run(tmp_path, "mnist", *settings) == result
+
+
+def test_ridge_is_chosen_on_held_out_training_examples(tmp_path):
+    settings = (
+        "--config.data.name=digits",
+        "--config.kernel.bandwidth=2",
+        "--config.num_devices=1",
+    )
+    result = run(tmp_path, "mnist+ridge", *settings)
+    errors = result["held_out_errors"]
+    assert errors[f"{result['ridge']:g}"] == min(errors.values())
+    train = arrays.load("digits").train
+    rows = np.random.default_rng(0).permutation(1437)  # two thirds to fit, a third held out
+    x, targets = train.images[rows].reshape(1437, -1) / 255, np.eye(10)[train.labels[rows]]
+    matrix = gram.Gaussian(2.0)(x[:958], x[:958]) + 0.3 * np.eye(958)
+    outputs = gram.Gaussian(2.0)(x[958:], x[:958]) @ np.linalg.solve(matrix, targets[:958])
+    assert errors["0.3"] == np.mean(outputs.argmax(1) != train.labels[rows[958:]])
+
+
+@pytest.mark.parametrize(
+    "row, overrides",
+    [
+        ("cifar10+random_conv", ("--config.features.num_filters=33",)),
+        ("cifar10", ("--config.kernel.name=linear",)),
+    ],
+)
+def test_fewer_features_than_examples_are_refused_before_the_data_are_loaded(
+    row, overrides, tmp_path, tfds_dir, monkeypatch
+):
+    folder = tfds_dir("cifar10")
+    monkeypatch.setattr(arrays, "load", None)
+    n = 600 if "random_conv" in row else 3073
+    with pytest.raises(
+        InputError, match=f"{n - 6 if n == 600 else '3,072'} features cannot interpolate"
+    ):
+        run(
+            tmp_path,
+            row,
+            f"--config.data.data_dir={folder}",
+            f"--config.data.num_train={n}",
+            *overrides,
+        )
+
+
+def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, monkeypatch):
+    monkeypatch.setattr(kernel_system, "RIDGES", (1e-12, 0.1))
+    result = run(
+        tmp_path,
+        "cifar10+random_conv+ridge",
+        f"--config.data.data_dir={tfds_dir('cifar10')}",
+        "--config.data.num_train=600",
+        "--config.data.num_test=10",
+        "--config.features.num_filters=2",
+        "--config.num_devices=1",
+    )
+    assert result["ridge"] == 0.1 and result["held_out_errors"].keys() == {"0.1"}
+
+
+@pytest.mark.parametrize(
+    "row, num_looks", [("mnist", 2), ("mnist", 3), ("cifar10+random_conv+ridge", 4)]
+)
+def test_a_solve_ends_when_its_time_is_up_and_the_same_call_begins_anew(
+    row, num_looks, tmp_path, tfds_dir, monkeypatch
+):
+    overrides = [
+        f"--config.data.data_dir={tfds_dir(row.partition('+')[0])}",
+        "--config.data.num_train=600",
+        "--config.data.num_test=300",
+        "--config.features.num_filters=40",
+        "--config.features.filters_per_block=10",
+        "--config.num_devices=1",
+    ]
+    config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
+    looks = []
+    monkeypatch.setattr(
+        distributed,
+        "sigterm_noticed",
+        lambda: looks.append(1) or len(looks) == num_looks,
+    )
+    monkeypatch.setattr(
+        cholesky, "make_backend", functools.partial(cholesky.make_backend, num_panels=4)
+    )
+    assert experiments.run(config, tmp_path / "run") is None
+    assert len(looks) == num_looks and not (tmp_path / "run" / "result.json").exists()
+    monkeypatch.undo()
+    assert experiments.run(config, tmp_path / "run")["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    "row, least, most",
+    [
+        ("mnist", 0.03, 0.2),
+        ("mnist+gabor", 0.0, 0.1),
+        ("mnist+random_centers", 0.1, 0.6),
+        ("mnist+random_test_labels", 0.7, 1.0),
+        ("cifar10+random_conv+ridge", 0.4, 0.85),
+    ],
+)
+def test_rows(row, least, most, tmp_path, tfds_dir):
+    name = row.partition("+")[0]
+    result = run(
+        tmp_path,
+        row,
+        f"--config.data.data_dir={tfds_dir(name)}",
+        "--config.data.num_train=600",
+        "--config.data.num_test=300",
+        "--config.features.num_filters=40",
+        "--config.num_devices=1",
+    )
+    assert least < result["test_error"] < most
+    assert "ridge" in row or result["train_error"] == 0
+
+
+@pytest.mark.parametrize(
+    "override, reason",
+    [
+        ("--config.kernel.bandwidth=-1.0", "kernel.bandwidth"),
+        ("--config.kernel.name=gausian", "Did you mean 'gaussian'"),
+        ("--config.dtype=bfloat16", "config.dtype"),
+        ("--config.ridge=-1.0", "config.ridge"),
+        ("--config.features.name=random_conv", "kernel.name=linear"),
+        ("--config.num_devices=99", "num_devices=99"),
+    ],
+)
+def test_bad_settings_are_refused(override, reason, tmp_path):
+    with pytest.raises(InputError, match=reason):
+        run(tmp_path, "mnist", "--config.data.name=digits", override)
+
+
+@pytest.mark.parametrize(
+    "free, reason",
+    [
+        (10**5, r"n = 1437 .* GB free"),
+        (4 * 10**7, r"choosing the ridge on 1437 examples takes 0\.07 GB .* has 0\.04 GB"),
+    ],
+)
+def test_too_little_memory_is_said_before_the_data_are_loaded(free, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(free))
+    monkeypatch.setattr(arrays, "load", None)
+    with pytest.raises(InputError, match=reason):
+        run(tmp_path, "mnist+gabor+ridge", "--config.data.name=digits")

@@ -1,0 +1,70 @@
+"""Convolution in the pieces that suit a CPU, against `jax.lax`'s and autodiff's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from rethinking.models import convolution
+from rethinking.models.convolution import convolve
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def value_and_gradients(function, x, kernel):
+    """Of a function not linear in the convolution's output."""
+    return jax.jit(
+        jax.value_and_grad(lambda x, kernel: jnp.sin(function(x, kernel)).mean(), argnums=(0, 1))
+    )(x, kernel)
+
+
+@pytest.mark.parametrize(
+    "size,stride,padding,parts,dtype",
+    [
+        ((1, 1), 1, "SAME", 1, "float32"),
+        ((1, 1), 2, "SAME", 1, "float32"),
+        ((1, 1), 2, "VALID", 1, "bfloat16"),
+        ((3, 3), 1, "SAME", 1, "float32"),
+        ((3, 3), 1, "SAME", 3, "float32"),
+        ((3, 3), 1, "SAME", 7, "bfloat16"),
+        ((3, 3), 2, "VALID", 3, "float32"),
+        ((1, 7), 1, "SAME", 3, "float32"),
+        ((5, 5), 3, "SAME", 3, "float32"),
+    ],
+)
+def test_values_and_gradients_are_laxs(size, stride, padding, parts, dtype, monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (7, 9, 8, 5), dtype)
+    kernel = jax.random.normal(jax.random.key(1), (*size, 5, 6), dtype) / 5
+    options = {"padding": padding, "dimension_numbers": DIMENSIONS}
+    plain = functools.partial(lax.conv_general_dilated, window_strides=(stride, stride), **options)
+    out = jax.eval_shape(plain, x, kernel)
+    monkeypatch.setattr(convolution, "CHUNK_BYTES", out.size * out.dtype.itemsize // parts)
+    values = value_and_gradients(
+        functools.partial(convolve, strides=(stride, stride), **options), x, kernel
+    )
+    expected = value_and_gradients(plain, x.astype(jnp.float32), kernel.astype(jnp.float32))
+    tolerance = {"float32": 1e-5, "bfloat16": 0.02}[dtype]
+    for value, wanted in zip(jax.tree.leaves(values), jax.tree.leaves(expected), strict=True):
+        assert value.dtype == dtype
+        atol = tolerance * np.abs(wanted).max()
+        np.testing.assert_allclose(value.astype(jnp.float32), wanted, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("platform,convolutions", [("cpu", 1 + 1 + 4), ("cuda", 3), ("tpu", 3)])
+def test_only_a_cpu_takes_the_kernels_gradient_in_parts(platform, convolutions, monkeypatch):
+    x, kernel = jnp.ones((8, 6, 6, 4)), jnp.ones((3, 3, 4, 4))
+    monkeypatch.setattr(convolution, "CHUNK_BYTES", x.nbytes // 4)
+
+    def loss(x, kernel):
+        return jnp.sin(convolve(x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS)).sum()
+
+    text = (
+        jax.jit(jax.grad(loss, argnums=(0, 1)))
+        .trace(x, kernel)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
+    assert text.count("stablehlo.convolution") == convolutions

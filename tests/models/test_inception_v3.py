@@ -1,0 +1,268 @@
+"""Inception V3 against slim's sizes and parameter counts; test_models_pytorch.py has its arithmetic.
+
+Most tests trace the network and compute nothing, for to compile it takes ten seconds.
+"""
+
+import collections
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import PartitionSpec as P
+
+from rethinking import models
+from rethinking.errors import InputError
+from rethinking.models.inception_v3 import InceptionV3, mean_pool
+from rethinking.sharding import DATA_AXIS, data_mesh
+
+# Counted by hand from slim's listing, batch norm's scale and offset included; a convolution has no bias.
+BLOCK_PARAMETERS = {
+    "Mixed_5b": 255_904,
+    "Mixed_5c": 277_472,
+    "Mixed_5d": 285_152,
+    "Mixed_6a": 1_153_280,
+    "Mixed_6b": 1_297_408,
+    "Mixed_6c": 1_691_008,
+    "Mixed_6d": 1_691_008,
+    "Mixed_6e": 2_141_952,
+    "Mixed_7a": 1_698_304,
+    "Mixed_7b": 5_044_608,
+    "Mixed_7c": 6_076_800,
+    "AuxHead": (768 + 2) * 128 + (25 * 128 + 2) * 768 + 769 * 1000,
+    "Logits": 2049 * 1000,
+}
+STEM_PARAMETERS = [29 * 32, (288 + 2) * 32, (288 + 2) * 64, (64 + 2) * 80, (720 + 2) * 192]
+# Szegedy et al. (2015), Table 1, and the comments in slim's listing.
+SIZES = {
+    "Mixed_5b": (35, 35, 256),
+    "Mixed_5c": (35, 35, 288),
+    "Mixed_5d": (35, 35, 288),
+    "Mixed_6a": (17, 17, 768),
+    "Mixed_6b": (17, 17, 768),
+    "Mixed_6e": (17, 17, 768),
+    "Mixed_7a": (8, 8, 1280),
+    "Mixed_7b": (8, 8, 2048),
+    "Mixed_7c": (8, 8, 2048),
+}
+
+
+@functools.cache
+def shapes(model, size):
+    """Shapes of a model's variables, initialized as a training state is: in evaluation mode."""
+    return jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), batch(size)
+    )
+
+
+def batch(size, num=2):
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return jax.ShapeDtypeStruct((num, height, width, 3), jnp.float32)
+
+
+def traced(model, size, train, **options):
+    """Shapes of what the model returns."""
+    apply = functools.partial(
+        model.apply, train=train, rngs={"dropout": jax.random.key(0)}, **options
+    )
+    return jax.eval_shape(apply, shapes(model, size), batch(size))
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+NARROW = InceptionV3(num_classes=5, width=0.1, aux_head=True, dropout=0.2)
+# Neither square nor small: the grids are 17x15, 8x7 and 3x3, and the auxiliary head's last kernel is 2x1.
+X = np.random.default_rng(3).normal(size=(6, 155, 139, 3)).astype(np.float32)
+
+
+def draw(noise, path, leaf):
+    """A variable drawn by NumPy, which takes less time than to compile `init`; none are zero, to hide no mistake."""
+    if path[-1].key == "kernel":
+        values = noise.normal(scale=(2 * leaf.shape[-1] / leaf.size) ** 0.5, size=leaf.shape)
+    else:
+        values = (path[-1].key in ("scale", "var")) + 0.1 * noise.uniform(size=leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+
+@functools.cache
+def trained():
+    """Variables, and what a pass over X in training makes of them with two keys: (outputs, updated collections)."""
+    fill = functools.partial(draw, np.random.default_rng(0))
+    variables = jax.tree_util.tree_map_with_path(fill, shapes(NARROW, X.shape[1:3]))
+    apply = jax.jit(
+        functools.partial(
+            NARROW.apply,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+        )
+    )
+    return variables, [
+        apply(variables, X, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1)
+    ]
+
+
+def test_parameters_of_every_block():
+    params = shapes(InceptionV3(1000, aux_head=True), 299)["params"]
+    assert count(params) == 27_161_264
+    assert {name: count(params[name]) for name in BLOCK_PARAMETERS} == BLOCK_PARAMETERS
+    assert [count(params[f"ConvBlock_{i}"]) for i in range(5)] == STEM_PARAMETERS
+    assert count(params) == sum(BLOCK_PARAMETERS.values()) + sum(STEM_PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"bn_scale": False}, 23_817_352),
+        ({"bn_scale": False, "aux_head": True}, 27_143_152),
+    ],
+)
+def test_parameters_of_every_variant(options, expected):
+    assert count(shapes(models.create("inception_v3", 1000, **options), 299)["params"]) == expected
+
+
+def test_sizes_at_299():
+    _, variables = traced(
+        InceptionV3(1000), 299, False, capture_intermediates=True, mutable=["intermediates"]
+    )
+    layers = variables["intermediates"]
+    assert {name: layers[name]["__call__"][0].shape[1:] for name in SIZES} == SIZES
+    stem = [layers[f"ConvBlock_{i}"]["__call__"][0].shape[1:] for i in range(5)]
+    assert stem == [(149, 149, 32), (147, 147, 32), (147, 147, 64), (73, 73, 80), (71, 71, 192)]
+
+
+@pytest.mark.parametrize("size", [75, (299, 331)])
+def test_outputs_at_any_size(size):
+    logits, aux_logits = traced(NARROW, size, True, mutable=["batch_stats"])[0]
+    assert logits.shape == aux_logits.shape == (2, 5)
+
+
+def test_auxiliary_logits_are_for_training_alone():
+    alone = models.create("inception_v3", 5, width=0.1)
+    assert (
+        traced(alone, 75, True, mutable=["batch_stats"])[0].shape
+        == traced(NARROW, 75, False).shape
+        == (2, 5)
+    )
+
+
+@pytest.mark.parametrize("size", [74, (75, 74)])
+def test_too_small_images_are_explained(size):
+    with pytest.raises(InputError, match="Inception V3 takes images of at least 75x75 pixels"):
+        shapes(NARROW, size)
+
+
+def test_narrow_networks_keep_sixteen_features():
+    scales = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(NARROW, 75)["params"])
+        if path[-1].key == "scale"
+    ]
+    # A tenth, rounded down, of 192, 320, 384, 448 and the auxiliary head's 768; the rest would be narrower than 16.
+    assert collections.Counter(leaf.size for leaf in scales) == {
+        16: 47,
+        19: 30,
+        32: 3,
+        38: 13,
+        44: 2,
+        76: 1,
+    }
+
+
+def operations(jaxpr, name):
+    """The operations of this name, in inner functions too."""
+    found = [equation for equation in jaxpr.eqns if equation.primitive.name == name]
+    for equation in jaxpr.eqns:
+        for inner in jaxprs_in_params(equation.params):
+            found += operations(inner, name)
+    return found
+
+
+def jaxpr(model, spread=lambda apply: apply):
+    """The program of a pass in training; NARROW's variables fit all narrow networks."""
+    apply = functools.partial(
+        model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
+    )
+    return jax.make_jaxpr(spread(apply), return_shape=True)(shapes(NARROW, 75), batch(75))
+
+
+def test_bfloat16_is_for_the_computation_alone():
+    program, outputs = jaxpr(NARROW.clone(dtype=jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves((shapes(NARROW, 75), outputs))} == {
+        jnp.dtype("float32")
+    }
+    convolutions = operations(program.jaxpr, "conv_general_dilated")
+    # Larger kernels have a second program, for a CPU.
+    pointwise = [conv for conv in convolutions if conv.invars[1].aval.shape[:2] == (1, 1)]
+    assert len(pointwise) + (len(convolutions) - len(pointwise)) / 2 == 96
+    assert {var.aval.dtype for conv in convolutions for var in (*conv.invars, *conv.outvars)} == {
+        jnp.dtype("bfloat16")
+    }
+
+
+def test_batch_norm_is_synchronized_on_demand():
+    def spread(apply):
+        specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), P())}
+        return jax.shard_map(apply, mesh=data_mesh(2), **specs)
+
+    program, _ = jaxpr(NARROW.clone(bn_axis_name=DATA_AXIS), spread)
+    assert len(operations(program.jaxpr, "psum_invariant")) == 96
+
+
+def test_dropout_acts_on_the_features_before_the_logits():
+    variables, passes = trained()
+    ((logits, aux_logits), updated), ((other_logits, other_aux_logits), _) = passes
+    np.testing.assert_array_equal(aux_logits, other_aux_logits)
+    assert (logits != other_logits).any()
+    features = updated["intermediates"]["Dropout_0"]["__call__"][0]
+    assert 0.1 < (features == 0).mean() < 0.35
+    layer = variables["params"]["Logits"]
+    expected = np.asarray(features) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_statistics_move_slowly():
+    variables, ((_, updated), _) = trained()
+    before, after = variables["batch_stats"], updated["batch_stats"]
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    # The input has mean 0, so the first kernel alone decides the variance that a batch has after it.
+    kernel = variables["params"]["ConvBlock_0"]["Conv_0"]["kernel"]
+    variance = (kernel**2).sum((0, 1, 2))
+    first = [stats["ConvBlock_0"]["BatchNorm_0"]["var"] for stats in (before, after)]
+    np.testing.assert_allclose((first[1] - 0.9997 * first[0]) / 0.0003, variance, rtol=0.1)
+
+
+def test_mean_pool_counts_pixels_within_the_image():
+    ones = jnp.ones((1, 4, 3, 1), jnp.bfloat16)
+    assert (mean_pool(ones) == 1).all()
+    x = jnp.arange(12.0).reshape(1, 4, 3, 1)
+    np.testing.assert_allclose(
+        mean_pool(x)[0, :2, 0, 0], [np.mean([0, 1, 3, 4]), np.mean([0, 1, 3, 4, 6, 7])]
+    )
+
+
+def test_initialization_is_tensorflows():
+    """Which initializer each layer has; drawing all kernels would take a minute to compile."""
+    initializers = {}
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, nn.Conv | nn.Dense):
+            initializers["/".join(context.module.path)] = context.module.kernel_init
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(functools.partial(NARROW.init, train=False), jax.random.key(0), batch(75))
+    special = {"Logits": 0.01, "AuxHead/ConvBlock_1/Conv_0": 0.01, "AuxHead/Dense_0": 0.001}
+    assert len(initializers) == 98
+    for path, initializer in initializers.items():
+        stddev = special.get(path, 0.1)
+        sample = np.asarray(initializer(jax.random.key(0), (100, 100)))
+        np.testing.assert_allclose(
+            sample.std(), 0.8796 * stddev, rtol=0.02
+        )  # a normal one's, cut at two deviations
+        assert np.abs(sample).max() <= 2 * stddev

@@ -1,0 +1,222 @@
+"""Networks against the paper's parameter counts, and what they take and give."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from rethinking import models
+from rethinking.errors import InputError
+from rethinking.sharding import DATA_AXIS, data_mesh
+
+# Appendix A, for 28x28x3 and 10 classes; WRN 28-1 from the author's demo repository.
+PARAMETERS = {
+    "inception": 1_649_402,
+    "inception_no_bn": 1_649_402,
+    "alexnet": 1_387_786,
+    "mlp_1x512": 1_209_866,
+    "mlp_3x512": 1_735_178,
+    "wide_resnet_28_1": 369_498,
+}
+# For 299x299x3 and 1000 classes: TensorFlow's recipe. The rest of its tests are in test_inception_v3.py.
+IMAGENET_PARAMETERS = {"inception_v3": 23_834_568}
+WITH_BATCH_NORM = {"inception", "wide_resnet_28_1"}
+
+
+@functools.cache
+def shapes(model, *size):
+    """Shapes and dtypes of a model's variables for images of `size`, without computing them."""
+    images = jax.ShapeDtypeStruct((2, *size), jnp.float32)
+    return jax.eval_shape(functools.partial(model.init, train=True), jax.random.key(0), images)
+
+
+def images(*shape):
+    return jax.random.normal(jax.random.key(1), shape)
+
+
+# 14 -> 7 -> 4: even and odd sizes are halved. Brightness differs so that parts of the batch have other statistics.
+X = images(16, 14, 14, 3) + jnp.repeat(jnp.arange(8.0), 2)[:, None, None, None]
+
+
+@functools.cache
+def variables_of(name):
+    """Variables drawn by NumPy, which takes less time than to compile `init`; none are zero, to hide no mistake."""
+    noise = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            values = noise.normal(scale=(2 * leaf.shape[-1] / leaf.size) ** 0.5, size=leaf.shape)
+        else:
+            values = (path[-1].key in ("scale", "var")) + 0.1 * noise.uniform(size=leaf.shape)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes(models.create(name, 10), *X.shape[1:]))
+
+
+@functools.cache
+def trained(name, dtype=jnp.float32):
+    """Logits and new batch statistics of one pass over X in training."""
+    model = models.create(name, 10, dtype)
+    return jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(
+        variables_of(name), X
+    )
+
+
+def test_every_model_has_a_known_count():
+    assert models.MODELS.keys() == PARAMETERS.keys() | IMAGENET_PARAMETERS.keys()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name):
+    variables = shapes(models.create(name, 10), 28, 28, 3)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
+    assert ("batch_stats" in variables) == (name in WITH_BATCH_NORM)
+
+
+@pytest.mark.parametrize("name", IMAGENET_PARAMETERS)
+def test_parameter_counts_for_imagenet(name):
+    variables = shapes(models.create(name, 1000), 299, 299, 3)
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == IMAGENET_PARAMETERS[name]
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "num_classes"), [((28, 28, 3), 10), ((8, 8, 1), 10), ((32, 32, 3), 100)]
+)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_logits_follow_the_data(name, size, num_classes):
+    model = models.create(name, num_classes, dtype=jnp.bfloat16)
+    variables = shapes(model, *size)
+    x = jax.ShapeDtypeStruct((2, *size), jnp.float32)
+    logits = jax.eval_shape(functools.partial(model.apply, train=False), variables, x)
+    assert (logits.shape, logits.dtype) == ((2, num_classes), jnp.float32)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_bfloat16_computes_nearly_the_same(name):
+    expected, _ = trained(name)
+    low, updated = trained(name, jnp.bfloat16)
+    leaves = jax.tree.leaves(
+        (shapes(models.create(name, 10, jnp.bfloat16), *X.shape[1:]), low, updated)
+    )
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    difference = jnp.linalg.norm(low - expected) / jnp.linalg.norm(expected)
+    assert 1e-5 < difference < 0.1  # above zero: the computation is in bfloat16
+
+
+def test_kernels_have_the_variance_of_glorot_and_bengio():
+    model = models.create("alexnet", 10)
+    params = jax.jit(functools.partial(model.init, train=True))(
+        jax.random.key(0), images(1, 28, 28, 3)
+    )["params"]
+    for layer in jax.tree.leaves(params, is_leaf=lambda node: "kernel" in node):
+        fan_in, fan_out = (layer["kernel"].size // layer["kernel"].shape[axis] for axis in (-1, -2))
+        # Four standard deviations of the variance's estimate, and more, for a normal distribution has longer tails.
+        tolerance = 4 * (2 / layer["kernel"].size) ** 0.5
+        np.testing.assert_allclose(
+            layer["kernel"].var() * (fan_in + fan_out) / 2, 1, rtol=tolerance
+        )
+        assert not layer["bias"].any()
+
+
+@pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
+def test_evaluation_does_not_depend_on_the_batch(name):
+    evaluate = jax.jit(functools.partial(models.create(name, 10).apply, train=False))
+    alone, among_others = (evaluate(variables_of(name), x)[:4] for x in (X, X.at[4:].set(0)))
+    np.testing.assert_allclose(alone, among_others, atol=1e-5 * jnp.abs(alone).max())
+
+
+@pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
+def test_synchronized_batch_norm_equals_one_device(name):
+    mesh = data_mesh(8)
+
+    def spread(bn_axis_name, stats_spec):
+        apply = functools.partial(
+            models.create(name, 10, bn_axis_name=bn_axis_name).apply,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), stats_spec)}
+        return jax.jit(jax.shard_map(apply, mesh=mesh, **specs))(variables_of(name), X)
+
+    expected, expected_stats = trained(name)
+    logits, stats = spread(DATA_AXIS, P())
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * jnp.abs(expected).max())
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), stats, expected_stats
+    )
+    independent, _ = spread(None, P(DATA_AXIS))
+    assert jnp.abs(independent - expected).max() > 0.1 * jnp.abs(expected).max()
+
+
+class Own(nn.Module):
+    """A user's own network, with some of the fields that networks may have."""
+
+    num_classes: int
+    hidden: int = 3
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(nn.Dense(self.hidden)(x.mean((1, 2))))
+
+
+class Demanding(Own):
+    """A network that cannot be built from its name alone."""
+
+    temperature: float = dataclasses.field(kw_only=True)
+
+
+def test_own_module_by_import_path():
+    model = models.create(f"{__name__}:Own", 7, dtype=jnp.bfloat16, bn_axis_name="data")
+    assert (type(model), model.num_classes) == (Own, 7)
+    assert model.init_with_output(jax.random.key(0), images(2, 8, 8, 3), train=True)[0].shape == (
+        2,
+        7,
+    )
+
+
+def test_options_are_fields_of_the_network():
+    assert models.create(f"{__name__}:Own", 7, hidden=5).hidden == 5
+    with pytest.raises(
+        InputError, match=r"the network has no field 'dropuot'. Did you mean 'dropout'"
+    ):
+        models.create("inception_v3", 10, dropuot=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("inceptoin", "Did you mean 'inception"),
+        ("no_such_package.module:Net", "importing no_such_package.module failed .*PYTHONPATH"),
+        (f"{__name__}:Owns", "has no Owns. Did you mean 'Own'"),
+        ("json:Net", "defines no flax.linen.Module"),
+        (f"{__name__}:images", "derived from flax.linen.Module"),
+        ("json:JSONDecoder", "derived from flax.linen.Module"),
+        (f"{__name__}:Demanding", "'temperature'; give that field a default"),
+        (":Net", "package.module:Class"),
+        ("package:", "package.module:Class"),
+    ],
+)
+def test_wrong_names_are_explained(name, message):
+    with pytest.raises(InputError, match=message):
+        models.create(name, 10)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS.keys() - {"mlp_1x512", "mlp_3x512"}))
+def test_too_small_images_are_explained(name):
+    shapes(models.create(name, 10), 4, 4, 3)
+    with pytest.raises(InputError, match=r"at least 4x4 pixels.*these are 4x3"):
+        shapes(models.create(name, 10), 4, 3, 3)
+
+
+def test_mlp_takes_any_size():
+    assert shapes(models.create("mlp_1x512", 10), 1, 1, 1)["params"]["Dense_0"]["kernel"].shape == (
+        1,
+        512,
+    )

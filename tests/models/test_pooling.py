@@ -1,0 +1,51 @@
+"""Max-pooling and its gradient against Flax's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rethinking.models.pooling import max_pool
+
+
+def gradient(pool, x, weights):
+    return jax.grad(lambda x: (weights * pool(x)).sum())(x)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("height", [3, 4, 9])
+@pytest.mark.parametrize("width", [3, 7, 8])
+@pytest.mark.parametrize("ties", [False, True])
+def test_max_pool_and_its_gradient_are_flaxs(height, width, padding, ties):
+    def flax(x):
+        return nn.max_pool(x, (3, 3), (2, 2), padding)
+
+    x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
+    x = jnp.round(x) if ties else x
+    weights = jax.random.normal(jax.random.key(1), flax(x).shape)
+    ours, expected = (gradient(pool, x, weights) for pool in (lambda x: max_pool(x, padding), flax))
+    np.testing.assert_array_equal(max_pool(x, padding), flax(x))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        jnp.full((1, 4, 4, 1), -jnp.inf),
+        jnp.zeros((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan),
+    ],
+    ids=["minus infinity", "nan"],
+)
+def test_what_is_no_number_stays_none(x):
+    np.testing.assert_array_equal(jax.vjp(max_pool, x)[0], nn.max_pool(x, (3, 3), (2, 2), "SAME"))
+
+
+def test_only_a_tpu_scatters_the_gradient():
+    x = jnp.ones((2, 8, 8, 4), jnp.bfloat16)
+    traced = jax.jit(jax.grad(lambda x: max_pool(x).sum())).trace(x)
+    scattered = {
+        platform: "scatter" in traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert scattered == {"cpu": False, "cuda": False, "tpu": True}

@@ -1,0 +1,155 @@
+"""Optimizers, schedules and averages against their formulas, written out in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rethinking import sharding
+from rethinking.training import optim
+
+STEPS = 5
+GRADS = np.random.default_rng(0).normal(scale=3, size=(STEPS, 4, 3)).astype(np.float32)
+START = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+
+
+def constant(learning_rate):
+    return lambda step: learning_rate
+
+
+def descend(optimizer, gradient, start, steps):
+    """The parameters before and after each of `steps` steps with gradient(step, parameters)."""
+    update = jax.jit(optimizer.update)
+    params = {"kernel": jnp.asarray(start)}
+    opt_state, path = optimizer.init(params), [np.asarray(start)]
+    for step in range(steps):
+        grads = {"kernel": jnp.asarray(gradient(step, path[-1]), jnp.float32)}
+        updates, opt_state = update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(np.asarray(params["kernel"]))
+    return np.stack(path)
+
+
+def test_rmsprop_is_tensorflows():
+    """tf.compat.v1.train.RMSPropOptimizer's formula, with a learning rate that changes and an l2 penalty."""
+    rate = optim.schedule(0.045, 0.94, 1, epochs_per_decay=2.0)
+    path = descend(
+        optim.rmsprop(rate, weight_decay=0.1), lambda step, params: GRADS[step], START, STEPS
+    )
+    params, square, momentum = START.astype(np.float64), np.ones_like(START), np.zeros_like(START)
+    for step in range(STEPS):
+        gradient = GRADS[step] + 0.1 * params
+        square = 0.9 * square + 0.1 * gradient**2
+        momentum = 0.9 * momentum + 0.045 * 0.94 ** (step // 2) * gradient / np.sqrt(square + 1)
+        params = params - momentum
+        np.testing.assert_allclose(path[step + 1], params, rtol=1e-5, atol=1e-6)
+
+
+def test_schedule_is_a_staircase_with_warmup():
+    step = np.arange(60)
+    staircase = 0.045 * 0.94 ** (step // 14)
+    steady = optim.schedule(0.045, 0.94, 7, epochs_per_decay=2.0)
+    np.testing.assert_allclose([steady(t) for t in step], staircase, rtol=1e-6)
+    warmed = jax.jit(optim.schedule(0.045, 0.94, 7, epochs_per_decay=2.0, warmup_epochs=3.0))
+    expected = staircase * np.minimum(1, (step + 1) / 21)
+    np.testing.assert_allclose([warmed(t) for t in step], expected, rtol=1e-6)
+
+
+def test_learning_rate_scales_with_the_batch():
+    assert optim.scaled(0.045, 32) == 0.045
+    np.testing.assert_allclose(optim.scaled(0.045, 256), 0.36)
+    np.testing.assert_allclose(optim.scaled(0.1, 512, reference_batch_size=128), 0.4)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_delay_equals_workers_that_take_turns(workers):
+    """Each worker minimizes the square of the distance to a target of its own moment, from the parameters that it
+    fetched right after its last gradient was applied."""
+    targets = np.random.default_rng(2).normal(size=(30, 4, 3)).astype(np.float32)
+    path = descend(
+        optim.sgd(constant(0.05), 0.5, 0.01, workers),
+        lambda step, params: params - targets[step],
+        START,
+        len(targets),
+    )
+
+    params, momentum = START.astype(np.float64), np.zeros_like(START)
+    at_work = [None] * workers
+    for step, target in enumerate(targets):
+        at_work[step % workers] = (params, target)  # it fetches, and starts on the next batch
+        due = (
+            step + 1
+        ) % workers  # the one that started the longest ago, and will fetch in the next step
+        if at_work[due] is not None:
+            fetched, batch = at_work[due]
+            momentum = 0.5 * momentum + (fetched - batch) + 0.01 * fetched
+            params = params - 0.05 * momentum
+        np.testing.assert_allclose(path[step + 1], params, rtol=1e-4, atol=1e-5)
+    assert (path[workers - 1] == START).all()
+    assert (path[workers] != START).any()
+
+
+def test_delay_applies_the_gradient_of_earlier():
+    delay = optim.delayed_gradients(3)
+    state, late = delay.init({"kernel": START}), []
+    for grads in GRADS:
+        updates, state = delay.update({"kernel": jnp.asarray(grads)}, state)
+        late.append(updates["kernel"])
+    np.testing.assert_array_equal(late, [np.zeros_like(START)] * 2 + list(GRADS[:3]))
+
+
+def test_delay_within_a_loop_on_many_devices():
+    """As in an epoch that is one program: the state is carried through a scan, equal on all devices."""
+    optimizer = optim.rmsprop(constant(0.1), weight_decay=0.01, workers=3)
+    devices = sharding.DataParallel(sharding.data_mesh(2))
+
+    def step(carry, grads):
+        params, opt_state = carry
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    def epoch(params, grads):
+        return jax.lax.scan(step, (params, optimizer.init(params)), grads)[0][0]
+
+    params = devices.compile(epoch)(
+        *sharding.replicate(({"kernel": START}, {"kernel": GRADS}), devices.mesh)
+    )
+    expected = descend(optimizer, lambda step, params: GRADS[step], START, STEPS)[-1]
+    np.testing.assert_allclose(params["kernel"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_worker_leaves_the_optimizer_as_it_was():
+    """The state too, for checkpoints of runs made before there were workers hold it."""
+    params = {"kernel": START}
+    states = [optim.sgd(constant(0.1), 0.9, decay, workers=1).init(params) for decay in (0.0, 0.1)]
+    before = optax.chain(optax.identity(), optax.sgd(constant(0.1), 0.9)).init(params)
+    assert jax.tree.structure(states[0]) == jax.tree.structure(before)
+    assert len(jax.tree.leaves(states[1])) == len(jax.tree.leaves(before))
+    with pytest.raises(ValueError, match="workers=0"):
+        optim.delayed_gradients(0)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.0, 0.9999])
+def test_moving_average_has_tensorflows_weights(decay):
+    """Each value's weight in closed form: what its own update replaces, times what the later ones keep."""
+    averaging = optim.moving_average(decay)
+    state = averaging.init({"kernel": START})
+    for values in GRADS:
+        average, state = jax.jit(averaging.update)({"kernel": jnp.asarray(values)}, state)
+    kept = np.minimum(decay, [(1 + t) / (10 + t) for t in range(1, STEPS + 1)])
+    weights = [(1 - kept[t]) * np.prod(kept[t + 1 :]) for t in range(STEPS)]
+    expected = np.prod(kept) * START + np.tensordot(weights, GRADS, 1)
+    np.testing.assert_allclose(average["kernel"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.average["kernel"], average["kernel"])
+
+
+def test_moving_average_forgets_exponentially_in_the_end():
+    averaging = optim.moving_average(0.9)
+    update = jax.jit(averaging.update)
+    state = averaging.init(jnp.zeros(()))
+    for _ in range(100):
+        state = update(jnp.zeros(()), state)[1]
+    for step in range(1, 20):
+        average, state = update(jnp.ones(()), state)
+        np.testing.assert_allclose(average, 1 - 0.9**step, rtol=1e-5)
