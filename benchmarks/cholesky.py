@@ -215,7 +215,7 @@ def main(argv: list[str]) -> None:
                     print(json.dumps(line), flush=True)
             else:
                 for peer in _PEERS.value:
-                    known(peer, ("scipy", "jax", "torch"), "--peers: unknown")
+                    require_known(peer, ("scipy", "jax", "torch"), "--peers: unknown")
                 print(
                     json.dumps(
                         time_factor(

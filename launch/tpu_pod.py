@@ -73,7 +73,7 @@ class Slice:
         """Raises InputError for a kind of chip whose system is unknown."""
         kind = accelerator_type.partition("-")[0]
         if not runtime_version:
-            known(
+            require_known(
                 kind,
                 RUNTIMES,
                 f"--accelerator_type={accelerator_type}: give its --runtime_version. Unknown kind",

@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
 @pytest.mark.parametrize("changed", [True, False])
 def test_checkpoints_that_cannot_be_read_are_left_alone(tmp_path, monkeypatch, changed):
     """Because the user's network was changed meanwhile, or the machine has no file handle left."""
-    config = quickstart(model__name="tests.test_loop:Changing", checkpoint_seconds=0, max_epochs=2)
+    config = quickstart(model__name="tests.experiments.test_training:Changing", checkpoint_seconds=0, max_epochs=2)
     experiments.run(config, tmp_path)
     (tmp_path / "result.json").unlink()
     if changed:
@@ -257,7 +257,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_never_stopped(tmp_path):
 
 def test_own_network_and_own_data_by_config_alone(tmp_path, tfds_dir):
     config = quickstart(
-        model__name="tests.test_loop:OwnNetwork",
+        model__name="tests.experiments.test_training:OwnNetwork",
         data__name="mnist",
         data__data_dir=tfds_dir("mnist"),
         data__num_train=5000,
@@ -297,10 +297,10 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
         ({"data__name": "digit"}, "Did you mean 'digits'"),
         ({"augment__hue": 0.1}, "channels"),
         (
-            {"model__name": "tests.test_loop:FiveClasses"},
+            {"model__name": "tests.experiments.test_training:FiveClasses"},
             "makes (2, 5) of 2 images where logits (2, 10) are needed",
         ),
-        ({"model__name": "tests.test_loop:NoKeys"}, "noise"),
+        ({"model__name": "tests.experiments.test_training:NoKeys"}, "noise"),
     ],
 )
 def test_what_cannot_work_is_refused_and_the_folder_is_free_for_what_can(fields, reason, tmp_path):
@@ -324,7 +324,7 @@ def test_summary_counts_from_the_metrics():
             "seconds": 2.0 * epoch,
         }
 
-    summary = metrics.summarize(
+    summary = progress.summarize(
         [
             line(0, 0.1, 0.1, None),
             line(1, 0.95, 0.6, 100.0),
@@ -344,4 +344,4 @@ def test_summary_counts_from_the_metrics():
         "train_loss": pytest.approx(0.02),
         "examples_per_second": 200.0,
     }
-    assert metrics.summarize([line(0, 0.1, 0.1, None)], 0.99)["fit_step"] is None
+    assert progress.summarize([line(0, 0.1, 0.1, None)], 0.99)["fit_step"] is None
