@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -66,19 +65,11 @@ def run(
     }
     _LOG.info("Built %s: %d weights.", config.row, memorizer.num_weights)
     for dtype, suffix in (("float64", ""), ("float32", "_float32")):
-        evaluated_from = time.time()
-        outputs = _until(deadline, expressivity.evaluate(memorizer, points, dtype))
-        if outputs is None:
+        evaluated = _evaluate(memorizer, points, labels, targets, dtype, deadline)
+        if evaluated is None:
             _LOG.info("Out of time. The same command starts again.")
             return None
-        error = _error(outputs, labels)
-        residual = float(np.abs(outputs - targets).max())
-        measured |= {
-            f"train_error{suffix}": error,
-            f"max_residual{suffix}": residual,
-            f"evaluate_seconds{suffix}": time.time() - evaluated_from,
-        }
-        _LOG.info("%s: error %g, largest residual %.3g", dtype, error, residual)
+        measured |= {f"{name}{suffix}": value for name, value in evaluated.items()}
     if config.depth == 2 and not config.one_hot:
         measured["drawing"] = draw(points[:NUM_DRAWN], targets[:NUM_DRAWN], config.seed)
     return {"status": "complete", "seconds": time.time() - start} | measured
@@ -140,14 +131,32 @@ def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return loaded.train.images.reshape(len(labels), -1), labels, targets
 
 
-def _until(deadline: float, batches: Iterable[np.ndarray]) -> np.ndarray | None:
-    """All batches as one array; None if the deadline comes first."""
-    done = []
-    for batch in batches:
-        done.append(batch)
+def _evaluate(
+    memorizer: Any,
+    points: Real[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    targets: Float[np.ndarray, "n c"],
+    dtype: str,
+    deadline: float,
+) -> dict[str, float] | None:
+    """The error, the largest residual and the time of an evaluation; None if the deadline comes."""
+    from rethinking.theory import expressivity
+
+    start = time.time()
+    batches = []
+    for batch in expressivity.evaluate(memorizer, points, dtype):
+        batches.append(batch)
         if time.time() >= deadline:
             return None
-    return np.concatenate(done)
+    outputs = np.concatenate(batches)
+    error = _error(outputs, labels)
+    residual = float(np.abs(outputs - targets).max())
+    _LOG.info("%s: error %g, largest residual %.3g", dtype, error, residual)
+    return {
+        "train_error": error,
+        "max_residual": residual,
+        "evaluate_seconds": time.time() - start,
+    }
 
 
 def _error(outputs: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:

@@ -1,9 +1,9 @@
 """Finite-sample expressivity (section 4, appendix C): networks that are built, not trained.
 
-`memorize` solves for the weights of a network that takes given values on a sample: the two-layer
-network of Theorem 1, or the network of any depth of Corollary 1. `evaluate` runs it. The sample is
-projected on a line, z -> x = <a, z>, and the network is piecewise linear in x, with one piece for
-each point. `rethinking.theory.projection` chooses a so that projected points stay apart.
+`memorize` solves for the weights of a network that takes given values on a sample. The network is
+that of Theorem 1, with two layers, or that of Corollary 1, with any depth. `evaluate` runs it. The
+sample is projected on a line, z -> x = <a, z>. The network is piecewise linear in x, with one piece
+for each point. `rethinking.theory.projection` chooses a so that projected points stay apart.
 
 Rounding. A piece has a slope of up to (difference of targets) / (smallest gap). Where many units
 are active, the sum of w_j max(x - b_j, 0) cancels terms as large as slope * spread of x. For all of
@@ -13,7 +13,7 @@ CIFAR10 these terms are some 1e8 times as large as the targets.
   one-hot targets to within 3e-7.
 - float32 has too few. Two layers reproduce 1,000 images, to within 0.3. Of 50,000 images they
   reproduce one label in twenty. Neighbours are 2e-5 of the spread apart on average, so they differ
-  in their last few bits, and the rounding of the cancelling terms exceeds the labels.
+  in their last few bits only. The rounding of the cancelling terms exceeds the labels.
 - Depth helps, because only the terms of one block cancel. At depth 32, the largest of 10 one-hot
   outputs is right for all of 10,000 images.
 """

@@ -61,8 +61,8 @@ class Deep(nn.Module):
     the left of block i, o_i is zero. To the right, the multiplexer is zero because c_i q_i
     outweighs o_i. On the block itself q_i is exactly zero, so no digit is lost.
 
-    For n points in d dimensions and c outputs there are d + n + n c + c + 2 (k - 2) + 1 weights,
-    which is O(n + d). As in Theorem 1, the units of the first layer share a. Connections of fixed
+    For n points in d dimensions and c outputs there are d + n + n c + c + 2 (k - 2) + 1 weights.
+    This is O(n + d). As in Theorem 1, the units of the first layer share a. Connections of fixed
     weight 1, at most one to a unit, are not counted. The width is at most
     ceil(n / (k - 1)) + 2 + c, which is O(n / k).
     """

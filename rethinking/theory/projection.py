@@ -5,10 +5,9 @@ all n^2 / 2 pairs, the smallest gap exceeds min|v| / n^2 with probability at lea
 does not vanish, but for large n it is small.
 
 The direction a is therefore fitted to the sample. The d / 8 closest pairs of neighbours are pushed
-apart, each as far as the next closest pair. Of all changes of a that do this, the smallest is
-taken: it solves d / 8 equations in d unknowns and moves the other points little. After a few such
-rounds, the smallest gap is near the former (d / 8)-th smallest gap. The smallest gap, in multiples
-of the mean gap:
+apart, each as far as the next closest pair. The smallest change of a that does this solves d / 8
+equations in d unknowns and moves the other points little. After a few such rounds, the smallest gap
+is near the former (d / 8)-th smallest gap. The smallest gap, in multiples of the mean gap:
 
                     one draw    best of 16    then fitted
     CIFAR10 (all)    2.9e-5       4.0e-5        2.9e-3
