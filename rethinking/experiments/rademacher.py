@@ -21,7 +21,7 @@ from rethinking.experiments import resident, trials
 from rethinking.experiments.trials import Line, Log, Trainer
 from rethinking.kernels import gram
 from rethinking.theory import complexity
-from rethinking.training import measures
+from rethinking.training import margins
 
 _LOG = logging.getLogger(__name__)
 CLOSED_FORMS = ("linear_span", "linear_ball", "kernel_ball", "kernel_ball_bound")
@@ -109,7 +109,7 @@ def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: 
         "epoch": epoch,
         "loss": now["loss"],
     }
-    return line | measures.measures(state.params, programs.logits(state, images), classes)
+    return line | margins.norms_and_margins(state.params, programs.logits(state, images), classes)
 
 
 def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:

@@ -82,7 +82,7 @@ class Trainer:
 
 
 def is_network_field(field: str) -> bool:
-    """Whether `training.measures.measures` has a field of this name."""
+    """Whether `training.margins.norms_and_margins` has a field of this name."""
     return field.startswith(("weight_", "spectral_", "margin_"))
 
 
