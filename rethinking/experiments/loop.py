@@ -35,8 +35,8 @@ class Loop:
     ):
         """Continues from the newest checkpoint, or starts with the trainer's initial state.
 
-        `start` is the time.time() at which the process began the run, `deadline` that at which the
-        run must have stopped.
+        `start` and `deadline` are values of time.time(): when this process began the run, and when
+        it must have stopped.
         """
         self.config = config
         self.trainer = trainer

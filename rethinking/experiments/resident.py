@@ -32,7 +32,9 @@ class ResidentTrainer(Trainer):
 
         Raises InputError for what cannot work, before the data are loaded.
         """
-        info = check_data(config)
+        data_dir = config.data.data_dir or None
+        info = arrays.check(config.data.name, data_dir)
+        shifts.check(config.eval.shifts, info, data_dir)
         self.programs = build(config, info, config.data.num_train or info.num_train)
         super().__init__(
             config, self.programs.network, self.programs.initial, self.programs.steps_per_epoch
@@ -64,8 +66,7 @@ class ResidentTrainer(Trainer):
         self, state: TrainState, split: Examples, stop: Callable[[int], bool]
     ) -> dict[str, float]:
         """Loss and accuracy on a split. One program computes them, so `stop` is never called."""
-        fields = self.programs.evaluate(state, *split)
-        return {name: float(value) for name, value in fields.items()}
+        return self._evaluate(state, split)
 
     def result_fields(self, state: TrainState) -> dict[str, Any]:
         """Norms and margins; and, under "shifts", loss and accuracy on the shifted test sets."""
@@ -86,9 +87,11 @@ class ResidentTrainer(Trainer):
         def shift(test: arrays.Split) -> arrays.Split:
             return shifts.make(name, test, config.seed, config.data.data_dir or None)
 
-        examples = self.programs.place(load_data(config, shift).test)
+        return self._evaluate(state, self.programs.place(load_data(config, shift).test))
+
+    def _evaluate(self, state: TrainState, examples: Examples) -> dict[str, float]:
         fields = self.programs.evaluate(state, *examples)
-        return {field: float(value) for field, value in fields.items()}
+        return {name: float(value) for name, value in fields.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,14 +183,6 @@ def check_augmentation(train_view: Callable, store: Callable, image_shape: tuple
     """Raises InputError if images of `image_shape` cannot be augmented; computes nothing."""
     batch = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
     jax.eval_shape(lambda raw: train_view(store(raw), jax.random.split(jax.random.key(0))), batch)
-
-
-def check_data(config: ConfigDict) -> Info:
-    """The sizes of the data set; raises InputError if it, or a shifted test set, cannot be used."""
-    data_dir = config.data.data_dir or None
-    info = arrays.check(config.data.name, data_dir)
-    shifts.check(config.eval.shifts, info, data_dir)
-    return info
 
 
 def load_data(

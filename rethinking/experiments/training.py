@@ -24,7 +24,9 @@ from rethinking.randomize import PIXELS
 # By default, everything is off that a row can switch on.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
-    "batch_size": Field(128, "examples in a batch, over all devices", minimum=1, below=LARGEST),
+    "batch_size": Field(
+        128, "training examples in a batch, over all devices", minimum=1, below=LARGEST
+    ),
     "max_epochs": Field(100, "number of epochs to train", minimum=1, below=LARGEST),
     "stop_when_fit": Field(False, "stop after the first epoch that reaches `fit_accuracy`"),
     "fit_accuracy": Field(
@@ -51,7 +53,9 @@ FIELDS: Fields = COMMON | {
     ),
     "epochs_per_decay": Field(1.0, "epochs between two decays of the learning rate", above=0),
     "warmup_epochs": Field(0.0, "epochs in which the learning rate rises from zero", minimum=0),
-    "weight_decay": Field(0.0, "coefficient of half the squared norm of the kernels", minimum=0),
+    "weight_decay": Field(
+        0.0, "coefficient of half the squared norm of the weights, without biases", minimum=0
+    ),
     "label_smoothing": Field(
         0.0, "part of a training label that is spread evenly over all classes", minimum=0, below=1
     ),
