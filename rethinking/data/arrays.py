@@ -63,7 +63,7 @@ def load(
         train: whether there must be a training set; else it may be empty, as of "cifar10_corrupted/fog_1".
 
     Raises:
-        InputError: see `check`; also if a file is damaged inside, or a number is more than there is.
+        InputError: see `describe`; also if a file is damaged inside, or a number is more than there is.
     """
     source = None if name == "digits" else _find_arrays(name, data_dir, train)
     info = source.info if source else _DIGITS
@@ -81,13 +81,13 @@ def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Spli
     return Split(images[keep], labels[keep], keep) if num else Split(images, labels, keep)
 
 
-def check(name: str, data_dir: str | None = None, train: bool = True) -> Info:
-    """Sizes of the data set that `load` would give, decoding nothing.
+def describe(name: str, data_dir: str | None = None, train: bool = True) -> Info:
+    """The sizes of the data set that `load` would give. Decodes no image.
 
     Raises:
-        InputError: if the set is unknown or not prepared, not image classification, without training images although
-            `train`, of images that differ in size, not in ArrayRecord files, or if one of its files is missing or cut
-            short.
+        InputError: if the set is unknown, not prepared or not image classification; if it has no
+            training images although `train` is true; if its images differ in size; if it is not in
+            ArrayRecord files; or if a file is missing or cut short.
     """
     if name == "digits":
         return _DIGITS

@@ -28,7 +28,6 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 from rethinking.data import decode
 from rethinking.data.source import (
     Dataset,
-    Info,
     Source,
     check_shards,
     check_subset,
@@ -124,16 +123,13 @@ class Reading:
     skip_bad: bool = False
 
 
-def check(name: str, data_dir: str | None = None) -> Info:
-    """Sizes of the data set that `load` would give.
+def check(name: str, data_dir: str | None = None) -> None:
+    """Raises InputError unless the set can be streamed.
 
-    Raises:
-        InputError: if the set is unknown or not prepared, not image classification, without colour, not in ArrayRecord
-            files, or if one of its files is missing or cut short.
+    That is: it is known, prepared, image classification, in colour and in ArrayRecord files, and no
+    file is missing or cut short.
     """
-    source = _find_coloured(name, data_dir)
-    check_shards(source)
-    return source.info
+    check_shards(_find_coloured(name, data_dir))
 
 
 def load(

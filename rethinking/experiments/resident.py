@@ -82,7 +82,7 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
 def prepare(config: ConfigDict) -> Experiment:
     """Checks the config against data, devices and network, then loads, corrupts and places."""
     data_dir = config.data.data_dir or None
-    info = arrays.check(config.data.name, data_dir)
+    info = arrays.describe(config.data.name, data_dir)
     shifts.check(config.eval.shifts, info, data_dir)
     programs = build(config, info, config.data.num_train or info.num_train)
     log_parameters(config, programs.initial.params)
@@ -114,7 +114,7 @@ def prepare(config: ConfigDict) -> Experiment:
 
     def evaluate_shift(state, name: str) -> dict[str, float]:
         shifted = load_data(
-            config, lambda test: shifts.make(name, test, config.seed, data_dir)
+            config, lambda test: shifts.build(name, test, config.seed, data_dir)
         ).test
         values = programs.evaluate(state, *programs.place(shifted))
         return {field: float(value) for field, value in values.items()}
