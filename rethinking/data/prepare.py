@@ -29,7 +29,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
             is missing, or if the download fails.
     """
     if name == "digits":
-        return "digits comes with scikit-learn: there is nothing to prepare."
+        return "digits comes with this package: there is nothing to prepare."
     done = source.find_folder(name, data_dir) is not None
     if not done:
         if importlib.util.find_spec("tensorflow") is None:
