@@ -1,9 +1,9 @@
 """TensorBoard's event files, for scalars only, written without TensorFlow or PyTorch.
 
-A file is a row of records, each an `Event` message in the encoding of protocol buffers. Both
-formats are fixed: tensorflow/core/lib/io/record_writer.h describes the record, and event.proto and
-summary.proto in tensorboard/compat/proto the message. Every other writer imports one of the two
-large frameworks where it is installed, which takes seconds in each process.
+The usual writers import one of these frameworks where it is installed. That takes seconds in each
+process. A file is a sequence of records, and each record holds one `Event` message of protocol
+buffers. TensorFlow's core/lib/io/record_writer.h describes the record; event.proto and
+summary.proto in TensorBoard's compat/proto describe the message.
 """
 
 import os
@@ -18,17 +18,18 @@ _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), bits reversed
 
 
 class EventFile:
-    """A new event file in a run directory, local or in a bucket."""
+    """A new event file in a folder, which may be in a bucket."""
 
     def __init__(self, folder: epath.Path):
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._path = folder / name
         self._in_bucket = "://" in os.fspath(folder)
         self._content = b""
-        self._append(_bytes_field(3, b"brain.Event:2"))  # the version that each file starts with
+        version = _bytes_field(3, b"brain.Event:2")
+        self._append(version)
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
-        """Adds the values at a step. The file holds them when this returns."""
+        """Adds the values of a step. The file contains them when this returns."""
         summary = b""
         for tag, value in scalars.items():
             with np.errstate(over="ignore"):
@@ -81,12 +82,15 @@ _TABLE = _make_table()
 
 
 def _bytes_field(number: int, content: bytes) -> bytes:
-    """A field that holds text or another message: its number, its length, its content."""
+    """A field with text or with another message: its number, its length and its content."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(number: int) -> bytes:
-    """A non-negative integer in groups of seven bits, the lowest first; all but the last say 128."""
+    """A non-negative integer, in groups of seven bits from the lowest on.
+
+    The eighth bit of a group says that another one follows.
+    """
     groups = []
     while number >= 128:
         groups.append(number & 127 | 128)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, as tensorboardX's own messages and checksums read them."""
+"""TensorBoard's event files, read back with tensorboardX's messages and checksums."""
 
 import math
 import struct
@@ -10,10 +10,13 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from rethinking.experiments.event_file import EventFile
+from tests import test_runs
+
+bucket = test_runs.bucket
 
 
 def read(content):
-    """The events in a file's bytes, their checksums compared."""
+    """The events in a file's bytes. Checks their checksums."""
     events = []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
@@ -47,3 +50,12 @@ def test_scalars_are_read_back(tmp_path):
     assert math.isnan(values.pop("nan"))
     assert values == {"huge": math.inf, "third": np.float32(1 / 3), "count": 7}
     assert start <= first.wall_time <= second.wall_time <= fourth.wall_time <= time.time()
+
+
+def test_a_file_in_a_bucket_is_replaced_as_a_whole(bucket):
+    file = EventFile(epath.Path("gs://bucket/run"))
+    for step in range(3):
+        file.add(step, {"train_loss": 0.5 * step})
+    (content,) = bucket.values()
+    _, *events = read(content.getvalue())
+    assert [scalars(event)["train_loss"] for event in events] == [0, 0.5, 1]
