@@ -3,7 +3,6 @@
 import statistics
 import sys
 import time
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -46,9 +45,9 @@ class Progress:
     def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
         self._title, self._max_epochs = title, max_epochs
         self._first = jax.process_index() == 0
-        self._writer = _tensorboard().SummaryWriter(
-            str(run_directory), purge_step=None, write_to_disk=self._first
-        )
+        from tensorboardX import SummaryWriter  # here, as it imports PyTorch where that is installed
+
+        self._writer = SummaryWriter(str(run_directory), write_to_disk=self._first)
         self._terminal = self._first and sys.stderr.isatty()
         self._printed_at = 0.0
         self._bar = tqdm.tqdm(
@@ -72,10 +71,8 @@ class Progress:
         for name, value in line.items():
             if value is not None and name not in ("step", "epoch"):
                 self._writer.add_scalar(name, value, line["step"])
-        loss, rate = (
-            _number(line["train_loss"], ".4f"),
-            _number(line["examples_per_second"], ",.0f"),
-        )
+        loss = _number(line["train_loss"], ".4f")
+        rate = _number(line["examples_per_second"], ",.0f")
         train, test = (_number(line[f"{split}_accuracy"], ".2%") for split in ("train", "test"))
         left = (
             line["seconds"] / line["epoch"] * (self._max_epochs - line["epoch"])
@@ -142,18 +139,6 @@ def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any
             else {}
         )
     )
-
-
-def _tensorboard() -> ModuleType:
-    """tensorboardX, without PyTorch: it would import that wherever it is installed, two seconds for nothing."""
-    unused = sys.modules.setdefault("torch", None) is None
-    try:
-        import tensorboardX
-
-        return tensorboardX
-    finally:
-        if unused:
-            del sys.modules["torch"]
 
 
 def _number(value: float | None, form: str) -> str:
