@@ -108,7 +108,7 @@ def _load(config: ConfigDict) -> _Data:
     )
     if config.random_test_labels:
         # Indices beyond the training set's, so that these labels are drawn apart from its own.
-        indices = test.indices + arrays.check(data.name, data.data_dir or None).num_train
+        indices = test.indices + arrays.describe(data.name, data.data_dir or None).num_train
         images = np.concatenate([images, test.images])
         random_labels = randomize.corrupt_labels(
             test.labels, indices, dataset.num_classes, 1.0, seed
@@ -150,7 +150,7 @@ def make_kernel(settings: ConfigDict) -> gram.Kernel:
 
 def _backend(config: ConfigDict) -> Backend:
     """Where the system is to be solved; raises InputError for missing data or devices, or too little memory."""
-    info = arrays.check(config.data.name, config.data.data_dir or None)
+    info = arrays.describe(config.data.name, config.data.data_dir or None)
     n = config.data.num_train or info.num_train
     if config.random_test_labels:
         n += config.data.num_test or info.num_test

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -49,11 +48,12 @@ class Progress:
     """
 
     def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
+        # Imported here because it imports PyTorch where that is installed, which takes seconds.
+        from tensorboardX import SummaryWriter
+
         self._title, self._max_epochs = title, max_epochs
         self._first = jax.process_index() == 0
-        self._writer = _tensorboard().SummaryWriter(
-            str(run_directory), purge_step=None, write_to_disk=self._first
-        )
+        self._writer = SummaryWriter(str(run_directory), write_to_disk=self._first)
         self._terminal = self._first and sys.stderr.isatty()
         self._printed_at = 0.0
         self._bar = tqdm.tqdm(
@@ -111,21 +111,6 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def _tensorboard() -> ModuleType:
-    """The module tensorboardX, imported without PyTorch.
-
-    It imports PyTorch wherever that is installed, which takes two seconds and is not used here.
-    """
-    unused = sys.modules.setdefault("torch", None) is None
-    try:
-        import tensorboardX
-
-        return tensorboardX
-    finally:
-        if unused:
-            del sys.modules["torch"]
 
 
 def _number(value: float | None, form: str) -> str:

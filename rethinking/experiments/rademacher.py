@@ -65,7 +65,7 @@ def signs(
 
 def _sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
     """Numbers of images, ascending: those that networks are trained on, and those that only linear models see."""
-    there = arrays.check(config.data.name, config.data.data_dir or None).num_train
+    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(

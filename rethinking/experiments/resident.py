@@ -33,7 +33,7 @@ class ResidentTrainer(Trainer):
         Raises InputError for what cannot work, before the data are loaded.
         """
         data_dir = config.data.data_dir or None
-        info = arrays.check(config.data.name, data_dir)
+        info = arrays.describe(config.data.name, data_dir)
         shifts.check(config.eval.shifts, info, data_dir)
         self.programs = build(config, info, config.data.num_train or info.num_train)
         super().__init__(
@@ -85,7 +85,7 @@ class ResidentTrainer(Trainer):
         config = self.config
 
         def shift(test: arrays.Split) -> arrays.Split:
-            return shifts.make(name, test, config.seed, config.data.data_dir or None)
+            return shifts.build(name, test, config.seed, config.data.data_dir or None)
 
         return self._evaluate(state, self.programs.place(load_data(config, shift).test))
 

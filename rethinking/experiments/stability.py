@@ -133,7 +133,7 @@ class Twins:
 
 
 def _num_train(config: ConfigDict) -> int:
-    there = arrays.check(config.data.name, config.data.data_dir or None).num_train
+    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(

@@ -184,7 +184,7 @@ def test_own_module_by_import_path():
 def test_options_are_fields_of_the_network():
     assert models.create(f"{__name__}:Own", 7, hidden=5).hidden == 5
     with pytest.raises(
-        InputError, match=r"the network has no field 'dropuot'. Did you mean 'dropout'"
+        InputError, match=r"network inception_v3 has no option 'dropuot'. Did you mean 'dropout'"
     ):
         models.create("inception_v3", 10, dropuot=0.2)
 
@@ -198,7 +198,7 @@ def test_options_are_fields_of_the_network():
         ("json:Net", "defines no flax.linen.Module"),
         (f"{__name__}:images", "derived from flax.linen.Module"),
         ("json:JSONDecoder", "derived from flax.linen.Module"),
-        (f"{__name__}:Demanding", "'temperature'; give that field a default"),
+        (f"{__name__}:Demanding", "'temperature'\. Give that field a default"),
         (":Net", "package.module:Class"),
         ("package:", "package.module:Class"),
     ],
