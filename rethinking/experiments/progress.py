@@ -3,12 +3,13 @@
 import statistics
 import sys
 import time
-from types import ModuleType
 from typing import Any
 
 import jax
 import tqdm
 from etils import epath
+
+from rethinking.experiments.event_file import EventFile
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -46,9 +47,7 @@ class Progress:
     def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
         self._title, self._max_epochs = title, max_epochs
         self._first = jax.process_index() == 0
-        self._writer = _tensorboard().SummaryWriter(
-            str(run_directory), purge_step=None, write_to_disk=self._first
-        )
+        self._events = EventFile(run_directory) if self._first else None
         self._terminal = self._first and sys.stderr.isatty()
         self._printed_at = 0.0
         self._bar = tqdm.tqdm(
@@ -65,17 +64,17 @@ class Progress:
 
     def __exit__(self, *_) -> None:
         self._bar.close()
-        self._writer.close()
 
     def show(self, line: dict[str, Any]) -> None:
         """Reports one line of metrics.jsonl."""
-        for name, value in line.items():
-            if value is not None and name not in ("step", "epoch"):
-                self._writer.add_scalar(name, value, line["step"])
-        loss, rate = (
-            _number(line["train_loss"], ".4f"),
-            _number(line["examples_per_second"], ",.0f"),
-        )
+        if self._events:
+            scalars = {}
+            for name, value in line.items():
+                if value is not None and name not in ("step", "epoch"):
+                    scalars[name] = value
+            self._events.add(line["step"], scalars)
+        loss = _number(line["train_loss"], ".4f")
+        rate = _number(line["examples_per_second"], ",.0f")
         train, test = (_number(line[f"{split}_accuracy"], ".2%") for split in ("train", "test"))
         left = (
             line["seconds"] / line["epoch"] * (self._max_epochs - line["epoch"])
@@ -142,18 +141,6 @@ def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any
             else {}
         )
     )
-
-
-def _tensorboard() -> ModuleType:
-    """tensorboardX, without PyTorch: it would import that wherever it is installed, two seconds for nothing."""
-    unused = sys.modules.setdefault("torch", None) is None
-    try:
-        import tensorboardX
-
-        return tensorboardX
-    finally:
-        if unused:
-            del sys.modules["torch"]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -399,6 +399,19 @@ def test_sets_that_cannot_be_streamed(tmp_path):
             function("picture", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "module, package", [("cv2", "opencv-python-headless"), ("simplejpeg", "simplejpeg")]
+)
+def test_a_missing_decoder_is_named_with_its_extra(module, package, tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    for function in (stream.check, stream.load):
+        with pytest.raises(
+            InputError, match=rf'needs {package}\..* pip install -e "\.\[imagenet\]"'
+        ):
+            function("pictures", str(tmp_path))
+
+
 def test_imagenette(tfds_dir):
     """Photographs, against TFDS's own decoding."""
     root = tfds_dir("imagenette_subset")

@@ -126,7 +126,7 @@ def test_same_seed_same_bits_other_seed_other_order(data):
 
 
 def test_sgd_equals_pytorch_with_momentum_decay_and_schedule():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
     random = np.random.default_rng(1)
     start, target = random.standard_normal((2, 5, 3))
     optimizer = optim.sgd(optim.schedule(0.1, 0.95, 2), 0.9, 0.01)
