@@ -126,8 +126,10 @@ class Reading:
 def check(name: str, data_dir: str | None = None) -> None:
     """Raises InputError unless the set can be streamed.
 
-    That is: the extra `imagenet` is installed, and the set is known, prepared, image
-    classification, in colour and in ArrayRecord files, and no file is missing or cut short.
+    Raises:
+        InputError: if the extra `imagenet` is not installed; if the set is unknown, not prepared,
+            not image classification, without colour, or not in ArrayRecord files; or if one of its
+            files is missing or cut short.
     """
     check_shards(_find_coloured(name, data_dir))
 

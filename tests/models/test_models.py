@@ -198,7 +198,7 @@ def test_options_are_fields_of_the_network():
         ("json:Net", "defines no flax.linen.Module"),
         (f"{__name__}:images", "derived from flax.linen.Module"),
         ("json:JSONDecoder", "derived from flax.linen.Module"),
-        (f"{__name__}:Demanding", "'temperature'\. Give that field a default"),
+        (f"{__name__}:Demanding", "'temperature'. Give that field a default"),
         (":Net", "package.module:Class"),
         ("package:", "package.module:Class"),
     ],
