@@ -33,8 +33,11 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def data_mesh(num_devices: int) -> Mesh:
-    """A mesh of one axis, `data`, over the first `num_devices` devices, 0: all; InputError if there are fewer."""
+def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:
+    """A mesh with the single axis `axis_name` over the first `num_devices` devices; 0 means all devices.
+
+    Raises InputError if there are fewer devices, or if several processes do not use all of them.
+    """
     devices = jax.devices()
     count = num_devices or len(devices)
     if count > len(devices):
@@ -46,7 +49,10 @@ def data_mesh(num_devices: int) -> Mesh:
             f"config.num_devices={count}: with several processes all {len(devices)} devices are used. "
             "Set it to 0."
         )
-    return Mesh(np.array(devices[:count]), (DATA_AXIS,))
+    return Mesh(np.array(devices[:count]), (axis_name,))
+
+
+data_mesh = device_mesh
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -76,6 +82,15 @@ def split(tree: Any, mesh: Mesh) -> Any:
 
 def _split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def varying(tree: Any, axis_name: str) -> Any:
+    """`tree`, marked as arrays that may differ between the devices along `axis_name`.
+
+    For use within `jax.shard_map`, where arrays that start equal become different, as in a sum over
+    each device's own examples.
+    """
+    return lax.pcast(tree, axis_name, to="varying")
 
 
 class DataParallel:
@@ -126,4 +141,4 @@ class DataParallel:
 
     def varying(self, tree: Any) -> Any:
         """Marks arrays equal on all devices as free to become different: the start of a loop over own batches."""
-        return lax.pcast(tree, DATA_AXIS, to="varying") if self.axis_name else tree
+        return varying(tree, DATA_AXIS) if self.axis_name else tree
