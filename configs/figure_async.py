@@ -1,13 +1,15 @@
-"""What asynchronous workers change: the same network trained by SGD with gradients that come late.
+"""What asynchronous workers change: a network trained by SGD with late gradients.
 
-    python -m launch.sweep --config=configs/figure_async.py --workdir=runs --rows=mlp_1x512 --seeds=3 --report
+    python -m launch.sweep --config=configs/figure_async.py --workdir=runs --rows=mlp_1x512 \\
+        --seeds=3 --report
 
-A row is MODEL+workers=N. The paper's ImageNet networks were trained by 50 asynchronous workers, and data-parallel SGD
-stands in for them here. With N workers that take turns, the gradient applied at step t is that of the parameters at
-step t - N + 1 (`rethinking.training.optim.delayed_gradients`); one worker is ordinary SGD. With the learning rates of
-configs/table1.py late gradients make the MLP diverge, 8 workers' as well as 50's. So all rows have 0.03 of them, at
-which 50 workers train, and which does not decay. Everything else is as in configs/table1.py. The MLP takes ten minutes
-a row on a CPU core; Inception, whose rate has not been tried, wants an accelerator.
+A row is MODEL+workers=N. The paper trained on ImageNet with 50 asynchronous workers. This project
+replaces them by data-parallel SGD, and these rows show what that leaves out. With N workers that
+take turns, step t applies the gradient of the parameters at step t - N + 1. One worker is ordinary
+SGD. See `rethinking.training.optim.delayed_gradients`.
+
+The MLP takes ten minutes a row on a CPU core. Inception wants an accelerator, and its learning rate
+has not been tried. Settings: `rethinking.rows.figure_async`.
 """
 
 from rethinking import rows

@@ -1,12 +1,14 @@
-"""Table 1: training and test accuracy of five networks on CIFAR10, with true and with random labels.
+"""Table 1: accuracy of five networks on CIFAR10, with true and with random labels.
 
     python -m rethinking.main --config=configs/table1.py:mlp_1x512+random_labels --workdir=runs/mlp
     python -m launch.sweep --config=configs/table1.py --workdir=runs --seeds=3 --report
 
-A row is MODEL[+crop][+wd][+random_labels]. Every network fits the training set, the random labels included; what
-the labels were shows in the test accuracy alone, and regularizers move that by a few points.
-Settings and the choices behind them: `rethinking.rows.cifar10`.
-The MLPs take some minutes a row on two CPU cores, AlexNet 2.3 hours; Inception wants an accelerator.
+A row is MODEL[+crop][+wd][+random_labels]. Every network fits its training set, also with random
+labels. Only the test accuracy shows which labels they were. Regularizers change it by a few
+points.
+
+On two CPU cores a row takes minutes (MLPs), 2.3 hours (AlexNet) or an estimated 20 hours
+(Inception). Settings: `rethinking.settings.cifar10`.
 """
 
 from rethinking import rows

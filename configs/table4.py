@@ -1,9 +1,10 @@
-"""Table 4: fitting random labels with a regularizer switched on (section 3; the published version's Table 4).
+"""Table 4: fitting random labels with a regularizer (section 3; the published version's Table 4).
 
     python -m launch.sweep --config=configs/table4.py --workdir=runs --seeds=3 --report
 
-Explicit regularization does not stop memorization: all but AlexNet with weight decay still fit random labels.
-Row grammar, settings and times as in configs/table1.py.
+A row is MODEL[+crop][+wd]+random_labels[+augment]. Explicit regularization does not stop
+memorization: in the paper all networks but AlexNet with weight decay still fit random labels.
+Settings and times: as in configs/table1.py.
 """
 
 from rethinking import rows

@@ -40,7 +40,7 @@ class Field:
 
     @property
     def range(self) -> str:
-        """The allowed numbers in words, such as "at least 0 and below 1"; empty if there is no bound."""
+        """The allowed numbers in words, such as "at least 0 and below 1"; "" without a bound."""
         bounds = {
             "at least": self.minimum,
             "above": self.above,
@@ -52,7 +52,7 @@ class Field:
         )
 
     def check(self, name: str, value: Any) -> None:
-        """Raises InputError, with the name and the allowed values, if `value` is not one of them."""
+        """Raises InputError, which names the allowed values, if `value` is not one of them."""
         if self.choices is not None:
             require_known(value, self.choices, f"config.{name}: unknown value")
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -150,7 +150,7 @@ def flat(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
 
 
 def require_field(path: str, config: ConfigDict) -> None:
-    """Raises InputError, with what may have been meant, unless `config` has that field or group of fields."""
+    """Raises InputError, with the nearest name, unless `config` has that field or group."""
     found: Any = config
     for key in path.split("."):
         if isinstance(found, ConfigDict) and not found:
@@ -178,6 +178,7 @@ def load_file(path: str) -> ModuleType:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config") or not hasattr(module, "ROWS"):
         raise InputError(
-            f"--config={path}: no config file. Define ROWS and get_config(row) in it, as the files of configs/ do."
+            f"--config={path} is not a config file. Define ROWS and get_config(row) in it, as the "
+            "files of configs/ do."
         )
     return module

@@ -1,4 +1,4 @@
-"""What a run is computed with: the device, the number of cores, and the revision of the code."""
+"""What computes a run: the device, the number of cores, and the revision of the code."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ import subprocess
 
 
 def device_name() -> str:
-    """The accelerator's name, or the processor's with the number of cores that this process may use."""
+    """The name of the accelerator, or of the processor with the number of usable cores."""
     import jax  # here, because commands that only read runs need no JAX
 
     device = jax.devices()[0]
@@ -35,7 +35,7 @@ def usable_cores() -> int:
 def revision() -> str:
     """The git commit of the running code, with `-dirty` if files differ from it.
 
-    Outside git: the version and a hash of the source. The answer is that of the first call, made when a run starts,
+    Outside git: the version and a hash of the source. Later calls repeat the answer of the first,
     because files may change during a long run.
     """
     package = pathlib.Path(__file__).parent

@@ -1,6 +1,6 @@
-"""What the names of rows mean: from `table1:inception+crop` to a config, for every experiment of the paper.
+"""What row names mean: from `table1:inception+crop` to a config, for every experiment of the paper.
 
-`EXPERIMENTS` has one entry for each file of configs/, whose docstring says what the experiment shows.
+`EXPERIMENTS` has an entry for each file of configs/. That file says what the experiment shows.
 """
 
 import dataclasses
@@ -10,130 +10,32 @@ from ml_collections import ConfigDict
 
 from rethinking import experiments
 from rethinking.errors import InputError, nearest, require_known
-
-# The networks of Table 1, in its order.
-TABLE1_MODELS = ("inception", "inception_no_bn", "alexnet", "mlp_3x512", "mlp_1x512")
-# Section 2.1's five settings of Figure 1a: the fields of `randomize` that each one changes, and nothing else.
-SETTINGS = {
-    "true_labels": {},
-    "random_labels": {"labels": 1.0},
-    "shuffled_pixels": {"pixels": "shuffled"},
-    "random_pixels": {"pixels": "random"},
-    "gaussian": {"pixels": "gaussian"},
-}
-
-
-def cifar10(model: str) -> ConfigDict:
-    """The CIFAR10 experiments of Tables 1 and 4 and Figure 1 (appendix A), without any regularizer.
-
-    The paper gives momentum, learning rates and decay. What it leaves open is chosen here, once for all rows:
-    - batch size 128, 100 epochs: the author's demo repository uses 128; Figure 1a's 25,000 steps are 64 epochs of
-      it; and with 100 of them MLP 1x512 ends at 99.3% on random labels, where the paper has 99.34%. Neither more
-      epochs (the learning rate has decayed to 0.6% of its first value) nor another batch size is needed.
-    - initialization: Glorot and Bengio (2010), TensorFlow slim's default; see `rethinking.models.layers.kernel_init`.
-    - weight decay, where a row asks for it (`wd`): 5e-4, the custom of the time, on kernels only.
-    - random crop: 28x28 windows of the 32x32 images, no padding: the centre crop is one of them.
-    """
-    config = experiments.defaults("training")
-    config.data.name = "cifar10"
-    config.data.crop_size = 28
-    config.model.name = model
-    config.learning_rate = 0.1 if model.startswith(("inception", "wide_resnet")) else 0.01
-    return config
+from rethinking.settings import (
+    IMAGENET_OPTIONS,
+    SETTINGS,
+    TABLE1_MODELS,
+    TABLE_OPTIONS,
+    add_random_labels,
+    cifar10,
+    imagenet,
+    named,
+    setting,
+)
 
 
-def add_weight_decay(config: ConfigDict) -> None:
-    """The `+wd` of a row: see `cifar10`."""
-    config.weight_decay = 5e-4
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The rows of one file of configs/, and what each means."""
 
-
-def add_crop(config: ConfigDict) -> None:
-    """The `+crop` of a row: see `cifar10`."""
-    config.augment.crop = True
-
-
-def add_random_labels(config: ConfigDict) -> None:
-    """The `+random_labels` of a row: every training label replaced."""
-    config.randomize.update(SETTINGS["random_labels"])
-
-
-def add_augment(config: ConfigDict) -> None:
-    """The `+augment` of a row: crop, flip and colours, with the magnitudes of TensorFlow's Inception distortion. In
-    Table 2, as `aug`, that distortion itself."""
-    config.augment.update(
-        crop=True, flip=True, brightness=32 / 255, saturation=0.5, hue=0.2, contrast=0.5
-    )
-
-
-TABLE_OPTIONS = {
-    "crop": add_crop,
-    "wd": add_weight_decay,
-    "random_labels": add_random_labels,
-    "augment": add_augment,
-}
-
-
-def imagenet() -> ConfigDict:
-    """Inception V3 as in appendices A and B, Table 2: TensorFlow's recipe, less what the rows switch on.
-
-    Of TensorFlow's `inception` package: RMSProp with decay 0.9, momentum 0.9 and epsilon 1; 0.94 on the learning rate
-    every two epochs; label smoothing 0.1; the auxiliary head; evaluation with a moving average of the weights, 0.9999.
-    What the paper leaves open, or what a pod does otherwise, is chosen here, once for all rows:
-    - batch size 1024 over all devices, synchronous, where the paper has 50 asynchronous workers with 32 images each;
-      the learning rate is 0.045 for 32, in proportion for more, and rises to it in five epochs: see `optim.scaled`.
-      `configs/figure_async.py` looks at what asynchronous workers change.
-    - 100 epochs, at whose end the learning rate has fallen to 4.5% of its first value.
-    - computation in bfloat16, parameters and statistics in float32.
-    - on the way 50,000 training images are evaluated, as many as test images, in the end all of them.
-    - without `aug`, training images are what evaluation sees: the central 87.5%, resized.
-    Short runs need `model.options.bn_momentum` and `average_decay` lower: both average over thousands of steps.
-    """
-    config = experiments.defaults("training")
-    config.update(
-        {
-            "optimizer": "rmsprop",
-            "learning_rate": 0.045,
-            "reference_batch_size": 32,
-            "batch_size": 1024,
-            "warmup_epochs": 5.0,
-            "decay_per_epoch": 0.94,
-            "epochs_per_decay": 2.0,
-            "label_smoothing": 0.1,
-            "average_decay": 0.9999,
-            "dtype": "bfloat16",
-            "eval_batch_size": 128,
-            "checkpoint_seconds": 600.0,
-        }
-    )
-    config.data.update(name="imagenet2012", stream=True)
-    config.eval.num_train = 50_000
-    config.model.name = "inception_v3"
-    config.model.options = {"aux_head": True, "dropout": 0.0, "bn_momentum": 0.9997, "width": 1.0}
-    return config
-
-
-def add_dropout(config: ConfigDict) -> None:
-    """The `dropout` of a row of Table 2: TensorFlow keeps 0.8."""
-    config.model.options.dropout = 0.2
-
-
-def add_imagenet_weight_decay(config: ConfigDict) -> None:
-    """The `wd` of a row of Table 2: TensorFlow's coefficient."""
-    config.weight_decay = 4e-5
-
-
-IMAGENET_OPTIONS = {
-    "aug": add_augment,
-    "random_labels": add_random_labels,
-    "dropout": add_dropout,
-    "wd": add_imagenet_weight_decay,
-}
+    rows: tuple[str, ...]
+    # From a row to its config. Raises InputError, with the nearest known name, for an unknown row.
+    get_config: Callable[[str], ConfigDict]
 
 
 def table_row(experiment: str, row: str) -> ConfigDict:
-    """The config of a row `MODEL[+crop][+wd][+random_labels][+augment]` of Table 1 or 4; options in any order.
+    """MODEL[+crop][+wd][+random_labels][+augment] of Table 1 or 4, options in any order.
 
-    Raises InputError for an unknown model or option, with the nearest known one.
+    Raises InputError, with the nearest known name, for an unknown model or option.
     """
     model, *options = row.split("+")
     require_known(
@@ -152,40 +54,11 @@ def table_row(experiment: str, row: str) -> ConfigDict:
     )
 
 
-def setting(config: ConfigDict, name: str) -> ConfigDict:
-    """`config` with one setting of section 2.1: a key of `SETTINGS`, or `corrupt=P` for labels corrupted with P."""
-    if name.startswith("corrupt="):
-        try:
-            config.randomize.labels = float(name.removeprefix("corrupt="))
-        except ValueError:
-            raise InputError(
-                f"{name!r}: P in corrupt=P is a probability, a number in [0, 1]"
-            ) from None
-    else:
-        require_known(name, SETTINGS, "unknown setting")
-        config.randomize.update(SETTINGS[name])
-    return config
-
-
-def named(config: ConfigDict, experiment: str, row: str) -> ConfigDict:
-    """`config` under the name that its run directory and every report give it."""
-    config.experiment, config.row = experiment, f"{experiment}:{row}"
-    return config
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """The rows of one file of configs/, and what each means."""
-
-    rows: tuple[str, ...]
-    # The config of a row; InputError, with the nearest known name, for a row that does not exist.
-    get_config: Callable[[str], ConfigDict]
-
-
 def quickstart(row: str) -> ConfigDict:
     """A setting of section 2.1, with an MLP on handwritten digits.
 
-    The learning rate falls more slowly than on CIFAR10, by 0.98 an epoch: an epoch is 44 steps instead of 390.
+    The learning rate decays by 0.98 an epoch, more slowly than on CIFAR10: an epoch has 44 steps
+    instead of 390.
     """
     config = experiments.defaults("training")
     config.update(batch_size=32, learning_rate=0.05, decay_per_epoch=0.98)
@@ -213,9 +86,10 @@ def table2(row: str) -> ConfigDict:
 def table3(row: str) -> ConfigDict:
     """DATA[+FEATURES][+ridge], `mnist+random_centers` or `mnist+random_test_labels`.
 
-    Bandwidths were chosen on held-out training images: 5 for MNIST, 0.5 for Gabor features, which have unit norm, and
-    7 for CIFAR10. Random centers are for 10,000 examples: their system's condition number grows with the third power
-    of the number of examples, too large for float64 at 60,000.
+    Bandwidths were chosen on held-out training images: 5 for MNIST, which is
+    exp(-0.02 ||x - z||^2), 0.5 for Gabor features, which have unit norm, and 7 for CIFAR10.
+    Random centers are for 10,000 examples, four centers each. The condition number of their
+    system grows with the third power of the number of examples, too large for float64 at 60,000.
     """
     require_known(row, TABLE3_ROWS, "table3: unknown row")
     config = experiments.defaults("kernels")
@@ -254,8 +128,8 @@ def figure1(row: str) -> ConfigDict:
 def figure_async(row: str) -> ConfigDict:
     """MODEL+workers=N.
 
-    With the learning rates of Table 1 late gradients make the MLP diverge, with 8 workers as well as with 50. So all
-    rows have 0.03 of them, at which 50 workers train, and which does not decay.
+    With the learning rates of Table 1 late gradients make the MLP diverge, with 8 workers and with
+    50. So all rows have 0.03 of these rates, without decay: 50 workers train with that.
     """
     model, plus, workers = row.partition("+workers=")
     if model not in TABLE1_MODELS or not (plus and workers.isdecimal() and int(workers)):

@@ -1,12 +1,12 @@
-"""The run directory: everything that came of one config, safe against interruption and against a second writer.
+"""The run directory: everything that came of one config.
 
     config.json     the resolved config
     metrics.jsonl   one line per evaluation
     result.json     written once, when the run ends
     checkpoints/    see rethinking.experiments.checkpoint
 
-It is a local folder or lies in a bucket: gs://BUCKET/FOLDER. In a bucket a file appears whole or not at all, but there
-are no locks: nothing guards a run there against a second writer.
+It is a local folder, or it lies in a bucket: gs://BUCKET/FOLDER. A local folder has a lock, so that
+two processes never write to it at once. A bucket has no locks. Files appear whole or not at all.
 """
 
 import contextlib
@@ -28,16 +28,17 @@ from rethinking.config import flat
 from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
-# How long a process that only reads waits for the one that writes: clusters' file systems may show a file late.
+# Reading processes wait so long for the writing one. File systems of clusters may show a file late.
 WAIT_SECONDS = 120.0
 # From a config to the fields that decide what it computes: `rethinking.experiments.scientific`.
 Scientific = Callable[[ConfigDict], dict[str, Any]]
 
 
 class RunDirectory:
-    """One run's folder, held under a lock. Make it with `open_run`.
+    """One run's folder, held under a lock. `open_run` makes it.
 
-    Of several processes one `writes`; the others keep the same `metrics`, read the same files and change none.
+    If several processes share a run, one of them `writes`. The others keep the same `metrics` and
+    change no file.
     """
 
     def __init__(self, path: epath.Path, writes: bool = True):
@@ -50,19 +51,22 @@ class RunDirectory:
         return read_result(self.path)
 
     def keep_metrics(self, step: int | None = None) -> None:
-        """Drops what was measured after `step`, since a restart from its checkpoint measures it again.
+        """Drops the lines after `step`: a restart from its checkpoint measures them again.
 
-        With None only a last line that was cut short is dropped, so that `append` does not add to it.
+        None keeps all whole lines. A last line that was cut short is dropped in any case.
         """
         if step is not None:
             self.metrics = [line for line in self.metrics if line["step"] <= step]
         self._write_metrics()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Adds a line to metrics.jsonl, on disk when this returns. Numbers that JSON lacks (nan, inf) become null."""
+        """Adds a line to metrics.jsonl, which is on disk when this returns.
+
+        Numbers that JSON does not have (nan, inf) become null.
+        """
         self.metrics.append(_finite(line))
         if not _is_local(self.path):
-            self._write_metrics()  # a file in a bucket can be replaced, but not added to
+            self._write_metrics()  # a file in a bucket can be replaced, but not extended
         elif self.writes:
             with open(self.path / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(self.metrics[-1]) + "\n")
@@ -83,7 +87,7 @@ class RunDirectory:
 
 
 def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """The contents of a run directory's result.json; None where there is none."""
+    """The contents of a run directory's result.json; None if it has none."""
     try:
         return json.loads((epath.Path(workdir) / "result.json").read_text())
     except FileNotFoundError:
@@ -91,12 +95,14 @@ def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
-    """The objects in a file's lines, up to the first torn one: a killed process may leave its last one half written."""
+    """The objects in a file's lines, up to the first damaged line.
+
+    A killed process may leave its last line half written.
+    """
     texts = file.read_bytes().decode("utf-8", "replace").splitlines() if file.exists() else []
     try:
-        lines = json.loads(
-            f"[{','.join(texts)}]"
-        )  # at once, so that all lines share the memory of their keys
+        # In one call, because then all lines share the memory of their keys.
+        lines = json.loads(f"[{','.join(texts)}]")
     except ValueError:
         lines = []
         with contextlib.suppress(ValueError):
@@ -109,12 +115,14 @@ def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
 def open_run(
     workdir: str | os.PathLike, config: ConfigDict, scientific: Scientific, writes: bool = True
 ) -> Iterator[RunDirectory]:
-    """Creates the run directory of `config`, or continues in it; with `writes=False` waits for one that does.
+    """Gives the run directory of `config`, new or to be continued.
 
-    Raises InputError if the folder cannot be written, is in use, holds something else or another config's run.
+    With `writes=False` it waits until another process has made it. `scientific` is
+    `rethinking.experiments.scientific`. Raises InputError if the folder cannot be written, if
+    another process uses it, or if it holds anything else.
     """
     path = epath.Path(workdir)
-    provenance.revision()  # of the code as it is now
+    provenance.revision()  # now, because the code may change during the run
     with contextlib.ExitStack() as held:
         if writes:
             held.enter_context(_make_folder(path))
@@ -124,39 +132,35 @@ def open_run(
         try:
             yield RunDirectory(path, writes)
         except InputError:
-            # Refused before anything was computed: the folder is free for the corrected command.
+            # Nothing was computed yet: leave the folder free for the corrected command.
             if writes and made and _only_config(path):
                 (path / "config.json").unlink()
             raise
 
 
 def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
-    """Makes the folder, unless it holds something else; gives its lock, to be held as long as the run."""
+    """The lock of the folder, which is made if necessary. InputError if it holds something else."""
     try:
-        if (
-            path.is_dir()
-            and any(path.iterdir())
-            and not (path / "config.json").exists()
-            and not _only_lock(path)
-        ):
+        is_run = (path / "config.json").exists()
+        if path.is_dir() and any(path.iterdir()) and not is_run and not _only_lock(path):
             raise InputError(
-                f"--workdir={path} is neither empty nor a run directory (no config.json). Choose "
-                "another."
+                f"--workdir={path} is neither empty nor a run directory (no config.json). "
+                "Choose another."
             )
         path.mkdir(parents=True, exist_ok=True)
         if not _is_local(path):
             return contextlib.nullcontext()
         lock = open(path / ".lock", "w")  # noqa: SIM115  held open as long as the run
-    except ImportError as error:  # of the package that reads buckets
+    except ImportError as error:  # the package that reads buckets
         raise InputError(
-            f"--workdir={path}: {error} (the extra `gcs`: pip install -e '.[gcs]')"
+            f"--workdir={path}: {error}. Install the extra `gcs`: pip install -e '.[gcs]'"
         ) from None
     except OSError as error:
         raise InputError(
             f"--workdir={path} cannot be written: {error.strerror or error}. Choose another."
         ) from None
     try:
-        # The kernel lets go of the lock when the process ends, however it ends.
+        # The operating system frees the lock when the process ends, also when it is killed.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
@@ -165,7 +169,8 @@ def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
         ) from None
     except OSError as error:
         _LOG.warning(
-            "--workdir=%s is on a file system without locks (%s): take care that no other process uses it.",
+            "--workdir=%s is on a file system without locks (%s). Take care that no other process "
+            "uses it.",
             path,
             error.strerror,
         )
@@ -177,8 +182,8 @@ def _wait_for(file: epath.Path) -> None:
     while not file.exists():
         if time.monotonic() > deadline:
             raise InputError(
-                f"{file}, which process 0 writes, is not seen by this one. Choose a --workdir on a file "
-                "system that all processes share, or in a bucket (gs://...)."
+                f"{file}, which process 0 writes, is not seen by this one. Choose a --workdir on a "
+                "file system that all processes share, or in a bucket (gs://...)."
             )
         time.sleep(0.5)
 
@@ -188,7 +193,7 @@ def _is_local(path: epath.Path) -> bool:
 
 
 def _only_lock(path: epath.Path) -> bool:
-    # A process killed between its first two steps leaves a lock and, at most, an unfinished config.json.
+    # That is what a process leaves if it is killed before it has written config.json.
     return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
 
 
@@ -197,7 +202,7 @@ def _only_config(path: epath.Path) -> bool:
 
 
 def _keep_config(file: epath.Path, config: ConfigDict, scientific: Scientific) -> bool:
-    """Writes the config, or checks that the one which is there computes the same; whether it was written."""
+    """Whether config.json was written. If there is one, InputError unless it computes the same."""
     if not file.exists():
         _write_atomically(file, config.to_json(indent=2) + "\n")
         return True
@@ -206,7 +211,7 @@ def _keep_config(file: epath.Path, config: ConfigDict, scientific: Scientific) -
 
 
 def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
-    """Raises InputError, with what differs, unless the config.json `file` is of a run that computes the same."""
+    """Raises InputError, with the differences, unless the config in `file` computes the same."""
     try:
         there = ConfigDict(json.loads(file.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -240,7 +245,7 @@ def _write_atomically(file: epath.Path, text: str) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with None for every number, at any depth, that JSON lacks."""
+    """`value` with None in place of nan and inf, at any depth."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -9,6 +9,7 @@ import pytest
 
 from rethinking import cli, config, experiments, models, rows
 from rethinking.errors import InputError
+from rethinking.settings import TABLE1_MODELS, add_crop, cifar10
 
 FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
 COUNTS = {
@@ -64,7 +65,7 @@ def test_randomized_rows_differ_from_true_labels_in_the_randomization_alone():
         }
         assert changed <= {"randomize.labels", "randomize.pixels"}
     table1 = config.load_file("configs/table1.py")
-    for model in rows.TABLE1_MODELS:
+    for model in TABLE1_MODELS:
         true, random = (
             config.flat(table1.get_config(row)) for row in (model, model + "+random_labels")
         )
@@ -84,7 +85,7 @@ def test_table1_and_figure1_share_their_runs():
 
 
 def test_digest_ignores_seeds_and_places_only():
-    base = rows.cifar10("alexnet")
+    base = cifar10("alexnet")
     for field, same in {
         "seed": True,
         "randomize.seed": True,
@@ -94,7 +95,7 @@ def test_digest_ignores_seeds_and_places_only():
         "randomize.pixels": False,
         "augment.hue": False,
     }.items():
-        other = rows.cifar10("alexnet")
+        other = cifar10("alexnet")
         other.update_from_flattened_dict(
             {field: {"data.data_dir": "x", "randomize.pixels": "random"}.get(field, 1)}
         )
@@ -112,7 +113,7 @@ def test_the_seed_of_a_corruption_decides_something_where_there_is_one():
 
 
 def test_a_field_added_later_leaves_old_digests_alone():
-    new = rows.cifar10("alexnet")
+    new = cifar10("alexnet")
     old = new.to_dict()
     del old["augment"]["hue"]
     assert experiments.digest(old) == experiments.digest(new)
@@ -137,7 +138,7 @@ def test_kinds_are_told_apart_and_each_has_its_experiment():
 
 
 def test_every_configured_network_exists():
-    assert set(rows.TABLE1_MODELS) <= set(models.MODELS)
+    assert set(TABLE1_MODELS) <= set(models.MODELS)
 
 
 def test_overrides_are_typed():
@@ -228,8 +229,8 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_crop_of_randomized_pixels_is_refused():
-    settings = rows.cifar10("inception")
-    rows.add_crop(settings)
+    settings = cifar10("inception")
+    add_crop(settings)
     settings.randomize.pixels = "shuffled"
     with pytest.raises(InputError, match="nothing is left to crop"):
         experiments.check(settings)

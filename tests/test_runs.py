@@ -1,4 +1,4 @@
-"""The run directory: atomic, locked, and its metrics cut back to a checkpoint; written by one process, also in gs://."""
+"""The run directory: files written whole, one writer, one config, the revision of the code."""
 
 import errno
 import json
@@ -15,13 +15,14 @@ import pytest
 from etils.epath import gpath
 from fsspec.implementations import memory
 
-from rethinking import experiments, rows, runs
+from rethinking import experiments, runs
 from rethinking.errors import InputError
+from rethinking.settings import named
 
 
 @pytest.fixture
 def settings():
-    return rows.named(experiments.defaults("training"), "test", "row")
+    return named(experiments.defaults("training"), "test", "row")
 
 
 def test_metrics_survive_a_torn_last_line_and_are_cut_back_to_the_checkpoint(tmp_path, settings):
@@ -128,10 +129,11 @@ def test_the_revision_is_that_of_the_code_when_the_run_began(tmp_path, opens):
     for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm made"):
         subprocess.run(["git", *command.split()], cwd=code, check=True)
     script = f"""
-        from rethinking import experiments, provenance, rows, runs
+        from rethinking import experiments, provenance, runs
+        from rethinking.settings import named
+        config = named(experiments.defaults("training"), "test", "row")
         if {opens}:
-            with runs.open_run({str(tmp_path / "run")!r}, rows.named(experiments.defaults("training"), "test", "row"),
-                               experiments.scientific):
+            with runs.open_run({str(tmp_path / "run")!r}, config, experiments.scientific):
                 pass
         with open(runs.__file__, "a") as file:
             file.write("# changed")
@@ -193,7 +195,7 @@ def test_a_process_that_reads_waits_for_the_one_that_writes(tmp_path, settings, 
 
 
 class Bucket(memory.MemoryFileSystem):
-    """gs:// in memory. As in Google's, a file appears when it is closed, is replaced as a whole, and never added to."""
+    """gs:// in memory. As in Google's, a file appears when it is closed and cannot be extended."""
 
     protocol = ("gs", "gcs")
     store, pseudo_dirs, cachable = {}, [""], False

@@ -4,7 +4,7 @@ Each kind is a module with
 
     FIELDS                                 field path -> `rethinking.config.Field`
     check(config)                          raises InputError for values that do not go together
-    run(config, run_directory, deadline)   the fields of result.json, or None if it had to stop first
+    run(config, run_directory, deadline)   the fields of result.json, or None if it had to stop
 
 Importing this package does not import JAX: each `run` does that.
 """
@@ -47,7 +47,7 @@ def defaults(kind: str) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises InputError for values that no run can have. Data and workdir are checked where they are read."""
+    """Raises InputError for values that no run can have. Data are checked where they are read."""
     require_known(config.kind, KINDS, "config.kind: unknown kind")
     kind = KINDS[config.kind]
     _config.check_fields(config, kind.FIELDS)
@@ -57,7 +57,7 @@ def check(config: ConfigDict) -> None:
 def run(
     config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf, writes: bool = True
 ) -> dict[str, Any] | None:
-    """Runs the experiment that `config` describes in `workdir`; returns the contents of result.json.
+    """Runs the experiment of `config` in `workdir`; returns the contents of result.json.
 
     Returns None if `deadline` (of time.time()) or SIGTERM came first. The same call then continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
@@ -94,26 +94,29 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
 
 
 def scientific(config: ConfigDict | dict) -> dict[str, Any]:
-    """The fields that decide what a run computes, field path -> value, where they differ from their defaults.
+    """The fields that decide what a run computes and differ from their defaults: path -> value.
 
-    Defaults are left out, so that a field that is added later, off by default, leaves old runs what they are.
-    A default must therefore never change its meaning.
+    Defaults are left out. So old runs stay the same when a new field is added that is off by
+    default. A default must therefore never change its meaning.
     """
     kind = KINDS.get(config.get("kind"), training)
-    # "training" for every kind: configs of two kinds with nothing but defaults differ in this field alone.
+    # "training" for every kind: two kinds with nothing but defaults must differ in this field.
     plain = _config.flat(_config.defaults(kind.FIELDS)) | {"kind": "training"}
     fields = {}
     for path, value in _config.flat(config).items():
         is_default = path in plain and value == plain[path]
         if path not in UNSCIENTIFIC and not is_default:
             fields[path] = value
-    # The seed of a corruption that leaves everything as it is decides nothing.
+    # Without a corruption its seed decides nothing.
     if kind is training and {"randomize.labels", "randomize.pixels"}.isdisjoint(fields):
         fields.pop("randomize.seed", None)
     return fields
 
 
 def digest(config: ConfigDict | dict) -> str:
-    """Twelve hex digits that agree exactly when two configs describe the same experiment, whatever their seeds."""
+    """Twelve hex digits, equal if and only if two configs describe the same experiment.
+
+    Seeds do not count.
+    """
     fields = {path: value for path, value in scientific(config).items() if path not in SEEDS}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
