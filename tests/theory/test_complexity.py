@@ -9,7 +9,6 @@ import scipy.special
 
 from rethinking.kernels import gram
 from rethinking.theory import complexity
-from rethinking.training import margins
 
 RNG = np.random.default_rng(0)
 
@@ -81,34 +80,10 @@ def test_vc_bound_follows_from_sauers_lemma(n):
     assert complexity.vc_at_least(1000, 5, 5) == 502
 
 
-def test_margins_and_losses_are_their_definitions():
+def test_losses_are_cross_entropies():
     logits, labels = RNG.standard_normal((30, 4)), RNG.integers(0, 4, 30)
-    for i, label in enumerate(labels):
-        assert (
-            margins.margins(logits, labels)[i]
-            == logits[i, label] - np.delete(logits[i], label).max()
-        )
-    losses = complexity.losses(logits + 1e4, labels)
-    np.testing.assert_allclose(
-        losses, scipy.special.logsumexp(logits, 1) - logits[np.arange(30), labels], atol=1e-8
-    )
-    quantiles = margins.margin_quantiles(logits, labels)
-    assert quantiles["margin_0.5"] == np.median(margins.margins(logits, labels))
-
-
-def test_norms_are_those_of_the_reshaped_kernels():
-    params = {
-        "Conv_0": {"kernel": RNG.standard_normal((5, 5, 3, 16)), "bias": np.full(16, 9.0)},
-        "Dense_0": {"kernel": RNG.standard_normal((48, 7)), "bias": np.full(7, 9.0)},
-    }
-    flat = [params["Conv_0"]["kernel"].reshape(75, 16), params["Dense_0"]["kernel"]]
-    tops = [np.linalg.svd(kernel, compute_uv=False)[0] for kernel in flat]
-    assert list(margins.spectral_norms(params).values()) == pytest.approx(tops)
-    norms = margins.norms(params)
-    assert norms["spectral_product"] == pytest.approx(np.prod(tops))
-    assert norms["weight_norm"] == pytest.approx(
-        np.linalg.norm(np.concatenate([k.ravel() for k in flat]))
-    )
+    expected = scipy.special.logsumexp(logits, axis=1) - logits[np.arange(30), labels]
+    np.testing.assert_allclose(complexity.losses(logits + 1e4, labels), expected, atol=1e-8)
 
 
 def test_changes_are_zero_for_equal_losses_and_know_whose_example_changed():
