@@ -64,7 +64,7 @@ git fetch --quiet ../{_BUNDLE} HEAD && git checkout --quiet --force FETCH_HEAD
 [ -x ~/.local/bin/uv ] || \
   curl --fail --silent --show-error --location https://astral.sh/uv/install.sh | sh
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 .venv
-~/.local/bin/uv pip install --quiet --python .venv/bin/python --editable '.[tpu,gcs]'"""
+~/.local/bin/uv pip install --quiet --python .venv/bin/python --editable '.[tpu,gcs,imagenet]'"""
 # With the brackets, the pattern does not match the command line of pkill itself.
 _STOP = "pkill --full '[r]ethinking.main' || echo nothing is running"
 

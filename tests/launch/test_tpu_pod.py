@@ -89,7 +89,7 @@ def test_every_host_gets_the_newest_commit(pod, tmp_path):
         assert (home / "rethinking/file").read_text() == text
     assert (tmp_path / "uv").read_text().splitlines()[:2] == [
         "venv --quiet --allow-existing --python 3.12 .venv",
-        "pip install --quiet --python .venv/bin/python --editable .[tpu,gcs]",
+        "pip install --quiet --python .venv/bin/python --editable .[tpu,gcs,imagenet]",
     ]
 
 
