@@ -53,9 +53,9 @@ def load(
     """The training and the test set, images as uint8 of 0 to 255, decoded once and from then on mapped from a cache.
 
     Args:
-        name: "digits" (scikit-learn's, 1,437 for training and 360 for testing, drawn once and for all) or a TFDS set
-            with the features `image` and `label` and the splits `train` and `test` (or else `validation`), such as
-            "cifar10" or "mnist:3.0.1".
+        name: "digits" (in the package, 1,437 for training and 360 for testing), or a TFDS set such
+            as "cifar10" or "mnist:3.0.1". It needs the features `image` and `label`, and the
+            splits `train` and `test` (or else `validation`).
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         num_train: keep the first so many of a seeded permutation of the training set; 0 for all, in the source's order.
         seed: of that permutation.
@@ -63,7 +63,7 @@ def load(
         train: whether there must be a training set; else it may be empty, as of "cifar10_corrupted/fog_1".
 
     Raises:
-        InputError: see `check`; also if a file is damaged inside, or a number is more than there is.
+        InputError: see `describe`; also if a file is damaged inside, or a number is more than there is.
     """
     source = None if name == "digits" else _find_arrays(name, data_dir, train)
     info = source.info if source else _DIGITS
@@ -81,13 +81,13 @@ def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Spli
     return Split(images[keep], labels[keep], keep) if num else Split(images, labels, keep)
 
 
-def check(name: str, data_dir: str | None = None, train: bool = True) -> Info:
-    """Sizes of the data set that `load` would give, decoding nothing.
+def describe(name: str, data_dir: str | None = None, train: bool = True) -> Info:
+    """The sizes of the data set that `load` would give. Decodes no image.
 
     Raises:
-        InputError: if the set is unknown or not prepared, not image classification, without training images although
-            `train`, of images that differ in size, not in ArrayRecord files, or if one of its files is missing or cut
-            short.
+        InputError: if the set is unknown, not prepared or not image classification; if it has no
+            training images although `train` is true; if its images differ in size; if it is not in
+            ArrayRecord files; or if a file is missing or cut short.
     """
     if name == "digits":
         return _DIGITS
@@ -97,14 +97,18 @@ def check(name: str, data_dir: str | None = None, train: bool = True) -> Info:
 
 
 def _load_digits() -> dict[str, np.ndarray]:
-    from sklearn.datasets import load_digits
+    """The handwritten digits in digits.npz, in a fixed random order, with values of 0 to 255.
 
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[
-        order, :, :, None
-    ]  # 16 is the darkest ink.
-    labels = digits.target.astype(np.int32)[order]
+    The file holds the test images of the UCI data set "Optical Recognition of Handwritten Digits"
+    (E. Alpaydin and C. Kaynak, 1998, https://doi.org/10.24432/C50P49, licence CC BY 4.0).
+    Its values of 0 to 16 and its order are those of `sklearn.datasets.load_digits`.
+    """
+    with np.load(pathlib.Path(__file__).with_name("digits.npz")) as file:
+        images, labels = file["images"], file["labels"].astype(np.int32)
+    order = np.random.default_rng(0).permutation(len(labels))
+    darkest = 16
+    images = np.rint(images * (255 / darkest)).astype(np.uint8)[order, :, :, None]
+    labels = labels[order]
     n = _DIGITS.num_train
     return {
         "train_images": images[:n],

@@ -1,15 +1,18 @@
-"""Encoded images on the host: decoded, cut to a box and resized to what the network sees.
+"""Encoded images on the host: decoded, cut to a box, and resized to the network's input.
 
-As TensorFlow's Inception has it (tensorflow/models, inception/image_processing.py), with these differences:
-- Boxes and resizing are OpenCV's. Its pixels have their centres half a pixel inside, where TensorFlow 1 took the upper
-  left corner: a shift by less than half a pixel.
-- What is resized is rounded to bytes and, where bicubic interpolation overshoots, cut off at 0 and 255.
-- A random box so large that half, a quarter or an eighth of its sides still are the size asked for is cut from the
-  image decoded at that scale, to that scale's pixels: faster, and smoother. TensorFlow always decodes all pixels.
-- The resizing method is drawn for each image; TensorFlow goes by the number of the thread.
+This follows TensorFlow's Inception (tensorflow/models, inception/image_processing.py), except:
 
-JPEG is decoded by simplejpeg (libjpeg-turbo). Pillow decodes whatever that refuses, such as PNG, and has the last word
-on what cannot be decoded.
+- OpenCV cuts and resizes. It puts the centre of a pixel half a pixel inside; TensorFlow 1 puts it
+  at the upper left corner. The images differ by a shift of less than half a pixel.
+- Resized values are rounded to bytes. Bicubic interpolation overshoots; its values are clipped to
+  0 and 255.
+- A large random box is decoded at a half, a quarter or an eighth of its size, if its sides then
+  still have at least the pixels asked for. This is faster, and the result is smoother. TensorFlow
+  always decodes all pixels.
+- The resizing method is drawn for each image. TensorFlow chooses it by the number of the thread.
+
+simplejpeg (libjpeg-turbo) decodes JPEG. Pillow decodes what simplejpeg refuses, such as PNG, and
+decides what cannot be decoded. simplejpeg and OpenCV come with the extra `imagenet`.
 """
 
 import contextlib
@@ -25,16 +28,17 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 AREA, ASPECT, ATTEMPTS = (0.05, 1.0), (0.75, 1.33), 100
-COVERED = (
-    0.1  # of the object, which is the whole image: so no box has less than a tenth of the area
-)
+# The part of an object that a box must cover. The object is the whole image here, so every box has
+# at least a tenth of the area.
+COVERED = 0.1
 METHODS = (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_AREA)
 
-cv2.setNumThreads(0)  # One thread per image: parallel are the images.
+# Several images are decoded in parallel, each in one thread.
+cv2.setNumThreads(0)
 
 
 class DecodeError(Exception):
-    """Bytes that are no image, or only a part of one."""
+    """Raised for bytes that are not an image, or only a part of one."""
 
 
 class Box(NamedTuple):
@@ -47,33 +51,47 @@ class Box(NamedTuple):
 
 
 def central_view(encoded: bytes, size: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The middle 87.5% of each side, bilinearly resized to `size` x `size` pixels. Raises DecodeError."""
+    """The middle 87.5% of each side, resized bilinearly to `size` x `size` pixels.
+
+    Raises DecodeError.
+    """
     image = decode(encoded)
     return resize(cut(image, central_box(*image.shape[:2])), size, cv2.INTER_LINEAR)
 
 
 def random_view(encoded: bytes, size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
-    """A random box, resized to `size` x `size` pixels by one of four methods, likewise random. Raises DecodeError."""
+    """A random box, resized to `size` x `size` pixels by one of four methods, chosen at random.
+
+    Raises DecodeError.
+    """
     box = random_box(*shape(encoded), rng)
     method = METHODS[rng.integers(len(METHODS))]
-    shrink = max(by for by in (1, 2, 4, 8) if by == 1 or min(box.height, box.width) >= by * size)
+    shrink = 1
+    while shrink < 8 and min(box.height, box.width) >= 2 * shrink * size:
+        shrink *= 2
     shrunk = Box(*(side // shrink for side in box))
     return resize(cut(decode(encoded, shrink), shrunk), size, method)
 
 
 def central_box(height: int, width: int) -> Box:
-    """All but a sixteenth of the image at every edge: TensorFlow's central_crop with the fraction 0.875."""
+    """The box without a sixteenth of the image at each edge: TensorFlow's central_crop(0.875)."""
     top, left = height // 16, width // 16
     return Box(top, left, height - 2 * top, width - 2 * left)
 
 
 def random_box(height: int, width: int, rng: np.random.Generator) -> Box:
-    """TensorFlow's sample_distorted_bounding_box with Inception's settings, for images without annotated objects.
+    """A random part of the image, or after 100 failed attempts the whole image.
 
-    The ratio width / height is uniform in [0.75, 1.33]; given that, the height is uniform between what gives 5% of the
-    image's area and the most that fits; the place is uniform (but, as there, the last row and column are never
-    reached unless the box is as large as the image). Boxes that cover less than a tenth of the image are drawn
-    again, and so is what rounding pushes out of the image or over the whole area; after 100 attempts it is the image.
+    This is TensorFlow's sample_distorted_bounding_box with Inception's settings, for images without
+    annotated objects:
+
+    - The ratio width / height is uniform in [0.75, 1.33].
+    - The height is uniform, given the ratio. It lies between the height of a box with 5% of the
+      image's area and that of the largest box that fits.
+    - The place is uniform. As in TensorFlow, a box smaller than the image never reaches the last
+      row or column.
+    - An attempt fails if the box covers less than a tenth of the area. It also fails if rounding
+      moves the box out of the image.
     """
     for _ in range(ATTEMPTS):
         box = _attempt(height, width, rng)
@@ -102,27 +120,30 @@ def _attempt(height: int, width: int, rng: np.random.Generator) -> Box | None:
 
 
 def cut(image: UInt8[np.ndarray, "h w 3"], box: Box) -> UInt8[np.ndarray, "b c 3"]:
-    """The part of the image that is in the box, without a copy."""
+    """A view of the part of the image inside the box."""
     return image[box.top : box.top + box.height, box.left : box.left + box.width]
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], size: int, method: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The image as `size` x `size` pixels by one of `METHODS`; bilinear is exact up to the final rounding."""
-    if (
-        method == cv2.INTER_LINEAR
-    ):  # OpenCV's own for bytes is no faster, and wrong by up to one grey level.
+    """The image as `size` x `size` pixels, by one of `METHODS`.
+
+    The bilinear method is exact up to the final rounding.
+    """
+    if method == cv2.INTER_LINEAR:
+        # OpenCV's bilinear method for bytes is not faster, and wrong by up to one grey level.
         return cv2.convertScaleAbs(
             cv2.resize(image.astype(np.float32), (size, size), interpolation=method)
         )
     height, width = image.shape[:2]
     if method == cv2.INTER_AREA and (height - size) * (width - size) < 0:
-        # OpenCV takes all that a new pixel covers only if no side grows while the other one shrinks.
+        # One side grows and the other shrinks. OpenCV then averages over areas only if each side is
+        # resized on its own.
         image = cv2.resize(image, (size, height), interpolation=method)
     return cv2.resize(image, (size, size), interpolation=method)
 
 
 def shape(encoded: bytes) -> tuple[int, int]:
-    """Height and width, from the header alone. Raises DecodeError."""
+    """Height and width, read from the header. Raises DecodeError."""
     try:
         return simplejpeg.decode_jpeg_header(encoded)[:2]
     except ValueError:
@@ -131,10 +152,12 @@ def shape(encoded: bytes) -> tuple[int, int]:
 
 
 def decode(encoded: bytes, shrink: int = 1) -> UInt8[np.ndarray, "h w 3"]:
-    """The image in RGB, its sides divided by `shrink` (1, 2, 4 or 8) and rounded up. Orientation tags are ignored.
+    """The image in RGB, its sides divided by `shrink` (1, 2, 4 or 8) and rounded up.
+
+    Orientation tags are ignored. A JPEG with damaged content is decoded as far as possible.
 
     Raises:
-        DecodeError: if it is no image or is cut short. A JPEG that is damaged inside decodes as far as it does.
+        DecodeError: if the bytes are not an image or are cut short.
     """
     try:
         if shrink == 1:
@@ -154,6 +177,6 @@ def _pillow(encoded: bytes) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(encoded)) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise DecodeError("it is no image, or of an unknown format") from error
-    except Exception as error:  # Each format raises errors of its own.
+        raise DecodeError("it is not an image, or its format is unknown") from error
+    except Exception as error:  # Each format raises its own errors.
         raise DecodeError(str(error)) from error

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped, UInt8
-from ml_collections import ConfigDict
 
 from rethinking.errors import InputError
 
@@ -73,7 +72,7 @@ def augment(
     images: Shaped[Array, "n h w c"],
     keys: Key[Array, " n"],
     size: int,
-    settings: Mapping[str, Any] | ConfigDict,
+    settings: Mapping[str, Any],
 ) -> Shaped[Array, "n s t c"]:
     """Random distortions, in the order of TensorFlow's Inception.
 
@@ -83,7 +82,7 @@ def augment(
         images: as stored.
         keys: one typed key per image.
         size: of the crop, in pixels; 0 for the whole image.
-        settings: `config.augment`, where false or 0 switches off each of
+        settings: a value for each of these names; false or 0 switches a distortion off:
             crop: a random window instead of the middle one.
             flip: left to right, half of the time.
             brightness: largest shift, added to all values, where 1 is the way from black to white.
@@ -113,7 +112,7 @@ def augment(
 def distort(
     images: UInt8[Array, "n h w c"],
     keys: Key[Array, " n"],
-    settings: Mapping[str, Any] | ConfigDict,
+    settings: Mapping[str, Any],
 ) -> Float[Array, "n h w c"]:
     """TensorFlow's Inception distortion after the random box: flip and colours, as float32 of -1 to 1.
 

@@ -2,8 +2,8 @@
 
     python -m rethinking.data.prepare NAME [--data_dir=DIR]
 
-Needs TensorFlow (pip install 'rethinking[prepare]') and the network; training needs neither. Exit code 2 means that it
-could not be done, with the reason.
+It needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither. When it
+fails, it says why, and the exit code is 2.
 """
 
 import importlib.util
@@ -29,13 +29,15 @@ def prepare(name: str, data_dir: str | None = None) -> str:
             is missing, or if the download fails.
     """
     if name == "digits":
-        return "digits comes with scikit-learn: there is nothing to prepare."
+        return "digits comes with this package: there is nothing to prepare."
     done = source.find_folder(name, data_dir) is not None
     if not done:
-        if importlib.util.find_spec("tensorflow") is None:
-            raise InputError(
-                "Preparing a data set needs TensorFlow: pip install 'rethinking[prepare]'"
-            )
+        for module in ("tensorflow", "importlib_resources"):
+            if importlib.util.find_spec(module) is None:
+                raise InputError(
+                    f"Preparing a data set needs {module}. It is not installed. Run: "
+                    'pip install -e ".[prepare]"'
+                )
         _download(name, data_dir)
     found = source.find(name, data_dir, train=False)
     source.check_shards(found)

@@ -43,7 +43,7 @@ def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
     for name in parse(text):
         if "=" in name:
             continue
-        info = arrays.check(name, data_dir, train=False)
+        info = arrays.describe(name, data_dir, train=False)
         if (info.image_shape, info.num_classes) != (like.image_shape, like.num_classes):
             raise InputError(
                 f"config.eval.shifts: {name} has {info.num_classes} classes and images of {info.image_shape}, where "
@@ -51,7 +51,7 @@ def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
             )
 
 
-def make(name: str, test: arrays.Split, seed: int, data_dir: str | None = None) -> arrays.Split:
+def build(name: str, test: arrays.Split, seed: int, data_dir: str | None = None) -> arrays.Split:
     """The test set called `name`: `test`, distorted, or the test set of a TFDS set.
 
     What is drawn for an image depends on the seed and its index alone.

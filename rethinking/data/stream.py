@@ -9,6 +9,7 @@ many steps are done is all that needs to be kept to continue.
 import bisect
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import logging
 import multiprocessing
@@ -25,10 +26,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from rethinking.data import decode
 from rethinking.data.source import (
     Dataset,
-    Info,
     Source,
     check_shards,
     check_subset,
@@ -124,16 +123,15 @@ class Reading:
     skip_bad: bool = False
 
 
-def check(name: str, data_dir: str | None = None) -> Info:
-    """Sizes of the data set that `load` would give.
+def check(name: str, data_dir: str | None = None) -> None:
+    """Raises InputError unless the set can be streamed.
 
     Raises:
-        InputError: if the set is unknown or not prepared, not image classification, without colour, not in ArrayRecord
-            files, or if one of its files is missing or cut short.
+        InputError: if the extra `imagenet` is not installed; if the set is unknown, not prepared,
+            not image classification, without colour, or not in ArrayRecord files; or if one of its
+            files is missing or cut short.
     """
-    source = _find_coloured(name, data_dir)
-    check_shards(source)
-    return source.info
+    check_shards(_find_coloured(name, data_dir))
 
 
 def load(
@@ -161,6 +159,7 @@ def _find_coloured(name: str, data_dir: str | None) -> Source:
         raise InputError(
             "digits is no TFDS set, so it cannot be streamed: see configs/quickstart.py."
         )
+    _check_decoders(name)
     source = find(name, data_dir)
     height, width, channels = source.info.image_shape
     if channels != 3:
@@ -169,6 +168,15 @@ def _find_coloured(name: str, data_dir: str | None) -> Source:
             f"The images of {name} have no 3 channels: such sets are not streamed, but {remedy}."
         )
     return source
+
+
+def _check_decoders(name: str) -> None:
+    for module, package in (("simplejpeg", "simplejpeg"), ("cv2", "opencv-python-headless")):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(
+                f"{name} is streamed, which needs {package}. It is not installed. Run: "
+                'pip install -e ".[imagenet]"'
+            )
 
 
 def train_batches(
@@ -311,6 +319,8 @@ class _Examples:
         )
 
     def _read(self, index: int, epoch: int = 0, rng: np.random.Generator | None = None) -> Batch:
+        from rethinking.data import decode  # Its packages come with the extra `imagenet` alone.
+
         size = self.image_size
         try:
             encoded, label = self.records.read(index)

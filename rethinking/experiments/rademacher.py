@@ -21,7 +21,7 @@ from rethinking.experiments import resident, trials
 from rethinking.experiments.trials import Line, Log, Trainer
 from rethinking.kernels import gram
 from rethinking.theory import complexity
-from rethinking.training import measures
+from rethinking.training import margins
 
 _LOG = logging.getLogger(__name__)
 CLOSED_FORMS = ("linear_span", "linear_ball", "kernel_ball", "kernel_ball_bound")
@@ -65,7 +65,7 @@ def signs(
 
 def _sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
     """Numbers of images, ascending: those that networks are trained on, and those that only linear models see."""
-    there = arrays.check(config.data.name, config.data.data_dir or None).num_train
+    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(
@@ -109,7 +109,7 @@ def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: 
         "epoch": epoch,
         "loss": now["loss"],
     }
-    return line | measures.measures(state.params, programs.logits(state, images), classes)
+    return line | margins.norms_and_margins(state.params, programs.logits(state, images), classes)
 
 
 def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:

@@ -24,7 +24,7 @@ from rethinking.errors import InputError
 from rethinking.experiments import resident, trials
 from rethinking.experiments.trials import Line, Log, Trainer
 from rethinking.theory import complexity
-from rethinking.training import measures
+from rethinking.training import margins
 
 _LOG = logging.getLogger(__name__)
 CHANGES = ("max_change", "mean_change", "own_change", "changed_predictions")
@@ -114,7 +114,9 @@ class Twins:
             )
             last = epoch == self._max_epochs
             n = self.num_train
-            network = measures.measures(state.params, logits[:n], self._labels[:n]) if last else {}
+            network = {}
+            if last:
+                network = margins.norms_and_margins(state.params, logits[:n], self._labels[:n])
             yield After(complexity.losses(logits, self._labels), logits.argmax(1), network)
 
     def _differences(
@@ -131,7 +133,7 @@ class Twins:
 
 
 def _num_train(config: ConfigDict) -> int:
-    there = arrays.check(config.data.name, config.data.data_dir or None).num_train
+    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(

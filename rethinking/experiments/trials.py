@@ -53,7 +53,7 @@ class Trainer:
     """
 
     def __init__(self, config: ConfigDict, num_train: int, num_classes: int):
-        info = arrays.check(config.data.name, config.data.data_dir or None)
+        info = arrays.describe(config.data.name, config.data.data_dir or None)
         self.programs = resident.build(
             config, dataclasses.replace(info, num_classes=num_classes), num_train
         )
@@ -82,7 +82,7 @@ class Trainer:
 
 
 def is_network_field(field: str) -> bool:
-    """Whether `training.measures.measures` has a field of this name."""
+    """Whether `training.margins.norms_and_margins` has a field of this name."""
     return field.startswith(("weight_", "spectral_", "margin_"))
 
 

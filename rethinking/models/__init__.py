@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, nearest, require_known
 from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
 from rethinking.models.inception_v3 import InceptionV3
@@ -35,60 +35,76 @@ def create(
     bn_axis_name: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """The network called `name`: a key of `MODELS`, or `package.module:Class` for a Flax module of the user's own.
+    """The network called `name`. `model(x, train)` returns the logits of images x.
 
-    Each takes images [batch, height, width, channels] and returns logits [batch, num_classes] as `model(x, train)`.
-    `dtype` is that of the computation; parameters and logits are float32. `bn_axis_name` names the mapped axis over
-    which batch norm averages its statistics; None: each device has those of its own batch. An own class gets, of
-    num_classes, dtype and bn_axis_name, those that it has as fields. `options` are further fields, such as
-    inception_v3's `dropout` and `aux_head`; with the latter it returns (logits, auxiliary logits) in training.
-    Raises InputError for an unknown name, an option that the network does not have, and a class that cannot be
-    imported, is no Flax module, or has further fields without a default.
+    The images are [batch, height, width, channels], the logits [batch, num_classes]. With the
+    option `aux_head`, inception_v3 returns (logits, auxiliary logits) in training.
+
+    Args:
+        name: a key of `MODELS`, or `package.module:Class` for a Flax module of the user's own.
+        num_classes: number of classes.
+        dtype: of the computation. Parameters and logits are float32.
+        bn_axis_name: the mapped axis over which batch norm averages its statistics. If it is None,
+            each device has the statistics of its own batch.
+        **options: further fields of the network, such as inception_v3's `dropout` and `aux_head`.
+
+    A user's own class need not have all of the fields num_classes, dtype and bn_axis_name. It gets
+    those that it has.
+
+    Raises:
+        InputError: if the name is unknown; if the network does not have an option; or if the class
+            cannot be imported, is not a Flax module, or has other fields without a default.
     """
-    constructor = _imported(name) if ":" in name else MODELS.get(name)
-    if constructor is None:
-        raise InputError(f"config.model.name={name}: unknown model. {nearest(name, MODELS)}")
-    fields = {"num_classes": num_classes, "dtype": dtype, "bn_axis_name": bn_axis_name}
-    signature = inspect.signature(constructor)
-    fields = {
-        field: value for field, value in fields.items() if field in signature.parameters
-    } | options
+    if ":" in name:
+        constructor = _load_class(name)
+    else:
+        require_known(name, MODELS, "Unknown network")
+        constructor = MODELS[name]
+    parameters = inspect.signature(constructor).parameters
     for option in options:
-        if option not in signature.parameters:
+        if option not in parameters:
             raise InputError(
-                f"config.model.name={name}: the network has no field {option!r}. "
-                f"{nearest(option, signature.parameters)} --config.model.options={{}} sets none."
+                f"The network {name} has no option {option!r}. {nearest(option, parameters)} "
+                "Remove it from the options; {} sets none."
             )
+    fields = dict(options)
+    common = {"num_classes": num_classes, "dtype": dtype, "bn_axis_name": bn_axis_name}
+    for field, value in common.items():
+        if field in parameters:
+            fields.setdefault(field, value)
     try:
-        signature.bind(**fields)
+        inspect.signature(constructor).bind(**fields)
     except TypeError as error:
-        raise InputError(f"config.model.name={name}: {error}; give that field a default") from error
+        raise InputError(
+            f"The network {name} cannot be built: {error}. Give that field a default."
+        ) from error
     return constructor(**fields)
 
 
-def _imported(name: str) -> type[nn.Module]:
-    """The class `package.module:Class`."""
-    problem = f"config.model.name={name}"
+def _load_class(name: str) -> type[nn.Module]:
+    """The class `package.module:Class`, imported."""
+    problem = f"The network {name} cannot be used"
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
-        raise InputError(f"{problem}: write an own model as package.module:Class")
+        raise InputError(f"{problem}: write the name as package.module:Class.")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise InputError(
-            f"{problem}: importing {module_name} failed ({error}). "
-            "Install it, or run from (or add to PYTHONPATH) the folder that holds it."
+            f"{problem}: importing {module_name} failed ({error}). Install it, or run from the "
+            "folder that holds it, or add that folder to PYTHONPATH."
         ) from error
     found = getattr(module, class_name, None)
     if found is None:
         classes = [key for key, value in vars(module).items() if _is_module(value)]
-        candidates = (
-            nearest(class_name, classes) if classes else "It defines no flax.linen.Module at all."
-        )
-        raise InputError(f"{problem}: {module_name} has no {class_name}. {candidates}")
+        remedy = "It defines no flax.linen.Module. Name another module."
+        if classes:
+            remedy = nearest(class_name, classes)
+        raise InputError(f"{problem}: {module_name} has no {class_name}. {remedy}")
     if not _is_module(found):
         raise InputError(
-            f"{problem}: {class_name} is no class derived from flax.linen.Module. Derive it from that."
+            f"{problem}: {class_name} is not a class derived from flax.linen.Module. "
+            "Derive it from that."
         )
     return found
 

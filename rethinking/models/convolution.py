@@ -1,4 +1,4 @@
-"""Convolution of images: `jax.lax`'s, but for a CPU in the pieces that XLA is fast at there."""
+"""Convolution of images, computed on a CPU in pieces that XLA is fast at there."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Of the gradient at a convolution's output, as much as stays in a core's cache.
+from rethinking.models.devices import vary_like
+
+# The part of the output's gradient that is worked on at once. It stays in a core's cache.
 CHUNK_BYTES = 2**20
 
 
@@ -19,25 +21,24 @@ def convolve(
     padding: Any,
     **options: Any,
 ) -> Float[Array, "batch _ _ features"]:
-    """`lax.conv_general_dilated`, with its arguments as `flax.linen.Conv` gives them, without dilation or groups.
+    """The result of `lax.conv_general_dilated`, for the arguments that `flax.linen.Conv` passes.
 
-    The values are the same on every platform, up to rounding. On a CPU a 1x1 convolution is a matrix product, and a
-    larger kernel's gradient is summed up over parts of the batch: 1.3 to 15 times as fast on two cores, at the shapes
-    of small Inception.
+    It supports neither dilation nor groups. The values are the same on every platform, up to
+    rounding. On a CPU, a 1x1 convolution is a matrix product, and the gradient of a larger kernel
+    is summed over parts of the batch. For the shapes of small Inception on two cores this is 1.3
+    to 15 times as fast.
     """
     plain = partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
     if kernel.shape[:2] == (1, 1):
         on_cpu = partial(_product, strides=strides)
     else:
-        axes = jax.typeof(x).manual_axis_type.varying - jax.typeof(kernel).manual_axis_type.varying
-        # A kernel that devices share has a gradient on each of them, and then their sum.
-        kernel = lax.pcast(kernel, tuple(axes), to="varying") if axes else kernel
+        kernel = vary_like(kernel, x)
         on_cpu = partial(_convolve_in_parts, plain)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 def _product(x, kernel, strides):
-    # SAME pads nothing around single pixels. Sums are in float32, those of the gradients too.
+    # SAME adds no padding around single pixels. All sums are in float32, also in the gradients.
     pixels = x[:, :: strides[0], :: strides[1]]
     return jnp.matmul(pixels, kernel[0, 0], preferred_element_type=jnp.float32).astype(x.dtype)
 
@@ -61,7 +62,8 @@ def _backward(plain, residuals, gradient):
         (d_kernel,) = jax.vjp(lambda kernel: plain(x[part], kernel), kernel)[1](gradient[part])
         return d_kernel.astype(jnp.float32)
 
-    return d_x, sum(of_part(start) for start in range(0, len(x), size)).astype(kernel.dtype)
+    d_kernel = sum(of_part(start) for start in range(0, len(x), size))
+    return d_x, d_kernel.astype(kernel.dtype)
 
 
 _convolve_in_parts.defvjp(_forward, _backward)

@@ -14,7 +14,7 @@ from rethinking.models.pooling import max_pool
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalization, ReLU; where `norm` is None the convolution has a bias instead."""
+    """Convolution, normalization and ReLU. Without `norm`, the convolution has a bias instead."""
 
     features: int
     kernel: int | tuple[int, int]
@@ -26,8 +26,10 @@ class ConvBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch _ _ {self.features}"]:
-        """Shrinks height and width by the stride, rounded up where `conv` pads to SAME."""
-        kernel = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        """Returns features. Their height and width follow from stride and padding."""
+        kernel = self.kernel
+        if isinstance(kernel, int):
+            kernel = (kernel, kernel)
         strides = (self.stride, self.stride)
         x = self.conv(self.features, kernel, strides=strides, use_bias=self.norm is None)(x)
         if self.norm is not None:
@@ -36,9 +38,10 @@ class ConvBlock(nn.Module):
 
 
 class Inception(nn.Module):
-    """Two stages of Inception modules, each entered through a strided downsampling module; mean over positions.
+    """Inception modules at three resolutions, the mean over positions, and a linear classifier.
 
-    `bn_axis_name` names the mapped axis over which batch statistics are averaged; None: each device has its own.
+    A downsampling module leads to the next lower resolution. `bn_axis_name` names the mapped axis
+    over which batch norm averages its statistics. If it is None, each device has its own.
     """
 
     num_classes: int
@@ -50,8 +53,9 @@ class Inception(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], train: bool
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Logits of a batch of images, in float32. In training, statistics are the batch's, and `batch_stats` change.
+        """Returns the logits of a batch of images, in float32.
 
+        In training, batch norm uses the statistics of the batch and updates `batch_stats`.
         Raises InputError for images smaller than 4x4.
         """
         layers.check_size(x, 4, "Small Inception")

@@ -9,7 +9,7 @@ from rethinking.models import layers
 
 
 class MLP(nn.Module):
-    """Hidden layers of `width` units with ReLU, then a linear classifier (appendix A)."""
+    """`depth` hidden layers of `width` units with ReLU, then a linear classifier (appendix A)."""
 
     num_classes: int
     depth: int = 1
@@ -20,7 +20,10 @@ class MLP(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], train: bool
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Logits of a batch of images of any size, in float32; the same in training and evaluation."""
+        """Returns the logits of a batch of images, in float32.
+
+        The images may have any size. The logits are the same in training and in evaluation.
+        """
         x = x.reshape(x.shape[0], -1)
         for _ in range(self.depth):
             x = nn.relu(layers.Dense(self.width, dtype=self.dtype)(x))

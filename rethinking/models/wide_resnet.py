@@ -13,9 +13,10 @@ from rethinking.models.batch_norm import BatchNorm
 
 
 class ResidualBlock(nn.Module):
-    """Twice (normalization, ReLU, convolution 3x3), added to the input.
+    """Normalization, ReLU and a 3x3 convolution, twice; the result is added to the input.
 
-    Where the width changes, the shortcut is a 1x1 convolution of the input after its first normalization and ReLU.
+    Where the number of features changes, the input itself is replaced in that sum. A 1x1
+    convolution after the first normalization and ReLU takes its place.
     """
 
     features: int
@@ -27,26 +28,28 @@ class ResidualBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch _ _ {self.features}"]:
-        """Shrinks height and width by the stride, rounded up."""
+        """Returns features of the input's height and width divided by the stride, rounded up."""
         strides = (self.stride, self.stride)
         y = nn.relu(self.norm()(x))
-        shortcut = (
-            x
-            if x.shape[-1] == self.features
-            else self.conv(self.features, (1, 1), strides=strides)(y)
-        )
+        shortcut = x
+        if x.shape[-1] != self.features:
+            shortcut = self.conv(self.features, (1, 1), strides=strides)(y)
         y = self.conv(self.features, (3, 3), strides=strides)(y)
         y = nn.relu(self.norm()(y))
         return shortcut + self.conv(self.features, (3, 3))(y)
 
 
 class WideResNet(nn.Module):
-    """Three groups of (depth - 4) / 6 residual blocks, with 16, 32 and 64 times `widening` channels.
+    """Three groups of residual blocks, with 16, 32 and 64 times `widening` channels.
 
-    WRN-28-1 has 369,498 parameters, the count of the demo repository, in the variant of the Wide ResNet paper:
-    pre-activation; no bias in convolutions; batch norm with scale and offset, and once more before the mean over
-    positions; a shortcut is a convolution, without batch norm, only where the width changes, hence not in the first
-    group of WRN-28-1. (The count alone would allow post-activation too.) No dropout.
+    Each group has (depth - 4) / 6 blocks. This is the variant of the Wide ResNet paper.
+    Normalization and activation come before each convolution. Convolutions have no bias. Batch
+    norms have a scale and an offset, and one more stands before the mean over positions. A shortcut
+    is a convolution, without batch norm, only where the number of channels changes. WRN-28-1 has no
+    such place in its first group. There is no dropout.
+
+    WRN-28-1 has 369,498 parameters, as in the demo repository. That count would also fit a network
+    with the activation after each convolution.
     """
 
     num_classes: int
@@ -59,8 +62,9 @@ class WideResNet(nn.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"], train: bool
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Logits of a batch of images, in float32. In training, statistics are the batch's, and `batch_stats` change.
+        """Returns the logits of a batch of images, in float32.
 
+        In training, batch norm uses the statistics of the batch and updates `batch_stats`.
         Raises InputError for images smaller than 4x4.
         """
         layers.check_size(x, 4, "Wide ResNet")

@@ -1,5 +1,6 @@
 """Loading against TFDS itself and scikit-learn, and what a user is told about a set that cannot be used."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -108,12 +109,23 @@ def assert_holds(dataset, held):
         np.testing.assert_array_equal(split.indices, np.arange(len(held[f"{key}_labels"])))
 
 
+def test_digits_are_the_same_bytes_as_ever():
+    """Committed records and the quickstart rest on these values and their order."""
+    dataset = arrays.load("digits")
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+        digest.update(split.images.tobytes())
+        digest.update(split.labels.tobytes())
+    assert digest.hexdigest() == "62edfdd1877b6c485af3e3d8533eaf90b373020e96799aa07afd111fbc0ef76b"
+
+
 def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     dataset = arrays.load("digits")
-    info = arrays.check("digits")
+    info = arrays.describe("digits")
     assert dataset.train.images.shape == (1437, 8, 8, 1) and dataset.train.images.dtype == np.uint8
     assert (
         (len(dataset.train.labels), len(dataset.test.labels))
@@ -136,7 +148,7 @@ def test_a_set_made_for_testing_has_no_training_images(planted):
     without_train(root)
     with pytest.raises(InputError, match="splits train and test"):
         arrays.load("planted", str(root))
-    assert arrays.check("planted", str(root), train=False).num_train == 0
+    assert arrays.describe("planted", str(root), train=False).num_train == 0
     dataset = arrays.load("planted", str(root), train=False)
     assert dataset.train.images.shape == (0, *SHAPE)
     np.testing.assert_array_equal(dataset.test.images, held["test_images"])
@@ -164,7 +176,7 @@ def test_num_train_that_is_not_there(num_train):
 
 def test_planted_set(planted):
     root, held = planted
-    info = arrays.check("planted", str(root))
+    info = arrays.describe("planted", str(root))
     assert info == source.Info(num_train=50, num_test=15, image_shape=SHAPE, num_classes=CLASSES)
     dataset = arrays.load("planted", str(root))
     assert dataset.num_classes == CLASSES and dataset.train.labels.dtype == np.int32
@@ -192,7 +204,7 @@ def test_newest_version_unless_one_is_named(planted):
     assert_holds(arrays.load("planted", str(root)), new)
     assert_holds(arrays.load("planted:1.0.0", str(root)), old)
     with pytest.raises(InputError, match=r"planted:2\.0\.0 is not prepared"):
-        arrays.check("planted:2.0.0", str(root))
+        arrays.describe("planted:2.0.0", str(root))
 
 
 def test_a_configuration_is_named_unless_it_is_the_only_one(planted):
@@ -217,7 +229,7 @@ SETS = {"mnist": ((28, 28, 1), 60_000, 10_000), "cifar10": ((32, 32, 3), 50_000,
 @pytest.mark.parametrize("name", SETS)
 def test_check_of_prepared_sets(name, tfds_dir):
     shape, num_train, num_test = SETS[name]
-    assert arrays.check(name, tfds_dir(name)) == source.Info(num_train, num_test, shape, 10)
+    assert arrays.describe(name, tfds_dir(name)) == source.Info(num_train, num_test, shape, 10)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -246,9 +258,9 @@ def test_second_load_reads_the_cache_and_imports_nothing_heavy(planted, cache):
     code = f"""if True:
         import sys
         from rethinking.data import arrays
-        arrays.check("planted", {str(root)!r})
+        arrays.describe("planted", {str(root)!r})
         arrays.load("planted", {str(root)!r})
-        assert not {{"tensorflow", "tensorflow_datasets", "sklearn", "jax"}} & set(sys.modules)
+        assert not {{"tensorflow", "tensorflow_datasets", "jax"}} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", code], check=True)
     assert not arrays.load("planted", str(root)).train.images.flags.writeable, "mapped, not read"
@@ -313,20 +325,20 @@ def test_two_processes_at_once(planted, cache):
 def test_names_that_are_not_there(planted, name, message):
     root, _ = planted
     (root / "downloads").mkdir()
-    for function in (arrays.check, arrays.load):
+    for function in (arrays.describe, arrays.load):
         with pytest.raises(InputError, match=message):
             function(name, str(root))
 
 
 def test_a_bucket_is_refused():
     with pytest.raises(InputError, match=r"data_dir gs://bucket/data: .* gcsfuse"):
-        arrays.check("mnist", "gs://bucket/data")
+        arrays.describe("mnist", "gs://bucket/data")
 
 
 def test_tfrecord_files(tmp_path):
     root, _ = write(tmp_path, fileFormat="tfrecord")
     with pytest.raises(InputError, match=r"tfrecord files.*array_record is needed"):
-        arrays.check("planted", str(root))
+        arrays.describe("planted", str(root))
 
 
 @pytest.mark.parametrize("features", [{"label": None}, {"image": None}, {"label": {"text": {}}}])
@@ -334,7 +346,7 @@ def test_no_image_classification(planted, features):
     root, _ = planted
     write_features(root / "planted" / "1.0.0", **features)
     with pytest.raises(InputError, match="no image-classification set"):
-        arrays.check("planted", str(root))
+        arrays.describe("planted", str(root))
 
 
 def test_images_of_differing_sizes(planted):
@@ -342,7 +354,7 @@ def test_images_of_differing_sizes(planted):
     for channels, remedy in ((1, "prepare them at one size"), (3, "such sets are streamed")):
         write_features(root / "planted" / "1.0.0", shape=(-1, -1, channels))
         with pytest.raises(InputError, match=f"differ in size: {remedy}"):
-            arrays.check("planted", str(root))
+            arrays.describe("planted", str(root))
     assert source.find("planted", str(root)).info.image_shape == (-1, -1, 3), (
         "which serves sets that are streamed"
     )
@@ -352,7 +364,7 @@ def test_missing_shard(planted):
     root, _ = planted
     file = next((root / "planted" / "1.0.0").glob("*train*-00001-of-*"))
     file.unlink()
-    for function in (arrays.check, arrays.load):
+    for function in (arrays.describe, arrays.load):
         with pytest.raises(InputError, match=rf"{file.name} is missing"):
             function("planted", str(root))
 
@@ -363,7 +375,7 @@ def test_shard_that_is_cut_short(planted, kept):
     file = next((root / "planted" / "1.0.0").glob("*train*-00001-of-*"))
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    for function in (arrays.check, arrays.load):
+    for function in (arrays.describe, arrays.load):
         with pytest.raises(
             InputError, match=rf"{file.name} is damaged \(0 records where 20 should be"
         ):
@@ -375,10 +387,10 @@ def test_shard_of_garbage_and_of_another_length(planted):
     first, second = sorted((root / "planted" / "1.0.0").glob("*train*"))
     shutil.copy(first, second)
     with pytest.raises(InputError, match=rf"{second.name} is damaged \(30 records where 20"):
-        arrays.check("planted", str(root))
+        arrays.describe("planted", str(root))
     second.write_bytes(np.random.default_rng(0).bytes(1 << 17))
     with pytest.raises(InputError, match=rf"{second.name} is damaged \(0 records where 20"):
-        arrays.check("planted", str(root))
+        arrays.describe("planted", str(root))
 
 
 def test_shard_that_is_damaged_inside(planted, cache):
@@ -398,7 +410,7 @@ def test_damaged_description(planted, name, content):
     root, _ = planted
     (root / "planted" / "1.0.0" / name).write_text(content)
     with pytest.raises(InputError, match=r"planted/1\.0\.0 is damaged"):
-        arrays.check("planted", str(root))
+        arrays.describe("planted", str(root))
 
 
 def test_labels_that_are_unknown(planted):
@@ -410,8 +422,3 @@ def test_labels_that_are_unknown(planted):
     write_features(root / "planted" / "1.0.0", label=label)
     with pytest.raises(InputError, match="labels"):
         arrays.load("planted", str(root))
-
-
-def test_first_occurrences_compare_values():
-    points = np.array([[0.0, 1.0], [2.0, 3.0], [-0.0, 1.0], [2.0, 3.5], [2.0, 3.0], [0.0, 1.0]])
-    np.testing.assert_array_equal(arrays.first_occurrences(points), [0, 1, 0, 3, 1, 0])

@@ -316,7 +316,7 @@ def test_center():
 
 
 def test_whitening_agrees_with_pytorch():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
     stored = noise(5, 28, 28)
     pixels = torch.from_numpy(np.asarray(stored).reshape(5, -1) / 255)
     expected = torch.nn.functional.layer_norm(pixels, pixels.shape[1:], eps=0).reshape(stored.shape)

@@ -49,7 +49,7 @@ def test_prepared_in_another_format(tmp_path):
 
 
 def test_without_tensorflow(tmp_path, no_tensorflow):
-    with pytest.raises(InputError, match=r"pip install 'rethinking\[prepare\]'"):
+    with pytest.raises(InputError, match=r'needs tensorflow.* pip install -e "\.\[prepare\]"'):
         prepare.prepare("mnist", str(tmp_path))
 
 

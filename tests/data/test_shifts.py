@@ -23,36 +23,36 @@ def test_set():
 
 @pytest.mark.parametrize("strength, deviation", [(1, 0.04), (2, 0.08), (3, 0.16)])
 def test_noise_has_its_variance_and_depends_on_the_index_alone(strength, deviation, test_set):
-    noisy = shifts.make(f"noise={strength}", test_set, seed=1)
+    noisy = shifts.build(f"noise={strength}", test_set, seed=1)
     added = noisy.images.astype(float) - test_set.images
     assert added.std() == pytest.approx(255 * deviation, rel=0.03)
     assert abs(added.mean()) < 1.0
     part = arrays.Split(test_set.images[10:], test_set.labels[10:], test_set.indices[10:])
     np.testing.assert_array_equal(
-        shifts.make(f"noise={strength}", part, seed=1).images, noisy.images[10:]
+        shifts.build(f"noise={strength}", part, seed=1).images, noisy.images[10:]
     )
     assert not np.array_equal(
-        shifts.make(f"noise={strength}", test_set, seed=2).images, noisy.images
+        shifts.build(f"noise={strength}", test_set, seed=2).images, noisy.images
     )
 
 
 @pytest.mark.parametrize("strength, factor", [(1, 0.75), (2, 0.5), (3, 0.25)])
 def test_contrast_scales_each_channels_spread_about_its_mean(strength, factor, test_set):
-    changed = shifts.make(f"contrast={strength}", test_set, seed=0).images
+    changed = shifts.build(f"contrast={strength}", test_set, seed=0).images
     np.testing.assert_allclose(changed.std((1, 2)), factor * test_set.images.std((1, 2)), atol=0.5)
     np.testing.assert_allclose(changed.mean((1, 2)), test_set.images.mean((1, 2)), atol=0.5)
 
 
 def test_blur_agrees_with_pillows_inside(test_set):
     """Pillow's Gaussian is three box filters, close to ours where no edge is near."""
-    blurred = shifts.make("blur=3", test_set, seed=0).images
+    blurred = shifts.build("blur=3", test_set, seed=0).images
     for ours, image in zip(blurred, test_set.images, strict=True):
         theirs = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.5)))
         assert np.abs(ours[5:-5, 5:-5].astype(int) - theirs[5:-5, 5:-5]).max() <= 3
 
 
 def test_translation_moves_every_image_by_the_distance_to_one_of_four_corners(test_set):
-    moved = shifts.make("translation=2", test_set, seed=0).images
+    moved = shifts.build("translation=2", test_set, seed=0).images
     corners = set()
     for ours, image in zip(moved, test_set.images, strict=True):
         inside = {

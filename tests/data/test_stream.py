@@ -102,7 +102,9 @@ def assert_same(batches, others):
 
 
 def test_check(tmp_path, held):
-    assert stream.check("pictures", str(tmp_path)) == source.Info(NUM, 7, (-1, -1, 3), CLASSES)
+    stream.check("pictures", str(tmp_path))
+    info = source.find("pictures", str(tmp_path)).info
+    assert info == source.Info(NUM, 7, (-1, -1, 3), CLASSES)
 
 
 def test_a_batch(tmp_path, held):
@@ -397,10 +399,25 @@ def test_sets_that_cannot_be_streamed(tmp_path):
             function("picture", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "module, package", [("cv2", "opencv-python-headless"), ("simplejpeg", "simplejpeg")]
+)
+def test_a_missing_decoder_is_named_with_its_extra(module, package, tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    for function in (stream.check, stream.load):
+        with pytest.raises(
+            InputError, match=rf'needs {package}\..* pip install -e "\.\[imagenet\]"'
+        ):
+            function("pictures", str(tmp_path))
+
+
 def test_imagenette(tfds_dir):
     """Photographs, against TFDS's own decoding."""
     root = tfds_dir("imagenette_subset")
-    assert stream.check("imagenette_subset", root) == source.Info(5000, 1500, (-1, -1, 3), 10)
+    stream.check("imagenette_subset", root)
+    info = source.find("imagenette_subset", root).info
+    assert info == source.Info(5000, 1500, (-1, -1, 3), 10)
     split = stream.load("imagenette_subset", root, num_test=8).test
     (rows,) = stream.eval_batches(split, 8, 75, Reading())
     records = source.open_records(source.find("imagenette_subset", root), "test")

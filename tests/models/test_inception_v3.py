@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from rethinking import models
 from rethinking.errors import InputError
 from rethinking.models.inception_v3 import InceptionV3, mean_pool
-from rethinking.sharding import DATA_AXIS, data_mesh
+from rethinking.sharding import DATA_AXIS, device_mesh
 
 # Counted by hand from slim's listing, batch norm's scale and offset included; a convolution has no bias.
 BLOCK_PARAMETERS = {
@@ -208,7 +208,7 @@ def test_bfloat16_is_for_the_computation_alone():
 def test_batch_norm_is_synchronized_on_demand():
     def spread(apply):
         specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), P())}
-        return jax.shard_map(apply, mesh=data_mesh(2), **specs)
+        return jax.shard_map(apply, mesh=device_mesh(2), **specs)
 
     program, _ = jaxpr(NARROW.clone(bn_axis_name=DATA_AXIS), spread)
     assert len(operations(program.jaxpr, "psum_invariant")) == 96

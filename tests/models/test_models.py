@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from rethinking import models
 from rethinking.errors import InputError
-from rethinking.sharding import DATA_AXIS, data_mesh
+from rethinking.sharding import DATA_AXIS, device_mesh
 
 # Appendix A, for 28x28x3 and 10 classes; WRN 28-1 from the author's demo repository.
 PARAMETERS = {
@@ -134,7 +134,7 @@ def test_evaluation_does_not_depend_on_the_batch(name):
 
 @pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
 def test_synchronized_batch_norm_equals_one_device(name):
-    mesh = data_mesh(8)
+    mesh = device_mesh(8)
 
     def spread(bn_axis_name, stats_spec):
         apply = functools.partial(
@@ -184,7 +184,7 @@ def test_own_module_by_import_path():
 def test_options_are_fields_of_the_network():
     assert models.create(f"{__name__}:Own", 7, hidden=5).hidden == 5
     with pytest.raises(
-        InputError, match=r"the network has no field 'dropuot'. Did you mean 'dropout'"
+        InputError, match=r"network inception_v3 has no option 'dropuot'. Did you mean 'dropout'"
     ):
         models.create("inception_v3", 10, dropuot=0.2)
 
@@ -198,7 +198,7 @@ def test_options_are_fields_of_the_network():
         ("json:Net", "defines no flax.linen.Module"),
         (f"{__name__}:images", "derived from flax.linen.Module"),
         ("json:JSONDecoder", "derived from flax.linen.Module"),
-        (f"{__name__}:Demanding", "'temperature'; give that field a default"),
+        (f"{__name__}:Demanding", "'temperature'. Give that field a default"),
         (":Net", "package.module:Class"),
         ("package:", "package.module:Class"),
     ],

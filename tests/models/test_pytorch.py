@@ -9,9 +9,7 @@ from rethinking.models.alexnet import local_response_norm
 from tests.models import test_inception_v3 as inception_v3
 from tests.models.test_models import X, images, trained, variables_of
 
-torch = pytest.importorskip(
-    "torch", reason="PyTorch is the oracle; the extra `test` installs it for Python 3.11"
-)
+torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
 
 
 def test_local_response_norm_matches_pytorch():

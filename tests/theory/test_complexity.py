@@ -16,7 +16,7 @@ from rethinking.errors import InputError
 from rethinking.experiments import rademacher, stability
 from rethinking.kernels import gram
 from rethinking.theory import complexity
-from rethinking.training import measures
+from rethinking.training import margins
 
 RNG = np.random.default_rng(0)
 
@@ -140,15 +140,15 @@ def test_margins_and_losses_are_their_definitions():
     logits, labels = RNG.standard_normal((30, 4)), RNG.integers(0, 4, 30)
     for i, label in enumerate(labels):
         assert (
-            measures.margins(logits, labels)[i]
+            margins.margins(logits, labels)[i]
             == logits[i, label] - np.delete(logits[i], label).max()
         )
     losses = complexity.losses(logits + 1e4, labels)
     np.testing.assert_allclose(
         losses, scipy.special.logsumexp(logits, 1) - logits[np.arange(30), labels], atol=1e-8
     )
-    quantiles = measures.margin_quantiles(logits, labels)
-    assert quantiles["margin_0.5"] == np.median(measures.margins(logits, labels))
+    quantiles = margins.margin_quantiles(logits, labels)
+    assert quantiles["margin_0.5"] == np.median(margins.margins(logits, labels))
 
 
 def test_norms_are_those_of_the_reshaped_kernels():
@@ -158,8 +158,8 @@ def test_norms_are_those_of_the_reshaped_kernels():
     }
     flat = [params["Conv_0"]["kernel"].reshape(75, 16), params["Dense_0"]["kernel"]]
     tops = [np.linalg.svd(kernel, compute_uv=False)[0] for kernel in flat]
-    assert list(measures.spectral_norms(params).values()) == pytest.approx(tops)
-    norms = measures.norms(params)
+    assert list(margins.spectral_norms(params).values()) == pytest.approx(tops)
+    norms = margins.norms(params)
     assert norms["spectral_product"] == pytest.approx(np.prod(tops))
     assert norms["weight_norm"] == pytest.approx(
         np.linalg.norm(np.concatenate([k.ravel() for k in flat]))

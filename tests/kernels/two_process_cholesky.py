@@ -1,4 +1,4 @@
-"""One of two processes, with two fake devices each, that solve a system together: RANK FOLDER."""
+"""Run as RANK FOLDER: one of two processes, with two fake devices each, that solve one system."""
 
 import os
 import pathlib
@@ -32,8 +32,12 @@ assert jax.device_count() == 4
 x = np.random.default_rng(0).standard_normal((101, 4))
 y = np.random.default_rng(1).standard_normal((101, 2))
 backend = cholesky.make_backend(101, "float64", num_panels=5)
-dealt = backend.deal(x)
-factor = cholesky.factor(
-    lambda storage, g: backend.gram_panel(storage, gram.Laplacian(2.0), dealt, 0.1, g), backend
-)
+distributed = backend.distribute(x)
+
+
+def make_panel(storage, g):
+    return backend.gram_panel(storage, gram.Laplacian(2.0), distributed, 0.1, g)
+
+
+factor = cholesky.factor(make_panel, backend)
 np.save(folder / f"{rank}.npy", factor.solve(y))

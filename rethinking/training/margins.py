@@ -1,6 +1,7 @@
-"""What else is said of a trained network: the norms of its weights, and the margins by which it classifies.
+"""The norms of a trained network's weights, and the margins by which it classifies.
 
-Bounds on the test error are built from these; the paper's section 2.2 is on why none of them explains what it shows.
+Bounds on the test error are made of these. Section 2.2 of the paper argues that such bounds do not
+explain what its experiments show.
 """
 
 import math
@@ -12,20 +13,26 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
+# Of the margins, `margin_quantiles` gives these quantiles.
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
-def measures(
+def norms_and_margins(
     params: Mapping[str, Any], logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> dict[str, float]:
-    """`norms` and `margin_quantiles`, as fields of a record; none if the network diverged."""
-    return norms(params) | margin_quantiles(logits, labels) if np.isfinite(logits).all() else {}
+    """The fields of `norms` and `margin_quantiles`; no fields if the network diverged."""
+    if not np.isfinite(logits).all():
+        return {}
+    return norms(params) | margin_quantiles(logits, labels)
 
 
 def margins(
     logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Each example's margin: the logit of its label less the largest other one; negative where it is misclassified."""
+    """Each example's margin: the logit of its label minus the largest other logit.
+
+    The margin of a misclassified example is negative.
+    """
     own = logits[np.arange(len(labels)), labels]
     others = np.where(np.arange(logits.shape[1]) == labels[:, None], -np.inf, logits)
     return own - others.max(axis=1)
@@ -34,7 +41,7 @@ def margins(
 def margin_quantiles(
     logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> dict[str, float]:
-    """`QUANTILES` of the margins, as {"margin_0.5": ...}."""
+    """The `QUANTILES` of the margins, as {"margin_0.5": ...}."""
     values = np.quantile(margins(logits, labels), QUANTILES)
     return {
         f"margin_{quantile:g}": float(value)
@@ -43,17 +50,20 @@ def margin_quantiles(
 
 
 def kernels(params: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "inputs outputs"]]:
-    """The weights of dense layers and convolutions by path, the latter's as [height * width * channels, outputs]."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
-        for path, leaf in leaves
-        if path[-1].key == "kernel"
-    }
+    """The weight matrices of dense layers and convolutions, by their path in `params`.
+
+    A convolution's matrix is [height * width * channels, outputs].
+    """
+    matrices = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if path[-1].key == "kernel":
+            matrix = np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
+            matrices[jax.tree_util.keystr(path)] = matrix
+    return matrices
 
 
 def weight_norm(params: Mapping[str, Any]) -> float:
-    """The l2 norm of all kernels together: what weight decay penalizes, without biases."""
+    """The l2 norm of all `kernels` together. Weight decay penalizes it; biases do not count."""
     return math.sqrt(sum(float(np.square(kernel).sum()) for kernel in kernels(params).values()))
 
 
@@ -65,11 +75,15 @@ def spectral_norms(params: Mapping[str, Any]) -> dict[str, float]:
 
 
 def norms(params: Mapping[str, Any]) -> dict[str, float]:
-    """ "weight_norm" and "spectral_product", the product of the layers' spectral norms, which margins are divided by
-    in bounds such as that of Bartlett, Foster and Telgarsky (2017); nothing if the network diverged."""
+    """The fields "weight_norm" and "spectral_product"; no fields if the network diverged.
+
+    "spectral_product" is the product of the layers' spectral norms. Bounds such as that of
+    Bartlett, Foster and Telgarsky (2017) divide margins by it.
+    """
     params = jax.device_get(params)
-    if not all(np.isfinite(kernel).all() for kernel in kernels(params).values()):
-        return {}
+    for kernel in kernels(params).values():
+        if not np.isfinite(kernel).all():
+            return {}
     return {
         "weight_norm": weight_norm(params),
         "spectral_product": math.prod(spectral_norms(params).values()),
