@@ -17,7 +17,7 @@ from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
 from rethinking.errors import require
 
 _LOG = logging.getLogger(__name__)
-LEGS = 10  # SGD is measured after each of so many equal parts of its steps.
+LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="linear"),
@@ -28,7 +28,10 @@ FIELDS: Fields = COMMON | {
         default=1, doc="number of devices; only one is used"
     ),
     "steps": Field(
-        200_000, "number of SGD steps from each of the two starts", minimum=LEGS, below=LARGEST
+        200_000,
+        "number of SGD steps from each of the two starts, rounded down to a multiple of ten",
+        minimum=LEGS,
+        below=LARGEST,
     ),
     "features.name": Field(
         "pixels",
@@ -47,13 +50,13 @@ FIELDS: Fields = COMMON | {
 
 
 class Examples(NamedTuple):
-    """Features, and one-hot targets."""
+    """The features of some examples, and their classes as one-hot targets."""
 
     features: Float64[np.ndarray, "n d"]
     targets: Float64[np.ndarray, "n c"]
 
     def error(self, weights: Float64[np.ndarray, "d c"]) -> float:
-        """The fraction of examples whose largest output is not that of their class."""
+        """The fraction of examples for which another class has the largest output."""
         predicted = (self.features @ weights).argmax(axis=1)
         return float((predicted != self.targets.argmax(axis=1)).mean())
 
@@ -65,13 +68,14 @@ def check(config: ConfigDict) -> None:
 def run(
     config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
 ) -> dict[str, Any] | None:
-    """Computes three solutions and runs SGD; returns the contents of result.json.
+    """Computes three solutions and runs SGD; returns the fields of result.json.
 
-    - `solutions`: `name`, `norm`, `train_error` and `test_error` of each of `linear.interpolants`.
-    - `sgd`: see `_descend`.
+    - `solutions`: `name`, `norm`, `train_error`, `test_error` of each of `linear.interpolants`.
+    - `sgd`: the lines of `_follow_sgd`, each with the `start`, "zero" or "random".
+    - `contraction`: see `linear.contraction`.
     - `hessian_difference`, `hessian_difference_at_zero`, `null_dimension`: see `_curvature`.
 
-    Returns None if `deadline` (of time.time()) came first; the same call then begins anew.
+    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
     from rethinking.theory import linear
@@ -81,32 +85,25 @@ def run(
     train, test = _examples(config, rng)
     start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))
     found = linear.interpolants(train, test, start, rng)
-    solutions = []
-    for name, weights in found.items():
-        solutions.append({"name": name} | _describe(weights, train, test))
-        _LOG.info("%s: %s", name, solutions[-1])
-    curvature = _curvature(train, found)
-    path = []
+    measured = {
+        "num_examples": len(train.features),
+        "num_test": len(test.features),
+        "num_features": train.features.shape[1],
+        "solutions": [{"name": name} | _describe(found[name], train, test) for name in found],
+        "contraction": linear.contraction(train.features),
+        **_curvature(train, found),
+        "sgd": [],
+    }
     for name, first, limit in (
         ("zero", np.zeros_like(start), found["minimum_norm"]),
         ("random", start, found["random_start"]),
     ):
-        measured = _descend(config, train, test, first, limit, deadline)
-        if measured is None:
-            _LOG.info("Out of time; the same command begins anew.")
+        lines = _follow_sgd(config, train, test, first, limit, deadline)
+        if lines is None:
+            _LOG.info("Out of time. The same command starts again.")
             return None
-        path += [{"start": name} | line for line in measured]
-    return {
-        "status": "complete",
-        "seconds": time.time() - begun,
-        "num_examples": len(train.features),
-        "num_test": len(test.features),
-        "num_features": train.features.shape[1],
-        "solutions": solutions,
-        **curvature,
-        "contraction": linear.contraction(train.features),
-        "sgd": path,
-    }
+        measured["sgd"] += [{"start": name} | line for line in lines]
+    return {"status": "complete", "seconds": time.time() - begun} | measured
 
 
 def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples]:
@@ -145,6 +142,7 @@ def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, E
 
 
 def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str, float]:
+    """The l2 norm and the errors of some weights."""
     return {
         "norm": float(np.linalg.norm(weights)),
         "train_error": train.error(weights),
@@ -153,11 +151,12 @@ def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str,
 
 
 def _curvature(train: Examples, solutions: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How much the Hessian of the risk differs between solutions, and its null space's dimension.
+    """How much the Hessian of the risk differs between solutions, and its null dimension.
 
-    Differences are the largest of an entry, relative to the Hessian's largest entry. The loss is
-    the logistic loss of the first class's output: the squared loss has the same Hessian at all w.
-    `hessian_difference_at_zero` shows that it differs at w = 0, which is not a solution.
+    The loss is the logistic loss of the first class's output. (The squared loss would say nothing:
+    its Hessian is the same at all w.) `hessian_difference` is the largest difference of an entry
+    between two solutions, relative to the largest entry. `hessian_difference_at_zero` is the same
+    between a solution and w = 0, which is not a solution.
     """
     from rethinking.theory import linear
 
@@ -180,7 +179,7 @@ def _curvature(train: Examples, solutions: dict[str, np.ndarray]) -> dict[str, A
     }
 
 
-def _descend(
+def _follow_sgd(
     config: ConfigDict,
     train: Examples,
     test: Examples,
@@ -188,11 +187,14 @@ def _descend(
     limit: Float64[np.ndarray, "d c"],
     deadline: float,
 ) -> list[dict[str, float | int]] | None:
-    """Runs SGD from `start`; returns a line for the start and one after each leg.
+    """Runs SGD from `start`; returns a line for the start and a line after each leg.
 
-    A line has `step`; `distance`, from the weights to `limit`, relative to the distance at the
-    start; `predicted`, the bound on it by `linear.contraction`; `norm`, `train_error` and
-    `test_error`. None if the deadline comes first.
+    - `step`: the number of steps so far.
+    - `distance`: from the weights to `limit`, relative to the distance of the start.
+    - `predicted`: the bound on it that follows from `linear.contraction`, in root mean square.
+    - `norm`, `train_error`, `test_error` of the weights.
+
+    Returns None if the deadline comes first.
     """
     from rethinking.theory import linear
 

@@ -107,8 +107,8 @@ def sgd(
     """The weights after `steps` steps of literal SGD on the squared loss, from `start`.
 
     A step is w <- w - step_size * e x_i with e = <w, x_i> - y_i (section 5). The example i is drawn
-    uniformly, from the seed and the step's number alone. With `first`, steps are numbered from
-    there: two calls with k steps each, the second with first = k, are one call with 2 k steps.
+    uniformly, from the seed and the step's number alone. Steps are numbered from `first`. So a call
+    with k steps, followed by one with first = k, equals one longer call.
 
     Each step adds a multiple of an example, so the part of w outside the examples' span never
     changes. From zero, w tends to the minimum-norm solution. From w_0 it tends to that solution
