@@ -282,8 +282,8 @@ def test_evaluation_uses_the_moving_average(tmp_path, tfds_dir):
 @pytest.mark.parametrize(
     "override, reason",
     [
-        ("--config.data.name=digits", "digits is no TFDS set"),
-        ("--config.data.name=mnist", "no 3 channels"),
+        ("--config.data.name=digits", "digits is not a TFDS set"),
+        ("--config.data.name=mnist", "do not have 3 channels"),
         ("--config.randomize.pixels=shuffled", "sets that fit into memory"),
         ("--config.data.num_train=7000", "num_train"),
         ("--config.batch_size=12", "evenly over 8"),
