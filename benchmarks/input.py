@@ -1,12 +1,17 @@
-"""Speed of the input pipeline: read, decode, box, resize, batch; beside plain Pillow in a pool of processes.
+"""Speed of the input pipeline, beside a plain one: Pillow in a pool of processes.
 
-    python -m benchmarks.input [--name=imagenette_subset] [--image_size=299] [--seconds=20] [--num_workers=0]
+    python -m benchmarks.input [--name=imagenette_subset] [--image_size=299] [--seconds=20]
+        [--num_workers=0]
 
-Prints one JSON line. Ours and the peer take turns of `--seconds`, on as many threads or processes as there are cores,
-and the best turn counts. The peer reads the same records, draws the same kind of boxes and one of four filters, and
-leaves the rest to Pillow: what one writes without thinking of speed. Also measured, per image and in microseconds, on
-one core: JPEG decoders; and the colour distortions, on the host (NumPy and OpenCV, then float32 to the device) and on
-the device (bytes to it, then `images.distort`).
+The pipeline reads, decodes, cuts a box, resizes and batches. The command prints one JSON line. Our
+pipeline and the peer run in turn, `--seconds` each, with one thread or process for each core. The
+best run of each counts. The peer reads the same records and draws the same kind of boxes and one of
+four filters. It leaves the rest to Pillow, like a pipeline written without thought of speed.
+
+The command also measures microseconds per image on one core:
+- of JPEG decoders;
+- of the colour distortions on the host (NumPy and OpenCV, then float32 to the device);
+- of the colour distortions on the device (bytes to the device, then `images.distort`).
 """
 
 import collections
@@ -28,6 +33,8 @@ from PIL import Image
 
 from rethinking import cli, experiments, provenance
 from rethinking.data import decode, images, stream
+from rethinking.data.pipeline import Reading
+from rethinking.data.records import Records
 from rethinking.errors import InputError
 
 _NAME = flags.DEFINE_string("name", "imagenette_subset", "A TFDS set of colour images.")
@@ -35,14 +42,16 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."
 )
 _IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 299, "Sides of the images that come out.", lower_bound=1
+    "image_size", 299, "Height and width of the images in a batch.", lower_bound=1
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
 _NUM_WORKERS = flags.DEFINE_integer(
-    "num_workers", 0, "Processes for our threads; 0: all in one.", lower_bound=0
+    "num_workers", 0, "Number of processes for our threads; 0: a single one.", lower_bound=0
 )
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a turn.", lower_bound=0.1)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Turns of each; the best counts.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a run.", lower_bound=0.1)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 3, "Number of runs of each; the best counts.", lower_bound=1
+)
 
 _FILTERS = (
     Image.Resampling.BILINEAR,
@@ -60,9 +69,10 @@ _COLOURS = experiments.defaults("training").augment.to_dict() | {
 
 
 def rate(batches: Iterator, batch_size: int, seconds: float) -> float:
-    """Images per second, once the first batch is there."""
+    """Images per second, measured from the first batch on."""
     next(batches)
-    start, count = time.perf_counter(), 0
+    count = 0
+    start = time.perf_counter()
     while time.perf_counter() - start < seconds:
         next(batches)
         count += 1
@@ -70,18 +80,18 @@ def rate(batches: Iterator, batch_size: int, seconds: float) -> float:
 
 
 def peer_batch(
-    records: stream.Records, size: int, seed: int, indices: list[int]
+    records: Records, size: int, seed: int, indices: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as a process of the peer makes it."""
-    rng, views, labels = np.random.default_rng([seed, *indices[:1]]), [], []
+    """A batch, made by a process of the peer."""
+    rng = np.random.default_rng([seed, *indices[:1]])
+    views, labels = [], []
     for index in indices:
         encoded, label = records.read(index)
         image = Image.open(io.BytesIO(encoded)).convert("RGB")
         top, left, height, width = decode.random_box(image.height, image.width, rng)
         box = (left, top, left + width, top + height)
-        views.append(
-            np.asarray(image.resize((size, size), _FILTERS[rng.integers(len(_FILTERS))], box))
-        )
+        resampling = _FILTERS[rng.integers(len(_FILTERS))]
+        views.append(np.asarray(image.resize((size, size), resampling, box)))
         labels.append(label)
     return np.stack(views), np.array(labels)
 
@@ -89,21 +99,24 @@ def peer_batch(
 def peer_batches(
     pool: concurrent.futures.Executor, split: stream.Split, size: int, batch_size: int, ahead: int
 ):
-    """Yields the peer's batches without end, `ahead` of them in the making."""
+    """Yields the peer's batches without end. `ahead` of them are made at the same time."""
     order = itertools.cycle(np.random.default_rng(0).permutation(split.indices).tolist())
-    make = functools.partial(pool.submit, peer_batch, split.records, size, 0)
-    pending = collections.deque(
-        make(list(itertools.islice(order, batch_size))) for _ in range(ahead)
-    )
+
+    def submit():
+        indices = list(itertools.islice(order, batch_size))
+        return pool.submit(peer_batch, split.records, size, 0, indices)
+
+    pending = collections.deque(submit() for _ in range(ahead))
     while True:
-        pending.append(make(list(itertools.islice(order, batch_size))))
+        pending.append(submit())
         yield pending.popleft().result()
 
 
 def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
-    """Images per second of ours and of the peer."""
-    size, batch_size, ours, peers = _IMAGE_SIZE.value, _BATCH_SIZE.value, [], []
-    reading = stream.Reading(num_threads=cores, num_workers=_NUM_WORKERS.value)
+    """Images per second of our pipeline and of the peer."""
+    size, batch_size = _IMAGE_SIZE.value, _BATCH_SIZE.value
+    ours, peers = [], []
+    reading = Reading(num_threads=cores, num_workers=_NUM_WORKERS.value)
     for _ in range(_REPEATS.value):
         batches = stream.train_batches(split, batch_size, size, 0, True, reading)
         ours.append(rate(batches, batch_size, _SECONDS.value))
@@ -111,7 +124,8 @@ def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(cores, context) as pool:
             batches = peer_batches(pool, split, size, batch_size, 2 * cores)
-            for _ in range(cores):  # until every process has started
+            # The clock starts when every process has started.
+            for _ in range(cores):
                 next(batches)
             peers.append(rate(batches, batch_size, _SECONDS.value))
             pool.shutdown(cancel_futures=True)
@@ -121,7 +135,7 @@ def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
 def microseconds(
     function: Callable, items: Iterable, clock: Callable[[], float] = time.thread_time
 ) -> float:
-    """Per call, the best of five rounds."""
+    """Microseconds per call, in the best of five rounds."""
     best = float("inf")
     for _ in range(5):
         start = clock()
@@ -132,7 +146,10 @@ def microseconds(
 
 
 def time_decoders(encoded: list[bytes]) -> dict[str, float]:
-    """Microseconds per image of a whole decoding, and of one at half the size; OpenCV leaves colours in its order."""
+    """Microseconds per image of decoders, at the full and at half the size.
+
+    OpenCV leaves the channels in its own order.
+    """
 
     def opencv(flag: int) -> Callable:
         return lambda data: cv2.imdecode(
@@ -157,8 +174,10 @@ def time_decoders(encoded: list[bytes]) -> dict[str, float]:
 
 
 def host_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What `images.distort` does to one image, here."""
-    image = (image[:, ::-1] if rng.random() < 0.5 else image).astype(np.float32) / np.float32(255)
+    """One image, distorted on the host as `images.distort` does on the device."""
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    image = image.astype(np.float32) / np.float32(255)
     image += np.float32(rng.uniform(-1, 1) * _COLOURS["brightness"])
     early, contrast = rng.random() < 0.5, np.float32(rng.uniform(0.5, 1.5))
     for change in ("contrast", "hsv") if early else ("hsv", "contrast"):
@@ -174,8 +193,9 @@ def host_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def time_colours(batch: stream.Batch) -> dict[str, float]:
-    """Microseconds per image: colours on a core of the host, on the device, and what has to go there in each case."""
-    rng, num = np.random.default_rng(0), len(batch.images)
+    """Microseconds per image of the distortions on host and device, and of sending the images."""
+    rng = np.random.default_rng(0)
+    num = len(batch.images)
     floats = batch.images.astype(np.float32)
     keys = jax.random.split(jax.random.key(0), num)
     distort = jax.jit(lambda stored: images.distort(stored, keys, _COLOURS))
@@ -195,7 +215,7 @@ def time_colours(batch: stream.Batch) -> dict[str, float]:
 
 
 def main(_: list[str]) -> None:
-    """Measures the set that the flags name."""
+    """Measures the pipeline on the set that the flags name, and prints the results."""
     cli.log_to_terminal()
     try:
         stream.check(_NAME.value, _DATA_DIR.value)
@@ -204,30 +224,25 @@ def main(_: list[str]) -> None:
         cli.fail(error)
     cores = provenance.usable_cores()
     ours, peer = time_turns(split, cores)
-    batches = stream.train_batches(
-        split, _BATCH_SIZE.value, _IMAGE_SIZE.value, 0, True, stream.Reading()
-    )
+    batches = stream.train_batches(split, _BATCH_SIZE.value, _IMAGE_SIZE.value, 0, True, Reading())
     colours = time_colours(next(batches))
     batches.close()
     sample = range(0, len(split), max(1, len(split) // 300))
     decoders = time_decoders([split.records.read(index)[0] for index in sample])
-    print(
-        json.dumps(
-            {
-                "name": _NAME.value,
-                "image_size": _IMAGE_SIZE.value,
-                "batch": _BATCH_SIZE.value,
-                "cores": cores,
-                "num_workers": _NUM_WORKERS.value,
-                "images_per_second_per_core": round(ours / cores, 1),
-                "peer_images_per_second_per_core": round(peer / cores, 1),
-                "ours_over_peer": round(ours / peer, 2),
-                "decode_us": decoders,
-                "colours_us": colours,
-                "device": provenance.device_name(),
-            }
-        )
-    )
+    line = {
+        "name": _NAME.value,
+        "image_size": _IMAGE_SIZE.value,
+        "batch": _BATCH_SIZE.value,
+        "cores": cores,
+        "num_workers": _NUM_WORKERS.value,
+        "images_per_second_per_core": round(ours / cores, 1),
+        "peer_images_per_second_per_core": round(peer / cores, 1),
+        "ours_over_peer": round(ours / peer, 2),
+        "decode_us": decoders,
+        "colours_us": colours,
+        "device": provenance.device_name(),
+    }
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":

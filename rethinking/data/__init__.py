@@ -1,1 +1,6 @@
-"""Examples: whole sets in memory (arrays), their preparation (prepare), and what the network sees of them (images)."""
+"""Where examples come from, and what a network sees of them.
+
+source finds TFDS sets on disk, and prepare downloads them. arrays holds whole sets in memory.
+stream reads large sets during training, with records, decode and pipeline. images crops, whitens
+and augments. shifts makes further test sets.
+"""

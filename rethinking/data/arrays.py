@@ -1,4 +1,4 @@
-"""Whole data sets in memory: the bundled digits, and every TFDS image-classification set kept in ArrayRecord files."""
+"""Whole data sets in memory: the bundled digits, and TFDS sets in ArrayRecord files."""
 
 import contextlib
 import dataclasses
@@ -14,6 +14,7 @@ import absl.logging
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
+from rethinking.data.records import open_records
 from rethinking.data.source import (
     Dataset,
     Info,
@@ -22,7 +23,6 @@ from rethinking.data.source import (
     check_subset,
     damaged,
     find,
-    open_records,
     subset,
 )
 from rethinking.errors import InputError
@@ -32,7 +32,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples, with each one's position in the source split: what is drawn for an example depends on that."""
+    """Examples, with the position of each in the source split.
+
+    The random draws for an example depend on its position.
+    """
 
     images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
@@ -50,35 +53,49 @@ def load(
     num_test: int = 0,
     train: bool = True,
 ) -> Dataset:
-    """The training and the test set, images as uint8 of 0 to 255, decoded once and from then on mapped from a cache.
+    """The training and the test set, with images as uint8 of 0 to 255.
+
+    The first call decodes the images and writes them to a cache. Later calls map that cache.
 
     Args:
         name: "digits" (in the package, 1,437 for training and 360 for testing), or a TFDS set such
             as "cifar10" or "mnist:3.0.1". It needs the features `image` and `label`, and the
             splits `train` and `test` (or else `validation`).
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-        num_train: keep the first so many of a seeded permutation of the training set; 0 for all, in the source's order.
+        num_train: number of training examples to keep, the first ones of a seeded permutation. 0
+            keeps all, in the order of the source.
         seed: of that permutation.
-        num_test: likewise of the test set.
-        train: whether there must be a training set; else it may be empty, as of "cifar10_corrupted/fog_1".
+        num_test: the same for the test set.
+        train: whether there must be a training set. If not, it may be empty, as in
+            "cifar10_corrupted/fog_1".
 
     Raises:
-        InputError: see `describe`; also if a file is damaged inside, or a number is more than there is.
+        InputError: in the cases of `describe`; also if the content of a file is damaged, or if a
+            number is larger than the set.
     """
-    source = None if name == "digits" else _find_arrays(name, data_dir, train)
-    info = source.info if source else _DIGITS
-    check_subset(name, info, num_train, num_test)
-    arrays = _load_cached(source) if source else _load_digits()
-    splits = (
-        _subset(arrays[f"{split}_images"], arrays[f"{split}_labels"], num, seed)
-        for split, num in (("train", num_train), ("test", num_test))
+    if name == "digits":
+        info = _DIGITS
+        check_subset(name, info, num_train, num_test)
+        arrays = _load_digits()
+    else:
+        source = _find_arrays(name, data_dir, train)
+        info = source.info
+        check_subset(name, info, num_train, num_test)
+        arrays = _load_cached(source)
+    return Dataset(
+        name,
+        _subset(arrays["train_images"], arrays["train_labels"], num_train, seed),
+        _subset(arrays["test_images"], arrays["test_labels"], num_test, seed),
+        info.num_classes,
     )
-    return Dataset(name, *splits, info.num_classes)
 
 
 def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Split:
     keep = subset(len(labels), num, seed)
-    return Split(images[keep], labels[keep], keep) if num else Split(images, labels, keep)
+    if num == 0:
+        # Indexing would copy the images out of the mapped cache.
+        return Split(images, labels, keep)
+    return Split(images[keep], labels[keep], keep)
 
 
 def describe(name: str, data_dir: str | None = None, train: bool = True) -> Info:
@@ -122,54 +139,60 @@ def _find_arrays(name: str, data_dir: str | None, train: bool) -> Source:
     source = find(name, data_dir, train)
     height, width, channels = source.info.image_shape
     if min(height, width) <= 0:
-        remedy = (
-            "such sets are streamed, as for configs/table2.py"
-            if channels == 3
-            else "prepare them at one size"
-        )
-        raise InputError(f"The images of {name} differ in size: {remedy}.")
+        remedy = "Prepare them at one size."
+        if channels == 3:
+            remedy = "Stream the set instead, as configs/table2.py does."
+        raise InputError(f"The images of {name} differ in size. {remedy}")
     return source
 
 
 def _decode(source: Source) -> dict[str, np.ndarray]:
     check_shards(source)
     arrays = {}
-    for split, files in source.shards.items():
-        examples = open_records(source, split) if files else ()
-        images = np.empty((len(examples), *source.info.image_shape), np.uint8)
-        labels = np.empty(len(examples), np.int32)
-        start = 0
-        for file, length in files.items():
-            try:
-                for rows in _batches(start, start + length):
-                    for row, example in zip(rows, examples.__getitems__(rows), strict=True):
-                        images[row], labels[row] = example["image"], example["label"]
-            except Exception as error:  # The reader, protobuf and Pillow each have their own.
-                raise damaged(file, str(error)) from error
-            start += length
-        if start and not 0 <= labels.min() <= labels.max() < source.info.num_classes:
-            raise InputError(
-                f"{source.folder}, split {split}: some labels are not known, so it cannot be used."
-            )
-        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    for split in source.shards:
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _decode_split(source, split)
     return arrays
 
 
+def _decode_split(source: Source, split: str) -> tuple[np.ndarray, np.ndarray]:
+    files = source.shards[split]
+    examples = open_records(source, split) if files else ()
+    images = np.empty((len(examples), *source.info.image_shape), np.uint8)
+    labels = np.empty(len(examples), np.int32)
+    start = 0
+    for file, length in files.items():
+        try:
+            for rows in _batches(start, start + length):
+                for row, example in zip(rows, examples.__getitems__(rows), strict=True):
+                    images[row], labels[row] = example["image"], example["label"]
+        except Exception as error:  # The reader, protobuf and Pillow each raise their own errors.
+            raise damaged(file, str(error)) from error
+        start += length
+    if start and not 0 <= labels.min() <= labels.max() < source.info.num_classes:
+        raise InputError(
+            f"{source.folder}, split {split}: some labels are not below the number of classes, "
+            f"{source.info.num_classes}. Prepare the set again."
+        )
+    return images, labels
+
+
 def _batches(start: int, stop: int) -> Iterator[range]:
-    # One by one, the reader would unpack the same piece of a file again and again.
-    return (range(first, min(first + 1000, stop)) for first in range(start, stop, 1000))
+    """Ranges of up to 1,000 indices, from `start` to `stop`.
+
+    The reader unpacks a whole piece of a file, even for a single record.
+    """
+    for first in range(start, stop, 1000):
+        yield range(first, min(first + 1000, stop))
 
 
 def _load_cached(source: Source) -> dict[str, np.ndarray]:
     folder = _cache_folder(source)
-    names = [f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")]
     with contextlib.suppress(OSError, ValueError):
-        return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
-    _LOG.info("Decoding %s, this once.", source.folder)
+        return _read_cache(folder)
+    _LOG.info("Decoding the images in %s. Later runs read them from a cache.", source.folder)
+    # TFDS would advise to install OpenCV, which decodes the same values.
     verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(
-        absl.logging.ERROR
-    )  # TFDS advises OpenCV here, which decodes the same values.
+    absl.logging.set_verbosity(absl.logging.ERROR)
     try:
         arrays = _decode(source)
     finally:
@@ -179,17 +202,27 @@ def _load_cached(source: Source) -> dict[str, np.ndarray]:
 
 
 def _cache_folder(source: Source) -> pathlib.Path:
-    """A name that changes with the files: where they are, their sizes, times of change and description."""
+    """The folder of the cache. Its name changes with the source's files.
+
+    It depends on their place, sizes, times of change and description.
+    """
     fingerprint = hashlib.sha256(str(source.folder.resolve()).encode())
     for name in ("dataset_info.json", "features.json"):
         fingerprint.update((source.folder / name).read_bytes())
-    for file in (file for files in source.shards.values() for file in files):
-        stat = file.stat()
-        fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for files in source.shards.values():
+        for file in files:
+            stat = file.stat()
+            fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return (
-        root / "rethinking" / "data" / f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
-    )
+    name = f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
+    return root / "rethinking" / "data" / name
+
+
+def _read_cache(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        arrays[name] = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+    return arrays
 
 
 def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -199,11 +232,13 @@ def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         temporary = tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent)
         for name, array in arrays.items():
             np.save(pathlib.Path(temporary) / f"{name}.npy", array)
-        shutil.rmtree(folder, ignore_errors=True)  # It is there only if it cannot be read.
+        # A folder that is already there could not be read.
+        shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     except OSError as error:
-        if not folder.is_dir():  # Else another process was first, with the same arrays.
-            _LOG.warning("Decoded images cannot be kept for the next run: %s", error)
+        # If the folder is there, another process has just written the same arrays.
+        if not folder.is_dir():
+            _LOG.warning("The decoded images cannot be kept for the next run: %s", error)
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)

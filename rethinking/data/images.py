@@ -1,28 +1,38 @@
 """What a network sees of an image: crops, whitening and augmentation, on the device, inside jit.
 
-Images are [n, h, w, c], and their values 0 to 255 (uint8, or float32 for Gaussian pixels) up to the last step, which is
-`whiten`, `scale`, `center` or `distort`. Only the four colour distortions, which `augment` and `distort` call, work on
-values of 0 to 1. Whatever is random takes one key per image, which the caller derives from the seed, the epoch and the
-image's index, so that the outcome depends neither on the batch nor on the devices.
+Images are [n, h, w, c]. Their values are 0 to 255 (uint8, or float32 for Gaussian pixels) up to the
+last step, which is `whiten`, `scale`, `center` or `distort`. Inside `augment` and `distort`, the
+changes of colour work on values of 0 to 1.
+
+Random functions take one key for each image. The caller derives it from the seed, the epoch and the
+image's index. So the result depends neither on the batch nor on the devices.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped, UInt8
 
+from rethinking.data import colors
 from rethinking.errors import InputError
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """Values by their names, such as a dictionary."""
+
+    def __getitem__(self, name: str) -> Any: ...
 
 
 def center_crop(
     images: Shaped[Array | np.ndarray, "n h w c"], size: int
 ) -> Shaped[Array | np.ndarray, "n s t c"]:
-    """The middle `size` x `size` pixels, from offset (h - size) // 2 as TensorFlow does; 0 keeps the whole image.
+    """The middle `size` x `size` pixels of each image, or the whole images if `size` is 0.
 
-    Takes and returns NumPy or JAX arrays. Raises InputError if the crop is larger than the image.
+    The crop starts at (h - size) // 2, as in TensorFlow. Takes and returns NumPy or JAX arrays.
+    Raises InputError if the crop is larger than the image.
     """
     _check_size(images.shape, size)
     if size == 0:
@@ -34,9 +44,9 @@ def center_crop(
 def random_crop(
     images: Shaped[Array, "n h w c"], size: int, keys: Key[Array, " n"]
 ) -> Shaped[Array, "n s t c"]:
-    """A `size` x `size` window of each image, every offset equally likely; 0 keeps the whole image.
+    """A random `size` x `size` window of each image, or the whole images if `size` is 0.
 
-    Raises InputError if the crop is larger than the image.
+    All offsets are equally likely. Raises InputError if the crop is larger than the image.
     """
     _check_size(images.shape, size)
     if size == 0:
@@ -51,17 +61,28 @@ def random_crop(
 
 
 def scale(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Values of 0 to 255, of any type, as float32 of 0 to 1."""
+    """The images as float32 of 0 to 1, from values of 0 to 255 of any type."""
     return images.astype(jnp.float32) / 255
 
 
-def whiten(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Values / 255, less each image's mean, divided by max(std, 1/sqrt(number of values)), in float32.
+def center(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """The images as float32 of -1 to 1, from values of 0 to 255 of any type.
 
-    TensorFlow's per_image_whitening (appendix A). Takes values of 0 to 255, of any type.
+    A network that is trained with `distort` is tested on such images.
+    """
+    return 2 * (scale(images) - 0.5)
+
+
+def whiten(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """The images less their means, divided by their standard deviations, as float32.
+
+    Mean and deviation are those of all values of an image, after division by 255. The deviation is
+    at least 1 / sqrt(number of values). This is TensorFlow's per_image_whitening (appendix A). The
+    input has values of 0 to 255 of any type.
     """
     images = scale(images)
-    # One pass over the data gives both moments; taken from the first value, they lose no digits where contrast is low.
+    # Both moments come from one pass over the data. They are those of the differences from the
+    # first value, which loses no digits where the contrast is low.
     centered = images - images[:, :1, :1, :1]
     mean, square = (jnp.mean(x, (1, 2, 3), keepdims=True) for x in (centered, centered * centered))
     variance = jnp.maximum(square - mean * mean, 1 / images[0].size)
@@ -72,32 +93,33 @@ def augment(
     images: Shaped[Array, "n h w c"],
     keys: Key[Array, " n"],
     size: int,
-    settings: Mapping[str, Any],
+    settings: Settings,
 ) -> Shaped[Array, "n s t c"]:
-    """Random distortions, in the order of TensorFlow's Inception.
+    """The images, distorted at random in the order of TensorFlow's Inception.
 
-    Values stay 0 to 255: of the same type if only position changes, float32 if colours do.
+    Values stay 0 to 255. They keep their type if only positions change. They are float32 if colours
+    change.
 
     Args:
         images: as stored.
-        keys: one typed key per image.
+        keys: one typed key for each image.
         size: of the crop, in pixels; 0 for the whole image.
-        settings: a value for each of these names; false or 0 switches a distortion off:
-            crop: a random window instead of the middle one.
-            flip: left to right, half of the time.
-            brightness: largest shift, added to all values, where 1 is the way from black to white.
-            saturation: s, a factor drawn from [1 - s, 1 + s].
-            hue: largest rotation either way, in turns of the colour circle.
-            contrast: s, a factor drawn from [1 - s, 1 + s].
+        settings: a value for each of the following names; false or 0 switches a change off.
+            crop: whether to cut a random window instead of the middle one.
+            flip: whether to mirror half of the images left to right.
+            brightness: largest shift of all values. 1 is the distance from black to white.
+            saturation: s, for a factor drawn from [1 - s, 1 + s].
+            hue: largest rotation in either direction, in turns of the colour circle.
+            contrast: s, for a factor drawn from [1 - s, 1 + s].
 
     Raises:
-        InputError: if the crop is larger than the image, or saturation or hue is to change in images without colour.
+        InputError: if the crop is larger than the image, or if saturation or hue is to change in
+            images without colour.
     """
-    images = (
-        random_crop(images, size, _each(keys, "crop"))
-        if settings["crop"]
-        else center_crop(images, size)
-    )
+    if settings["crop"]:
+        images = random_crop(images, size, _each(keys, "crop"))
+    else:
+        images = center_crop(images, size)
     if settings["flip"]:
         images = random_flip(images, _each(keys, "flip"))
     changes = [name for name in _COLORS if settings[name]]
@@ -112,27 +134,28 @@ def augment(
 def distort(
     images: UInt8[Array, "n h w c"],
     keys: Key[Array, " n"],
-    settings: Mapping[str, Any],
+    settings: Settings,
 ) -> Float[Array, "n h w c"]:
-    """TensorFlow's Inception distortion after the random box: flip and colours, as float32 of -1 to 1.
+    """The images after TensorFlow's Inception distortion, as float32 of -1 to 1.
 
-    Brightness comes first, then saturation and hue, then contrast; in every other image contrast comes before
-    saturation and hue. (TensorFlow has the two orders take turns by the number of the thread; here each image draws.)
-    The values are cut off at black and white only at the end.
+    It follows the random box. It flips, then changes brightness, then saturation and hue, then
+    contrast. For half of the images, contrast comes before saturation and hue. TensorFlow chooses
+    between these two orders by the number of the thread; here each image draws one. Values are
+    clipped to black and white only at the end.
 
     Args:
         images: of the size that the network sees.
-        keys: one typed key per image.
-        settings: as for `augment`, whose `crop` is for the host to see to.
+        keys: one typed key for each image.
+        settings: as in `augment`. `crop` is ignored, because the host cuts the random box.
 
     Raises:
         InputError: if saturation or hue is to change in images without colour.
     """
 
     def change(name: str, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        return (
-            _COLORS[name](images, settings[name], _each(keys, name)) if settings[name] else images
-        )
+        if not settings[name]:
+            return images
+        return _COLORS[name](images, settings[name], _each(keys, name))
 
     if settings["flip"]:
         images = random_flip(images, _each(keys, "flip"))
@@ -144,110 +167,36 @@ def distort(
     return 2 * (jnp.clip(images, 0, 1) - 0.5)
 
 
-def center(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Values of 0 to 255, of any type, as float32 of -1 to 1: what a network trained with `distort` is tested on."""
-    return 2 * (scale(images) - 0.5)
-
-
 def random_flip(
     images: Shaped[Array, "n h w c"], keys: Key[Array, " n"]
 ) -> Shaped[Array, "n h w c"]:
-    """Mirrors each image left to right with probability one half."""
+    """The images, each mirrored left to right with probability one half."""
     flips = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
 
 
-def random_brightness(
-    images: Float[Array, "n h w c"], max_delta: float, keys: Key[Array, " n"]
-) -> Float[Array, "n h w c"]:
-    """Adds to each image a number drawn from [-max_delta, max_delta)."""
-    return images + _uniform(keys, 0.0, max_delta)
-
-
-def random_contrast(
-    images: Float[Array, "n h w c"], spread: float, keys: Key[Array, " n"]
-) -> Float[Array, "n h w c"]:
-    """Multiplies each channel's distance from its mean by a factor drawn from [1 - spread, 1 + spread)."""
-    mean = jnp.mean(images, (1, 2), keepdims=True)
-    return (images - mean) * _uniform(keys, 1.0, spread) + mean
-
-
-def random_saturation(
-    images: Float[Array, "n h w c"], spread: float, keys: Key[Array, " n"]
-) -> Float[Array, "n h w c"]:
-    """Multiplies the saturation (of HSV) by a factor drawn from [1 - spread, 1 + spread), up to full saturation.
-
-    Raises InputError unless the images have three channels.
-    """
-    hue, low, high = _hue(images)
-    saturation = jnp.where(high > 0, (high - low) / jnp.where(high > 0, high, 1), 0)
-    saturation = jnp.clip(saturation * _uniform(keys, 1.0, spread)[..., 0], 0, 1)
-    return _color(hue, high * (1 - saturation), high)
-
-
-def random_hue(
-    images: Float[Array, "n h w c"], max_delta: float, keys: Key[Array, " n"]
-) -> Float[Array, "n h w c"]:
-    """Turns the hue (of HSV) by an angle drawn from [-max_delta, max_delta), in turns.
-
-    Raises InputError unless the images have three channels.
-    """
-    hue, low, high = _hue(images)
-    return _color((hue + _uniform(keys, 0.0, max_delta)[..., 0]) % 1, low, high)
-
-
 def _each(keys: Key[Array, " n"], draw: str) -> Key[Array, " n"]:
+    """The keys for one of the random draws of each image."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, _DRAWS.index(draw))
 
 
-def _uniform(keys: Key[Array, " n"], middle: float, spread: float) -> Float[Array, "n 1 1 1"]:
-    draws = jax.vmap(
-        lambda key: jax.random.uniform(key, (), jnp.float32, middle - spread, middle + spread)
-    )(keys)
-    return draws[:, None, None, None]
-
-
-def _hue(
-    images: Float[Array, "n h w c"],
-) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], Float[Array, "n h w"]]:
-    """Hue in turns (0 for grey), and each pixel's smallest and largest channel."""
-    if images.shape[-1] != 3:
-        raise InputError(
-            f"augment.saturation and augment.hue need 3 channels, the images have {images.shape[-1]}: set both to 0."
-        )
-    red, green, blue = jnp.moveaxis(images, -1, 0)
-    low, high = images.min(-1), images.max(-1)
-    span = jnp.where(high > low, high - low, 1)
-    turns = jnp.where(
-        high == red,
-        (green - blue) / span,
-        jnp.where(high == green, (blue - red) / span + 2, (red - green) / span + 4),
-    )
-    return (turns / 6) % 1, low, high
-
-
-def _color(
-    hue: Float[Array, "n h w"], low: Float[Array, "n h w"], high: Float[Array, "n h w"]
-) -> Float[Array, "n h w 3"]:
-    """The inverse of `_hue`."""
-    sixths = 6 * hue
-    parts = jnp.abs(sixths - 3) - 1, 2 - jnp.abs(sixths - 2), 2 - jnp.abs(sixths - 4)
-    return jnp.stack([low + (high - low) * jnp.clip(part, 0, 1) for part in parts], -1)
-
-
 def _check_size(shape: tuple[int, ...], size: int) -> None:
-    if not 0 <= size <= min(shape[1:3]):
+    height, width = shape[1:3]
+    largest = min(height, width)
+    if not 0 <= size <= largest:
         raise InputError(
-            f"A crop of {size} pixels does not fit images of {shape[1]}x{shape[2]}: set data.crop_size."
+            f"A crop of {size} pixels does not fit images of {height}x{width}. Choose a crop size "
+            f"of 0 (the whole image) to {largest}."
         )
 
 
-# What is drawn for an image. The place is part of every stream: changing it changes all results.
+# The random draws of an image. The position in this tuple is part of a draw's random stream, so a
+# new order would change all results.
 _DRAWS = ("crop", "flip", "brightness", "saturation", "hue", "contrast", "order")
-# In the order in which `augment` applies them.
+# The changes of colour, in the order in which `augment` applies them.
 _COLORS = {
-    "brightness": random_brightness,
-    "saturation": random_saturation,
-    "hue": random_hue,
-    "contrast": random_contrast,
+    "brightness": colors.random_brightness,
+    "saturation": colors.random_saturation,
+    "hue": colors.random_hue,
+    "contrast": colors.random_contrast,
 }

@@ -1,4 +1,4 @@
-"""Downloads a TFDS image-classification set and writes it as ArrayRecord files, once, for all later runs.
+"""Downloads a TFDS image-classification set and writes it as ArrayRecord files for all later runs.
 
     python -m rethinking.data.prepare NAME [--data_dir=DIR]
 
@@ -18,15 +18,15 @@ from rethinking.errors import InputError
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
-    """Prepares a data set unless it is prepared already. Returns a line that says what is there now.
+    """Prepares a data set unless it is prepared already. Returns a line that describes the set.
 
     Args:
         name: NAME[/CONFIG][:VERSION] of a TFDS set with the features `image` and `label`.
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
-        InputError: if the set is unknown, no image classification or there in another format or damaged, if TensorFlow
-            is missing, or if the download fails.
+        InputError: if the set is unknown, not image classification, or damaged; if it is already
+            there in another format; if TensorFlow is missing; or if the download fails.
     """
     if name == "digits":
         return "digits comes with this package: there is nothing to prepare."
@@ -54,21 +54,23 @@ def _download(name: str, data_dir: str | None) -> None:
         features = builder.info.features
         if features is None or not {"image", "label"} <= set(features):
             raise InputError(
-                f"{name} is no image-classification set: it has no features image and label."
+                f"{name} is not an image-classification set: it does not have both of the features "
+                "image and label. Choose another set."
             )
         builder.download_and_prepare()
     except InputError:
         raise
-    except Exception as error:  # Of TFDS, of its many download libraries, or of the set's own code.
+    except Exception as error:  # TFDS, its download libraries and the set's code raise their own.
         raise InputError(
             f"{name} could not be prepared in {folder}: {type(error).__name__}: {error}\n"
-            "Check the network, the free space and https://www.tensorflow.org/datasets/catalog/overview for what the "
-            "set needs; then run the same command again."
+            "Check the network and the free space. See "
+            "https://www.tensorflow.org/datasets/catalog/overview for what the set needs. Then run "
+            "the same command again."
         ) from error
 
 
 def parse(argv: list[str]) -> Namespace:
-    """The command line; ends the program with code 2 if it is wrong."""
+    """The arguments of the command line. Ends the program with code 2 if they are wrong."""
     parser = argparse_flags.ArgumentParser(
         prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0]
     )
@@ -80,7 +82,7 @@ def parse(argv: list[str]) -> Namespace:
 
 
 def main(arguments: Namespace) -> None:
-    """Prepares the set and says so, or says why not and exits with code 2."""
+    """Prepares the set and describes it. If that fails, prints the reason and exits with code 2."""
     try:
         print(prepare(arguments.name, arguments.data_dir))
     except InputError as error:

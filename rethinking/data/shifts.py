@@ -1,8 +1,9 @@
-"""Test sets that differ from the training set: distorted on the fly, or any other TFDS set of the same classes.
+"""Test sets that differ from the training set.
 
-Readers of the paper ask how networks that fit the same training set behave where the data shift. The distortions are
-those of Hendrycks and Dietterich (2019, arXiv 1903.12261) in kind, each at three strengths, and act on the whole image,
-before the centre crop.
+They are distorted versions of the test set, or other TFDS sets with the same classes. They show how
+networks that fit the same training set behave on data that differ. The kinds of distortion are
+those of Hendrycks and Dietterich (2019, arXiv 1903.12261), each at three strengths. They act on the
+whole image, before the centre crop.
 """
 
 import dataclasses
@@ -13,48 +14,54 @@ import scipy
 from jaxtyping import UInt8
 
 from rethinking.data import arrays
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, require_known
 
 Images = UInt8[np.ndarray, "n h w c"]
 STRENGTHS = (1, 2, 3)
 
 
 def parse(text: str) -> list[str]:
-    """The names in `config.eval.shifts`, which are separated by commas: a distortion stands for its three strengths.
+    """The names of test sets in `text`, which are separated by commas.
 
-    "noise" is "noise=1", "noise=2" and "noise=3"; what is no distortion is taken for a TFDS set. Raises InputError for
-    a distortion or a strength that there is not.
+    A distortion without a strength stands for all three: "noise" is "noise=1", "noise=2" and
+    "noise=3". A name that is not a distortion is taken for that of a TFDS set.
+
+    Raises:
+        InputError: for an unknown distortion or strength.
     """
     names = []
-    for name in filter(None, map(str.strip, text.split(","))):
+    for part in text.split(","):
+        name = part.strip()
         kind, equals, strength = name.partition("=")
-        if equals and kind not in DISTORTIONS:
-            raise InputError(
-                f"config.eval.shifts: unknown distortion {kind!r}. {nearest(kind, DISTORTIONS)}"
-            )
-        if equals and strength not in map(str, STRENGTHS):
-            raise InputError(f"config.eval.shifts: {name}: the strengths are 1, 2 and 3")
-        names += [f"{kind}={step}" for step in STRENGTHS] if name in DISTORTIONS else [name]
+        if equals:
+            require_known(kind, DISTORTIONS, "Unknown distortion")
+            if strength not in map(str, STRENGTHS):
+                raise InputError(f"The strength of {name} is not known. Choose 1, 2 or 3.")
+        if name in DISTORTIONS:
+            names += [f"{kind}={step}" for step in STRENGTHS]
+        elif name:
+            names.append(name)
     return names
 
 
 def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
-    """Raises InputError unless every one of the names can be made, for a set described by `like`."""
+    """Raises InputError unless all test sets named in `text` fit the set that `like` describes."""
     for name in parse(text):
         if "=" in name:
             continue
         info = arrays.describe(name, data_dir, train=False)
         if (info.image_shape, info.num_classes) != (like.image_shape, like.num_classes):
             raise InputError(
-                f"config.eval.shifts: {name} has {info.num_classes} classes and images of {info.image_shape}, where "
-                f"the training set has {like.num_classes} and {like.image_shape}: they must be the same"
+                f"{name} has {info.num_classes} classes and images of {info.image_shape}, but the "
+                f"training set has {like.num_classes} classes and images of {like.image_shape}. "
+                "Choose a test set with the same classes and image shape."
             )
 
 
 def build(name: str, test: arrays.Split, seed: int, data_dir: str | None = None) -> arrays.Split:
-    """The test set called `name`: `test`, distorted, or the test set of a TFDS set.
+    """The test set called `name`: a distorted version of `test`, or the test set of a TFDS set.
 
-    What is drawn for an image depends on the seed and its index alone.
+    The random draws for an image depend only on the seed and the image's index.
     """
     kind, _, strength = name.partition("=")
     if kind not in DISTORTIONS:
@@ -66,7 +73,10 @@ def build(name: str, test: arrays.Split, seed: int, data_dir: str | None = None)
 
 
 def noise(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
-    """Gaussian noise on every value, with a standard deviation of 4%, 8% or 16% of the way from black to white."""
+    """The images with Gaussian noise on every value.
+
+    Its standard deviation is 4%, 8% or 16% of the distance from black to white.
+    """
     deviation = 255 * (0.04, 0.08, 0.16)[strength - 1]
     draws = np.stack(
         [generator.standard_normal(images.shape[1:], np.float32) for generator in generators]
@@ -75,20 +85,28 @@ def noise(images: Images, strength: int, generators: list[np.random.Generator]) 
 
 
 def contrast(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
-    """Each channel's distance from its mean in the image times 3/4, 1/2 or 1/4."""
+    """The images with less contrast.
+
+    Each channel's distance from its mean in the image is multiplied by 3/4, 1/2 or 1/4.
+    """
     mean = images.mean((1, 2), keepdims=True, dtype=np.float32)
     return _bytes(mean + (1 - 0.25 * strength) * (images - mean))
 
 
 def blur(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
-    """A Gaussian blur of half a pixel, one, or one and a half; edges are reflected."""
-    return _bytes(
-        scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, strength / 2, strength / 2, 0))
-    )
+    """The images after a Gaussian blur with a standard deviation of 0.5, 1 or 1.5 pixels.
+
+    The image is reflected at its edges.
+    """
+    deviations = (0, strength / 2, strength / 2, 0)
+    return _bytes(scipy.ndimage.gaussian_filter(images.astype(np.float32), deviations))
 
 
 def translation(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
-    """Moved by 2, 4 or 6 pixels along both axes, to either side; edges are repeated."""
+    """The images, moved by 2, 4 or 6 pixels along both axes, to one of four corners.
+
+    The pixels at the edges are repeated.
+    """
     by = 2 * strength
     padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), mode="edge")
     _, h, w, _ = images.shape

@@ -1,8 +1,7 @@
-"""TFDS sets on disk: which one a name means, what it holds, whether its files are whole, access to their records."""
+"""TFDS sets on disk: find one by its name, describe it, check its files, and choose records."""
 
 import dataclasses
 import difflib
-import itertools
 import json
 import os
 import pathlib
@@ -19,7 +18,10 @@ SplitT = TypeVar("SplitT")
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What is known of a data set before anything is decoded."""
+    """The sizes of a data set, known before anything is decoded.
+
+    In `image_shape`, -1 stands for sides that differ from image to image.
+    """
 
     num_train: int
     num_test: int
@@ -29,10 +31,10 @@ class Info:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A TFDS set on disk. In `info.image_shape`, -1 stands for sides that differ from image to image.
+    """A TFDS set on disk.
 
-    `shards` holds the files of "train" and "test" with the number of records in each; none of "train" where there are
-    test images only.
+    `shards` holds the files of "train" and of "test", with the number of records in each. A set
+    made for testing alone has no files of "train".
     """
 
     folder: pathlib.Path
@@ -42,7 +44,10 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset(Generic[SplitT]):
-    """Training and test examples: `SplitT` is `arrays.Split` in memory, `stream.Split` on disk; labels start at 0."""
+    """Training and test examples. Labels start at 0.
+
+    `SplitT` is `arrays.Split` for a set in memory, and `stream.Split` for one on disk.
+    """
 
     name: str
     train: SplitT
@@ -58,28 +63,32 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in folder:
         raise InputError(
-            f"data_dir {folder}: data sets are read from files. Mount the bucket with gcsfuse, or copy "
-            "it to this machine, see docs/tpu_pod.md."
+            f"data_dir {folder}: data sets cannot be read from a bucket. Mount the bucket with "
+            "gcsfuse, or copy it to this machine. See docs/tpu_pod.md."
         )
     return pathlib.Path(folder).expanduser()
 
 
 def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
-    """The folder of the newest prepared version of NAME[/CONFIG][:VERSION], or None if it is not prepared.
+    """The folder of the newest prepared version of NAME[/CONFIG][:VERSION], or None.
 
-    CONFIG may be left out where only one is prepared. Raises InputError if there is no such set, neither prepared nor
-    in TFDS, or if CONFIG is missing.
+    It returns None for a set of TFDS that is not prepared. CONFIG may be left out if only one
+    configuration is prepared.
+
+    Raises:
+        InputError: if the set is neither prepared nor in TFDS, or if CONFIG is missing.
     """
     root = resolve_data_dir(data_dir)
     match = re.fullmatch(r"(\w+)(?:/([^/:]+))?(?::([\d.]+))?", name)
     base, config, version = match.groups("") if match else (name, "", "")
-    described = (*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json"))
-    prepared = {path.relative_to(root).parts[0] for path in described}
+    prepared = _prepared_names(root)
     if not match or base not in prepared:
-        import tensorflow_datasets as tfds  # Imported late, because it takes longer than all the rest.
+        # Imported late, because the import takes longer than all the rest.
+        import tensorflow_datasets as tfds
 
         known = {"digits", *prepared, *tfds.list_builders(with_community_datasets=False)}
         if not match or base not in known:
+            # TFDS has too many names to list all of them.
             close = difflib.get_close_matches(base, known)
             raise InputError(
                 f"Unknown data set {name!r}. {nearest(base, close or {'digits', *prepared})}"
@@ -91,20 +100,34 @@ def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
             names = ", ".join(f"{base}/{one}" for one in configs)
             raise InputError(f"{name} has several configurations. Name one: {names}")
         folder = folder.joinpath(*configs)
-    versions = (path.parent for path in folder.glob("*/dataset_info.json"))
-    found = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    found = [path for path in found if version in ("", path.name)]
-    return max(
-        found, key=lambda path: [int(number) for number in path.name.split(".")], default=None
-    )
+    return _newest_version(folder, version)
+
+
+def _prepared_names(root: pathlib.Path) -> set[str]:
+    described = (*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json"))
+    return {path.relative_to(root).parts[0] for path in described}
+
+
+def _newest_version(folder: pathlib.Path, version: str) -> pathlib.Path | None:
+    """The folder of `version`, or of the newest version if `version` is empty; None without one."""
+    found = {}
+    for path in folder.glob("*/dataset_info.json"):
+        name = path.parent.name
+        if re.fullmatch(r"\d+\.\d+\.\d+", name) and version in ("", name):
+            numbers = tuple(int(number) for number in name.split("."))
+            found[numbers] = path.parent
+    return found[max(found)] if found else None
 
 
 def find(name: str, data_dir: str | None = None, train: bool = True) -> Source:
     """The description of a prepared set, read from its two JSON files.
 
-    Raises InputError if it is unknown or not prepared, no image classification, without training images where `train`
-    asks for them, not in ArrayRecord files, or if a file is missing. Whether the files are whole is for `check_shards`
-    to say.
+    `check_shards` checks whether the files are complete.
+
+    Raises:
+        InputError: if the set is unknown, not prepared or not image classification; if it has no
+            training images although `train` is true; if it is not in ArrayRecord files; or if a
+            file is missing.
     """
     newest = find_folder(name, data_dir)
     if newest is None:
@@ -112,12 +135,11 @@ def find(name: str, data_dir: str | None = None, train: bool = True) -> Source:
         raise InputError(
             f"{name} is not prepared in {resolve_data_dir(data_dir)}. Run: "
             f"python -m rethinking.data.prepare {name}{option}\n"
-            "If it is prepared elsewhere, set data.data_dir or $TFDS_DATA_DIR to the folder that holds it."
+            "If it is prepared elsewhere, set data_dir or $TFDS_DATA_DIR to its folder."
         )
     try:
-        metadata, features = (
-            json.loads((newest / f).read_text()) for f in ("dataset_info.json", "features.json")
-        )
+        metadata = json.loads((newest / "dataset_info.json").read_text())
+        features = json.loads((newest / "features.json").read_text())
         return _describe(name, newest, metadata, features["featuresDict"]["features"], train)
     except InputError:
         raise
@@ -128,59 +150,53 @@ def find(name: str, data_dir: str | None = None, train: bool = True) -> Source:
 
 
 def check_shards(source: Source) -> None:
-    """Raises InputError, naming the file, unless each file opens and holds as many records as it should."""
+    """Raises InputError with a file's name unless every file has all of its records."""
+    for files in source.shards.values():
+        for file, length in files.items():
+            found = _count_records(file)
+            if found != length:
+                raise damaged(
+                    file,
+                    f"{found} records where {length} should be: it is cut short or not ArrayRecord",
+                )
+
+
+def _count_records(file: pathlib.Path) -> int:
+    """The number of records in a file; 0 if it cannot be opened."""
     from array_record.python import array_record_module
 
-    for file, length in itertools.chain.from_iterable(
-        files.items() for files in source.shards.values()
-    ):
-        # The index is at the end. Of a file cut short, a reader says that it has no records, and why not when closed.
-        try:
-            reader = array_record_module.ArrayRecordReader(str(file))
-            found = reader.num_records()
-            reader.close()
-        except RuntimeError:
-            found = 0
-        if found != length:
-            raise damaged(
-                file,
-                f"{found} records where {length} should be: it is cut short or not ArrayRecord",
-            )
-
-
-def open_records(source: Source, split: str, decode: bool = True) -> Any:
-    """TFDS's random access to the records of "train" or "test": dictionaries with, among others, image and label.
-
-    With `decode` the image is an array, without it the stored bytes.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(source.folder)
-    name = split if split in builder.info.splits else "validation"
-    return builder.as_data_source(
-        split=name, decoders=None if decode else {"image": tfds.decode.SkipDecoding()}
-    )
+    # The index is at the end of the file. If that is missing, the reader reports no records, and
+    # raises an error only when it is closed.
+    try:
+        reader = array_record_module.ArrayRecordReader(str(file))
+        found = reader.num_records()
+        reader.close()
+    except RuntimeError:
+        return 0
+    return found
 
 
 def subset(total: int, num: int, seed: int) -> Int64[np.ndarray, " n"]:
-    """The records to use: the first `num` of a seeded permutation of all; 0 for all, in order."""
-    return np.random.default_rng(seed).permutation(total)[:num] if num else np.arange(total)
+    """The records to use: the first `num` of a seeded permutation, or all in order if it is 0."""
+    if num == 0:
+        return np.arange(total)
+    return np.random.default_rng(seed).permutation(total)[:num]
 
 
 def check_subset(name: str, info: Info, num_train: int, num_test: int) -> None:
-    """Raises InputError if more records are asked for than there are, or fewer than none."""
-    for field, wanted, there in (
-        ("num_train", num_train, info.num_train),
-        ("num_test", num_test, info.num_test),
-    ):
-        if not 0 <= wanted <= there:
+    """Raises InputError if a number is negative or larger than the set."""
+    wanted = {"num_train": num_train, "num_test": num_test}
+    available = {"num_train": info.num_train, "num_test": info.num_test}
+    for argument in wanted:
+        if not 0 <= wanted[argument] <= available[argument]:
             raise InputError(
-                f"data.{field} must be 0 (all) to {there:,}, what {name} has, but is {wanted}."
+                f"{argument} must be 0 (all) to {available[argument]:,} for {name}, "
+                f"but is {wanted[argument]}."
             )
 
 
 def damaged(file: pathlib.Path, cause: str) -> InputError:
-    """The error to raise when a file turns out to be damaged."""
+    """The error to raise for a damaged file."""
     return InputError(
         f"{file} is damaged ({cause}). Delete its folder, then prepare the data set again."
     )
@@ -189,45 +205,51 @@ def damaged(file: pathlib.Path, cause: str) -> InputError:
 def _describe(
     name: str, folder: pathlib.Path, metadata: dict[str, Any], features: dict[str, Any], train: bool
 ) -> Source:
-    image, label = (
-        features.get(key, {}).get(kind)
-        for key, kind in (("image", "image"), ("label", "classLabel"))
-    )
+    image = features.get("image", {}).get("image")
+    label = features.get("label", {}).get("classLabel")
     splits = {split["name"]: split for split in metadata["splits"]}
     test = "test" if "test" in splits else "validation"
     needed = {"train", test} if train else {test}
     if image is None or label is None or image.get("dtype") != "uint8" or not needed <= set(splits):
+        splits_needed = "splits train and test" if train else "split test"
         raise InputError(
-            f"{name} is no image-classification set: needed are the features image (uint8) and label, and the splits "
-            f"{'train and ' * train}test (or validation); it has {', '.join(features)} and {', '.join(splits)}."
+            f"{name} is not an image-classification set. It needs the features image (uint8) and "
+            f"label, and the {splits_needed} (or validation instead of test). It has the features "
+            f"{', '.join(features)} and the splits {', '.join(splits)}. Choose another set."
         )
-    shape = tuple(int(side) for side in image["shape"]["dimensions"])
     file_format = metadata.get("fileFormat", "tfrecord")
     if file_format != "array_record":
         raise InputError(
-            f"{name} is in {file_format} files in {folder}; array_record is needed. Delete that folder, or choose "
-            f"another --data_dir, and run: python -m rethinking.data.prepare {name}"
+            f"{name} is in {file_format} files in {folder}; array_record is needed. Delete that "
+            "folder, or choose another --data_dir. Then run: "
+            f"python -m rethinking.data.prepare {name}"
         )
-    used = {"train": splits.get("train"), "test": splits[test]}
-    shards = {
-        key: _shards(folder, metadata["name"], split) if split else {}
-        for key, split in used.items()
-    }
-    counts = {split: sum(lengths.values()) for split, lengths in shards.items()}
-    return Source(
-        folder, Info(counts["train"], counts["test"], shape, int(label["numClasses"])), shards
+    train_shards = {}
+    if "train" in splits:
+        train_shards = _shards(folder, metadata["name"], splits["train"])
+    test_shards = _shards(folder, metadata["name"], splits[test])
+    info = Info(
+        num_train=sum(train_shards.values()),
+        num_test=sum(test_shards.values()),
+        image_shape=tuple(int(side) for side in image["shape"]["dimensions"]),
+        num_classes=int(label["numClasses"]),
     )
+    return Source(folder, info, {"train": train_shards, "test": test_shards})
 
 
 def _shards(folder: pathlib.Path, name: str, split: dict[str, Any]) -> dict[pathlib.Path, int]:
+    """The files of a split with their numbers of records. Raises InputError if one is missing."""
     lengths = [int(length) for length in split["shardLengths"]]
     template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    parts = {"DATASET": name, "SPLIT": split["name"], "FILEFORMAT": "array_record"}
-    files = {
-        folder / template.format(SHARD_X_OF_Y=f"{shard:05d}-of-{len(lengths):05d}", **parts): length
-        for shard, length in enumerate(lengths)
-    }
-    for file in files:
+    shards = {}
+    for number, length in enumerate(lengths):
+        file = folder / template.format(
+            DATASET=name,
+            SPLIT=split["name"],
+            FILEFORMAT="array_record",
+            SHARD_X_OF_Y=f"{number:05d}-of-{len(lengths):05d}",
+        )
         if not file.is_file():
             raise InputError(f"{file} is missing. Delete its folder, then prepare {name} again.")
-    return files
+        shards[file] = length
+    return shards

@@ -18,6 +18,7 @@ from rethinking.errors import InputError
 from rethinking.kernels import checks, cholesky, gram, memory, ridge
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gabor import gabor
+from rethinking.kernels.interpolate import Interpolant
 from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
 
@@ -178,12 +179,31 @@ def _random_conv_blocks(
 
 
 def choose_ridge(config: ConfigDict, system: System, data: Data) -> tuple[float, dict[str, Any]]:
-    """The ridge relative to the diagonal's mean, and the held-out errors that it was chosen by."""
-    if not config.choose_ridge:
-        return config.ridge, {}
-    errors = ridge.errors(system, data.train, data.labels, data.num_classes, config.seed)
-    best = min(errors, key=errors.get)
-    return best, {"held_out_errors": {f"{one:g}": error for one, error in errors.items()}}
+    """The number to add to the matrix's diagonal, and the fields of result.json about its choice.
+
+    The field `ridge` is in units of the diagonal's mean, as in the config.
+    """
+    fields: dict[str, Any] = {"ridge": config.ridge}
+    if config.choose_ridge:
+        errors = ridge.errors(system, data.train, data.labels, data.num_classes, config.seed)
+        fields["ridge"] = min(errors, key=errors.get)
+        fields["held_out_errors"] = {f"{one:g}": error for one, error in errors.items()}
+    if not fields["ridge"]:
+        return 0.0, fields
+    return fields["ridge"] * system.mean_diagonal(data.train), fields
+
+
+def cost_and_accuracy(solution: Interpolant) -> dict[str, Any]:
+    """The fields of result.json that say how accurate a solution is, and what it took.
+
+    `train_error` compares with the training labels, which the config may make random. For the other
+    fields see `rethinking.kernels.certificate.Certificate`.
+    """
+    fields = dataclasses.asdict(solution.certificate)
+    for step, seconds in dataclasses.asdict(solution.seconds).items():
+        fields[f"{step}_seconds"] = seconds
+    fields["peak_bytes"] = peak_bytes()
+    return fields
 
 
 def peak_bytes() -> int:

@@ -1,6 +1,6 @@
 """Table 3: a linear model interpolates the whole training set by one solve (section 5)."""
 
-import dataclasses
+import functools
 import logging
 import math
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import runs
+from rethinking import distributed, runs
 from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
 from rethinking.errors import require
 
@@ -88,56 +88,44 @@ def run(
 ) -> dict[str, Any] | None:
     """Solves the system that `config` describes; returns the contents of result.json.
 
-    `train_error` compares with the training labels, which the config may make random. `test_error`
-    compares with the true test labels. `rethinking.kernels.certificate.Certificate` defines
-    `residual`, `norm`, `condition` and `error`.
-
-    Returns None if `deadline` (of time.time()) or a noticed SIGTERM came first. Sweeps notice
-    SIGTERM, and so do several processes that make one run. The same call then starts again.
-    Raises InputError for settings, data, devices or memory that cannot work, before any time is
-    spent; and for a system that cannot be solved.
+    Returns None if `deadline` (of time.time()) or a noticed SIGTERM came first. The same call then
+    starts again. Raises InputError for settings, data, devices or memory that cannot work, before
+    any time is spent; and for a system that cannot be solved.
     """
     import jax
 
-    from rethinking import distributed
     from rethinking.experiments import kernel_system
     from rethinking.kernels import interpolate
 
     start = time.time()
+    look = functools.partial(_look_at_the_clock, deadline)
     backend = kernel_system.make_backend(config)
     data = kernel_system.load(config)
-
-    def look_at_the_clock() -> None:
-        if distributed.must_stop(deadline):
-            raise _OutOfTime
-
     try:
-        look_at_the_clock()
+        look()
         with jax.enable_x64(True):
-            system = kernel_system.build(config, data, backend, look_at_the_clock)
-            ridge, held_out = kernel_system.choose_ridge(config, system, data)
-            _LOG.info("Solving for %d examples, ridge %g.", len(data.train), ridge)
-            absolute = ridge * system.mean_diagonal(data.train) if ridge else 0.0
-            solution = interpolate.solve(
-                system, data.targets, data.labels, absolute, look_at_the_clock
-            )
+            system = kernel_system.build(config, data, backend, look)
+            ridge, chosen = kernel_system.choose_ridge(config, system, data)
+            _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
+            solution = interpolate.solve(system, data.targets, data.labels, ridge, look)
             test_error = solution.error(data.test, data.test_labels)
     except _OutOfTime:
         _LOG.info("Out of time; the same command starts again.")
         return None
-    seconds = dataclasses.asdict(solution.seconds)
     return {
         "status": "complete",
         "seconds": time.time() - start,
-        "test_error": test_error,
-        **dataclasses.asdict(solution.certificate),
-        **{f"{step}_seconds": value for step, value in seconds.items()},
         "num_examples": len(data.train),
-        "peak_bytes": kernel_system.peak_bytes(),
-        "ridge": ridge,
-        **held_out,
+        "test_error": test_error,
+        **chosen,
+        **kernel_system.cost_and_accuracy(solution),
     }
 
 
 class _OutOfTime(Exception):
     """The deadline, or SIGTERM, came during a solve."""
+
+
+def _look_at_the_clock(deadline: float) -> None:
+    if distributed.must_stop(deadline):
+        raise _OutOfTime

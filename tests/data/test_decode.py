@@ -1,4 +1,4 @@
-"""Decoding against Pillow, boxes against their stated distribution, resizing against closed forms in NumPy."""
+"""Decoding against Pillow, boxes against their distribution, resizing against closed forms."""
 
 import io
 
@@ -10,35 +10,26 @@ from scipy import stats
 
 from rethinking.data import decode
 from rethinking.data.decode import Box, DecodeError
+from tests.data.pictures import encode, interpolate, linear, noise
 
 
 def smooth(height, width, seed=0):
-    """A picture whose neighbouring pixels are alike, so that JPEG keeps it."""
+    """A picture with similar neighbouring pixels, which JPEG hardly changes."""
     coarse = np.random.default_rng(seed).integers(
         0, 256, (height // 40 + 2, width // 40 + 2, 3), dtype=np.uint8
     )
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def encode(image, kind="png", **options):
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
-        file, kind, **options
-    )
-    return file.getvalue()
-
-
 def as_ycck(cmyk):
-    """The same bytes of a CMYK JPEG, with the mark that says that they are YCCK."""
+    """The bytes of a CMYK JPEG, marked as YCCK."""
     transform = cmyk.index(b"Adobe") + 11
     return cmyk[:transform] + b"\x02" + cmyk[transform + 1 :]
 
 
 SMOOTH = Image.fromarray(smooth(75, 101))
+
+
 ENCODED = {
     "jpeg": encode(SMOOTH, "jpeg", quality=90),
     "progressive": encode(SMOOTH, "jpeg", progressive=True),
@@ -56,14 +47,12 @@ ENCODED = {
 def test_decoding_agrees_with_pillow(kind):
     expected = np.asarray(Image.open(io.BytesIO(ENCODED[kind])).convert("RGB")).astype(int)
     decoded = decode.decode(ENCODED[kind])
-    assert decoded.dtype == np.uint8 and decode.shape(ENCODED[kind]) == decoded.shape[:2] == (
-        75,
-        101,
-    )
+    assert decoded.dtype == np.uint8
+    assert decode.shape(ENCODED[kind]) == decoded.shape[:2] == (75, 101)
     assert np.abs(decoded - expected).max() <= 1
-    assert kind == "ycck" or np.abs(decoded - np.asarray(SMOOTH, int)).mean() < 60, (
-        "and it is the picture"
-    )
+    # As YCCK, the bytes are another picture.
+    if kind != "ycck":
+        assert np.abs(decoded - np.asarray(SMOOTH, int)).mean() < 60
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "cmyk"])
@@ -93,9 +82,8 @@ def test_orientation_tags_are_ignored():
     [
         lambda encoded: decode.central_view(encoded, 32),
         lambda encoded: decode.random_view(encoded, 32, np.random.default_rng(0)),
-        lambda encoded: decode.random_view(
-            encoded, 8, np.random.default_rng(0)
-        ),  # which decodes at a smaller scale
+        # This one decodes at a smaller scale.
+        lambda encoded: decode.random_view(encoded, 8, np.random.default_rng(0)),
     ],
 )
 @pytest.mark.parametrize(
@@ -109,14 +97,14 @@ def test_orientation_tags_are_ignored():
         *((kind, -1) for kind in ("jpeg", "progressive", "cmyk")),
     ],
 )
-def test_what_is_cut_short_is_refused(view, kind, kept):
+def test_bytes_that_are_cut_short_are_refused(view, kind, kept):
     encoded = ENCODED[kind]
     assert view(encoded).shape[2] == 3
     with pytest.raises(DecodeError, match=r".+"):
         view(encoded[: int(kept * len(encoded)) if isinstance(kept, float) else kept])
 
 
-def test_what_is_no_image_is_refused():
+def test_bytes_that_are_not_an_image_are_refused():
     with pytest.raises(DecodeError, match="not an image"):
         decode.decode(b"plain text")
     with pytest.raises(DecodeError, match="not an image"):
@@ -141,33 +129,34 @@ def test_boxes_lie_within_their_ranges(height, width):
         (top >= 0) & (left >= 0) & (h > 0) & (w > 0) & (top + h <= height) & (left + w <= width)
     )
     area = h * w / (height * width)
-    assert np.all((area >= 0.1) & (area <= 1)), (
-        "0.05 to 1, and a tenth of the only object, the image"
-    )
+    # Areas are drawn from 5% to 100%, and a box must cover a tenth of the only object, the image.
+    assert np.all((area >= 0.1) & (area <= 1))
     assert np.all(whole | ((w >= 0.75 * h - 0.5) & (w <= 1.33 * h + 0.5)))
-    assert height < 10 or (area.min() < 0.12 and area.max() > 0.7 and len(set(boxes)) > 1000)
+    if height > 10:
+        assert area.min() < 0.12 and area.max() > 0.7 and len(set(boxes)) > 1000
 
 
 @pytest.mark.parametrize("height, width", [(17, 1000), (1000, 17), (1, 1)])
-def test_where_no_box_fits_it_is_the_image(height, width):
+def test_if_no_box_fits_the_box_is_the_image(height, width):
     boxes = {decode.random_box(height, width, np.random.default_rng(seed)) for seed in range(20)}
     assert boxes == {Box(0, 0, height, width)}
 
 
 def test_boxes_are_distributed_as_stated():
-    """In an image of so many pixels that rounding is nothing: place, height given the aspect, and aspect."""
+    """Place, height given the aspect, and aspect. Rounding hardly matters in a large image."""
     height, width, rng = 30_000, 40_000, np.random.default_rng(1)
     top, left, h, w = np.array([decode.random_box(height, width, rng) for _ in range(10_000)]).T
     assert stats.kstest(top / (height - h), "uniform").pvalue > 0.01
     assert stats.kstest(left / (width - w), "uniform").pvalue > 0.01
 
     def bounds(aspect, smallest):
-        """Of the height."""
+        """The smallest and the largest height of a box with this aspect."""
         return np.sqrt(smallest * height * width / aspect), np.minimum(height, width / aspect)
 
     low, high = bounds(w / h, 0.1)
     assert stats.kstest((h - low) / (high - low), "uniform").pvalue > 0.01
-    # An aspect is kept if the height, drawn from where the area is 5%, gives 10%.
+    # The height is drawn so that the area is at least 5%. A box is kept if its area is at least
+    # 10%.
     grid = np.linspace(0.75, 1.33, 100_001)
     kept = np.subtract(*bounds(grid, 0.1)[::-1]) / np.subtract(*bounds(grid, 0.05)[::-1])
     cumulative = np.cumsum(kept) / kept.sum()
@@ -180,27 +169,6 @@ def test_central_box_is_tensorflows():
         assert decode.central_box(side, 5) == (offset, 0, side - 2 * offset, 5)
         assert decode.central_box(5, side) == (0, offset, 5, side - 2 * offset)
     assert decode.central_box(375, 500) == (23, 31, 329, 438)
-
-
-def interpolate(image, size, weights):
-    """A separable interpolation: `weights` maps distances, in pixels of the image, to weights."""
-    image = image.astype(np.float64)
-    for axis in (0, 1):
-        side = image.shape[axis]
-        centers = (np.arange(size) + 0.5) * side / size - 0.5
-        taps = np.floor(centers).astype(int)[:, None] + np.arange(-1, 3)
-        matrix = np.zeros((size, side))
-        np.add.at(
-            matrix,
-            (np.arange(size)[:, None], taps.clip(0, side - 1)),
-            weights(np.abs(centers[:, None] - taps)),
-        )
-        image = np.moveaxis(np.tensordot(matrix, image, (1, axis)), 0, axis)
-    return image
-
-
-def linear(distance):
-    return np.maximum(1 - distance, 0)
 
 
 def cubic(d):
@@ -219,9 +187,8 @@ def test_evaluation_sees_exactly_the_middle(height, width, size):
     middle = image[height // 16 : height - height // 16, width // 16 : width - width // 16]
     view = decode.central_view(encode(image), size)
     assert view.shape == (size, size, 3) and view.dtype == np.uint8
-    assert np.abs(view - interpolate(middle, size, linear)).max() < 0.5 + 1e-3, (
-        "rounded, nothing else"
-    )
+    # The only difference is the rounding.
+    assert np.abs(view - interpolate(middle, size, linear)).max() < 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("height, width, size", [(70, 50, 64), (40, 48, 64)])
@@ -239,11 +206,10 @@ def test_resizing_methods(height, width, size):
     "height, width, size", [(30, 30, 10), (16, 20, 12), (12, 10, 16), (31, 10, 12), (10, 31, 12)]
 )
 def test_resizing_by_area(height, width, size):
-    """Each new pixel is the mean of what it covers of the old ones."""
+    """Each new pixel is the mean of the part of the image that it covers."""
     image = noise(height, width)
-    fine = (
-        image.repeat(size, 0).repeat(size, 1).astype(float)
-    )  # `height` x `width` of these are one new pixel
+    # Of this finer image, `height` x `width` pixels make up one new pixel.
+    fine = image.repeat(size, 0).repeat(size, 1).astype(float)
     means = fine.reshape(size, height, size, width, 3).mean((1, 3))
     assert np.abs(decode.resize(image, size, cv2.INTER_AREA) - means).max() < 1.1
 
@@ -282,7 +248,7 @@ def test_random_views_are_what_the_generator_says():
     ],
 )
 def test_large_boxes_come_from_shrunk_images(monkeypatch, h, w, shrink):
-    """Of the same part of the image, up to the larger pixels: any other box shows something else."""
+    """They show the same part of the image with larger pixels. Other boxes show other parts."""
     size, encoded = 299, encode(smooth(2500, 2600), "jpeg", quality=90)
     asked = []
     plain = decode.decode

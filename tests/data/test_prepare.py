@@ -1,4 +1,4 @@
-"""What `python -m rethinking.data.prepare` says where there is nothing to download or no way to."""
+"""The answers of `python -m rethinking.data.prepare` when it downloads nothing."""
 
 import importlib.util
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from rethinking.data import prepare
 from rethinking.errors import InputError
-from tests.data.test_arrays import write
+from tests.data.sets import write
 
 
 def command(*arguments):
@@ -24,10 +24,8 @@ def no_tensorflow(monkeypatch):
 def test_already_prepared(tmp_path, no_tensorflow):
     root, _ = write(tmp_path)
     said = prepare.prepare("planted", str(root))
-    assert (
-        said
-        == f"planted is already prepared: 50 training and 15 test images in {root / 'planted' / '1.0.0'}"
-    )
+    folder = root / "planted" / "1.0.0"
+    assert said == f"planted is already prepared: 50 training and 15 test images in {folder}"
 
 
 def test_digits_need_nothing(no_tensorflow):
@@ -69,7 +67,7 @@ def test_failed_download(tmp_path, monkeypatch):
 
 def test_no_image_classification_is_refused_before_the_download(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(InputError, match="imdb_reviews is no image-classification set"):
+    with pytest.raises(InputError, match="imdb_reviews is not an image-classification set"):
         prepare.prepare("imdb_reviews", str(tmp_path))
 
 

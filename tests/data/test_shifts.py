@@ -1,4 +1,4 @@
-"""Distorted test sets: by value, and as part of a run."""
+"""Distorted test sets: their values, and runs that are evaluated on them."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 from rethinking import cli, experiments
 from rethinking.data import arrays, shifts
 from rethinking.errors import InputError
-from tests.data import test_arrays
+from tests.data import sets
 
 N, SIZE = 40, 16
 
@@ -44,7 +44,7 @@ def test_contrast_scales_each_channels_spread_about_its_mean(strength, factor, t
 
 
 def test_blur_agrees_with_pillows_inside(test_set):
-    """Pillow's Gaussian is three box filters, close to ours where no edge is near."""
+    """Pillow's Gaussian is three box filters. Away from the edges it is close to ours."""
     blurred = shifts.build("blur=3", test_set, seed=0).images
     for ours, image in zip(blurred, test_set.images, strict=True):
         theirs = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.5)))
@@ -78,7 +78,7 @@ def test_names(tmp_path):
     assert shifts.parse("") == []
     with pytest.raises(InputError, match="'noise'"):
         shifts.parse("nose=1")
-    with pytest.raises(InputError, match="1, 2 and 3"):
+    with pytest.raises(InputError, match="1, 2 or 3"):
         shifts.parse("noise=4")
 
 
@@ -107,8 +107,8 @@ def test_a_run_is_also_evaluated_on_them_at_its_end(tmp_path):
 
 def test_a_run_is_evaluated_on_a_set_that_was_made_for_testing_alone(tmp_path):
     for version in ("1.0.0", "2.0.0"):
-        root, _ = test_arrays.write(tmp_path / "tfds", version)
-    test_arrays.without_train(root, "2.0.0")
+        root, _ = sets.write(tmp_path / "tfds", version)
+    sets.without_train(root, "2.0.0")
     result = run(
         tmp_path / "run",
         "--config.data.name=planted:1.0.0",

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import cholesky as benchmark
+from rethinking.kernels import layout
 
 
 def test_work_is_close_to_a_third_of_n_cubed():
@@ -51,13 +53,28 @@ def test_measures_itself_and_its_peers():
         sys.executable,
         "-m",
         "benchmarks.cholesky",
-        "--n=300",
+        "--n=1000",
         "--peers=scipy",
         "--num_panels=3",
+        "--num_devices=2",
     ]
     printed = subprocess.check_output(command, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     ours, scipy = map(json.loads, printed.splitlines())
-    assert ours["num_panels"] == 3 and ours["num_devices"] == jax.device_count()
+    assert ours["num_panels"] == 3 and ours["num_devices"] == 2
     assert scipy["peer"] == "scipy" and scipy["error"] == ""
     for line in (ours, scipy):
-        assert line["n"] == 300 and line["gflops"] > 0
+        assert line["n"] == 1000
+        # Both are printed with few digits.
+        assert line["gflops"] == pytest.approx(1 / 3 / line["seconds"], rel=0.2, abs=0.1)
+
+
+def test_memory_of_the_programs_is_counted(monkeypatch):
+    topology = SimpleNamespace(devices=jax.devices()[:2])
+    monkeypatch.setattr(benchmark.topologies, "get_topology_desc", lambda **_: topology)
+    lines = list(benchmark.compile_for("v5e:1x2", 8192, "float32"))
+    assert [line["program"] for line in lines] == ["update", "diagonal block", "below"]
+    matrix = layout.make(8192, 2).entries * 4 / 1e9
+    for line in lines:
+        assert line["matrix_gb_per_chip"] == round(matrix, 3)
+        # The matrix, and not twice: the programs overwrite it.
+        assert matrix - 1e-3 < line["gb_per_chip"] < 1.2 * matrix
