@@ -14,7 +14,7 @@ LINES = 300
 
 
 def make_runs(root, number, models):
-    """`number` runs of LINES lines each: three seeds of rows that differ in network, labels and learning rate."""
+    """Makes runs of LINES lines each: rows differ in network, labels and rate, with three seeds."""
     lines = [training_lines(0.01 * (seed + 1), 0.5, epochs=LINES - 1) for seed in range(3)]
     settings = list(rows.SETTINGS)
     for run in range(number):
@@ -27,15 +27,17 @@ def make_runs(root, number, models):
 
 
 def report_on(runs, output):
-    """Makes a report in a process of its own; returns its seconds of processor and of wall time, and its gigabytes.
+    """Processor seconds, wall seconds and gigabytes of a process that makes a report.
 
-    Those are read where Linux keeps them, as `ru_maxrss` begins with what the process that starts it has in use.
+    Linux has the gigabytes in /proc. `ru_maxrss` would begin with the memory of the parent.
     """
     start = time.monotonic()
     program = (
         "import json, pathlib, re, resource, sys; from rethinking import report; "
-        "report.build(sys.argv[1:2], sys.argv[2]); used = resource.getrusage(resource.RUSAGE_SELF); "
-        "(most,) = re.findall(r'VmHWM:\\s+(\\d+) kB', pathlib.Path('/proc/self/status').read_text()); "
+        "report.build(sys.argv[1:2], sys.argv[2]); "
+        "used = resource.getrusage(resource.RUSAGE_SELF); "
+        "status = pathlib.Path('/proc/self/status').read_text(); "
+        "(most,) = re.findall(r'VmHWM:\\s+(\\d+) kB', status); "
         "print(json.dumps([used.ru_utime + used.ru_stime, int(most) * 1024 / 1e9]))"
     )
     ended = subprocess.run(
