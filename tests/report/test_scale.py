@@ -55,10 +55,10 @@ def test_sixty_runs_are_a_matter_of_seconds(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_take_half_a_minute_and_a_gigabyte(tmp_path):
+def test_a_thousand_runs_take_a_minute_and_a_gigabyte_at_most(tmp_path):
     make_runs(tmp_path / "runs", 1000, rows.TABLE1_MODELS)
     seconds, wall, gigabytes = report_on(tmp_path / "runs", tmp_path / "report")
     print(f"{seconds:.1f} s of processor time, {wall:.1f} s in all, {gigabytes:.2f} GB")
-    assert seconds < 30 and gigabytes < 1
+    assert seconds < 60 and gigabytes < 1
     page = tmp_path / "report" / "index.html"
     assert page.stat().st_size < 5e6 and "1000 complete" in page.read_text()
