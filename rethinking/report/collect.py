@@ -218,7 +218,8 @@ def row_digests(experiment: str) -> dict[str, str]:
 def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:
     """When each file of the run directories was last written, and its size.
 
-    Two states differ if anything has changed. Raises InputError if one of `folders` is not a folder.
+    Two states differ if anything has changed.
+    Raises InputError if one of `folders` is not a folder.
     """
     found = {}
     for path in _find(folders):

@@ -9,8 +9,8 @@ from rethinking.report.kinds import Shown
 from rethinking.report.paper import MISSING, Number, Published
 
 DIFFERENCES = (
-    "Difference: ours minus the paper's. ≈: within one standard deviation of ours. ≠: further away. "
-    "A single run has no standard deviation and no mark."
+    "Difference: ours minus the paper's. ≈: within one standard deviation of ours. "
+    "≠: further away. A single run has no standard deviation and no mark."
 )
 _ROUNDING = 0.005  # of the published percentages
 

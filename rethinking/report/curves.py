@@ -103,7 +103,7 @@ def summary(series: Series, scattered: bool = False) -> Curve:
 
 
 def counted(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces whose mean is taken: of complete runs, or of unfinished ones if none is complete."""
+    """The traces whose mean is taken: of complete runs, or else of unfinished ones."""
     for status in ("complete", "unfinished"):
         found = [trace for trace in traces if trace.status == status]
         if found:
@@ -212,7 +212,7 @@ def by_corruption(runs: Iterable[Run]) -> dict[float, list[Run]]:
 def relative_times(runs: Sequence[Run]) -> list[Trace]:
     """Figure 1b for one network: p and steps to fit, divided by the mean steps to fit true labels.
 
-    nan for a run that did not fit. Empty without a reference: no run on true labels, or an unfitted one.
+    nan for a run that did not fit. Empty if a run on true labels did not fit or there is none.
     """
     groups = by_corruption(_ended(runs))
     reference = [run.value("fit_step") for run in groups.get(0.0, [])]

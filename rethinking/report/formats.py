@@ -54,9 +54,8 @@ def to_report(content: Content) -> str:
     for title, items in remarks(content).items():
         parts += [f"### {title}\n", *(f"- {escape(item)}" for item in items), ""]
     parts.append(
-        "This page is made by `python -m rethinking.report --runs=results --output=results/report`. "
-        "The command also makes index.html, where the figures are interactive and every number leads "
-        "to its runs."
+        "`python -m rethinking.report --runs=results --output=results/report` makes this page. "
+        "It also makes index.html, where figures are interactive and numbers lead to their runs."
     )
     return "\n".join(parts) + "\n"
 

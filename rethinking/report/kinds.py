@@ -1,4 +1,4 @@
-"""How the report shows the runs of each kind of experiment. A new kind needs one entry in `KINDS`."""
+"""How the report shows each kind of experiment. A new kind needs one entry in `KINDS`."""
 
 from typing import NamedTuple
 
@@ -44,7 +44,8 @@ KINDS = {
             _SECONDS,
         ),
         title="linear models, error in percent",
-        legend="Norm: of the function in its kernel's space. Residual: of the linear system, relative. "
+        legend="Norm: of the function in its kernel's space. "
+        "Residual: of the linear system, relative. "
         "Ridge: relative to the mean of the matrix's diagonal.",
     ),
     "expressivity": Kind(
@@ -83,10 +84,10 @@ KINDS = {
             _SECONDS,
         ),
         title="measures of complexity",
-        legend="Rademacher: complexity of the network's signs, found by training on random signs, with a "
-        "95% interval. Linear: the same for linear functions whose mean square is 1. Changes: how much "
-        "losses change when one training example is replaced. None replaced: the same training twice. "
-        "Some devices add in another order each time.",
+        legend="Rademacher: complexity of the network's signs, found by training on random "
+        "signs, with a 95% interval. Linear: the same for linear functions whose mean square is 1. "
+        "Changes: how much losses change when one training example is replaced. None replaced: the "
+        "same training twice; some devices add in another order each time.",
         has_metrics=True,
     ),
 }

@@ -162,7 +162,8 @@ class _Runs:
         title = html.escape(f"{table.title.partition(':')[0]}: {row.name}")
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         self._sections.append(
-            f'<section id="{anchor}"><h3>{title}</h3><div class="scroll"><table>{body}</table></div>'
+            f'<section id="{anchor}"><h3>{title}</h3>'
+            f'<div class="scroll"><table>{body}</table></div>'
             f"<p>Made by:</p>{''.join(commands)}</section>"
         )
         return anchor

@@ -48,7 +48,7 @@ def make(collection: Collection) -> list[Table]:
     """Tables 1 to 4 with all published rows, and a table of every other experiment that has runs.
 
     Runs of Tables 1, 2 and 4 on other data than the paper's have tables of their own, without
-    published numbers. Then come a table of the networks' inductive bias, and one of shifted test sets.
+    published numbers. Last comes a table of shifted test sets.
     """
     tables = [_experiment(collection, name, paper.DATA.get(name)) for name in sorted(paper.TABLES)]
     for name in sorted({run.experiment for run in collection.runs}):
@@ -142,8 +142,8 @@ def _shifts(collection: Collection) -> list[Table]:
     header = [columns.NAME, columns.percent("test", "test_accuracy")]
     header += [columns.percent(name, f"shifts.{name}") for name in names]
     legend = (
-        f"{OURS} The test set distorted at strengths 1 to 3, or other test sets of the same classes; "
-        "see rethinking/data/shifts.py."
+        f"{OURS} The test set distorted at strengths 1 to 3, or other test sets of the same "
+        "classes; see rethinking/data/shifts.py."
     )
     title = "Distribution shift: test accuracy in percent"
     return [Table("shifts", title, [*header, columns.RUNS], rows, legend)]

@@ -126,7 +126,7 @@ def stability(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
 
 
 def _parts(run: Run, part: str, field: str, x: str) -> list[Trace]:
-    """A trace for each whole number in the field `part` of metrics.jsonl: each draw of the signs."""
+    """A trace for each number in the field `part` of metrics.jsonl, such as each draw of signs."""
     lines = [line for line in run.metrics if number(line.get(part)) is not None]
     traces = []
     for value, group in sorted(grouped(lines, lambda line: number(line[part])).items()):

@@ -1,4 +1,4 @@
-"""Figures as Vega-Lite specifications. The page shows them; `render` makes files of the same text."""
+"""Figures as Vega-Lite specifications, which the page shows and `render` makes files of."""
 
 import csv
 import io

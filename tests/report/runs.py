@@ -53,7 +53,7 @@ def make_run(
 
 
 def write(path, config, lines, status="complete", result=None):
-    """The folder of a new run directory with this config, these lines of metrics.jsonl and result."""
+    """The folder of a new run directory with this config, lines of metrics.jsonl and result."""
     path.mkdir(parents=True)
     (path / "config.json").write_text(config.to_json())
     if lines:

@@ -155,7 +155,7 @@ def test_watching_makes_the_report_again_when_a_run_changes(tmp_path, monkeypatc
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--output=o"], "needed: --runs"),
     (["--runs=nowhere", "--output=o"], "--runs=nowhere: no such folder"),
-    (["--runs=gs://bucket/runs", "--output=o"], "gcloud storage cp --recursive gs://bucket/runs runs"),
+    (["--runs=gs://a/runs", "--output=o"], "gcloud storage cp --recursive gs://a/runs runs"),
     (["--runs=.", "--outputs=o"], "Unknown command line flag 'outputs'"),
 ])  # fmt: skip
 def test_bad_flags_end_with_exit_code_2(tmp_path, arguments, message):

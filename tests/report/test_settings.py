@@ -1,4 +1,4 @@
-"""The commands that the report says made the runs, given back to the program that would run them."""
+"""The commands in the report, parsed by the program that would run them."""
 
 import json
 import shlex

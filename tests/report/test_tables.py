@@ -183,7 +183,7 @@ def test_mixed_revisions_get_a_footnote(tmp_path):
     )
 
 
-def test_settings_that_the_row_has_not_get_a_footnote_or_beside_published_numbers_a_row_of_their_own(
+def test_other_settings_get_a_footnote_or_beside_published_numbers_their_own_row(
     tmp_path,
 ):
     for row, setting in (
