@@ -135,7 +135,8 @@ def find(name: str, data_dir: str | None = None, train: bool = True) -> Source:
         raise InputError(
             f"{name} is not prepared in {resolve_data_dir(data_dir)}. Run: "
             f"python -m rethinking.data.prepare {name}{option}\n"
-            "If it is prepared elsewhere, set data_dir or $TFDS_DATA_DIR to its folder."
+            "If it is prepared elsewhere, set data_dir or $TFDS_DATA_DIR to the folder that "
+            "holds it."
         )
     try:
         metadata = json.loads((newest / "dataset_info.json").read_text())

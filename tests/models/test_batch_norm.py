@@ -1,4 +1,4 @@
-"""Batch normalization against Flax's and its autodiff, on one device and on several."""
+"""Batch normalization and its gradient against those of Flax, on one device and on several."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,10 @@ def flax(use_scale=True, train=True):
 
 
 def gradients(module, use_scale=True):
-    """Of a function not linear in the output, with respect to the input and the parameters; and the statistics."""
+    """Gradients of a function that is not linear in the output, and the new statistics.
+
+    They are those with respect to the input and the parameters.
+    """
 
     def function(x, params):
         y, updated = module.apply(
@@ -109,7 +112,7 @@ def test_each_devices_own_statistics_give_the_sum_of_their_gradients():
     )
 
 
-def test_what_gpus_sum_at_once_is_the_two_sums():
+def test_sums_at_once_are_the_two_sums():
     for ours, expected in zip(jax.jit(sums_at_once)(X, WEIGHTS), (X, WEIGHTS), strict=True):
         np.testing.assert_allclose(
             ours, np.asarray(expected, np.float64).sum((0, 1, 2)), rtol=1e-5, atol=1e-4
@@ -124,9 +127,8 @@ def test_batch_norm_keeps_float32_statistics():
     exact = np.asarray(x, np.float64)
     expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-3)
     np.testing.assert_allclose(np.asarray(y, np.float64), expected, atol=0.05)
-    np.testing.assert_allclose(
-        updated["batch_stats"]["mean"], 0
-    )  # initialization leaves the statistics alone
+    # Initialization does not change the statistics.
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0)
     _, updated = BatchNorm(use_running_average=False).apply(updated, x, mutable=["batch_stats"])
     np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.01 * exact.mean(0), rtol=1e-5)
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.99 + 0.01 * exact.var(0), rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Convolution in the pieces that suit a CPU, against `jax.lax`'s and autodiff's."""
+"""Convolution in pieces that suit a CPU, against `jax.lax` and its gradient."""
 
 import functools
 
@@ -15,7 +15,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def value_and_gradients(function, x, kernel):
-    """Of a function not linear in the convolution's output."""
+    """The value and gradients of a function that is not linear in the convolution's output."""
     return jax.jit(
         jax.value_and_grad(lambda x, kernel: jnp.sin(function(x, kernel)).mean(), argnums=(0, 1))
     )(x, kernel)
@@ -53,18 +53,25 @@ def test_values_and_gradients_are_laxs(size, stride, padding, parts, dtype, monk
         np.testing.assert_allclose(value.astype(jnp.float32), wanted, atol=atol, rtol=0)
 
 
-@pytest.mark.parametrize("platform,convolutions", [("cpu", 1 + 1 + 4), ("cuda", 3), ("tpu", 3)])
-def test_only_a_cpu_takes_the_kernels_gradient_in_parts(platform, convolutions, monkeypatch):
+@pytest.mark.parametrize("platform, further", [("cpu", 3), ("cuda", 0), ("tpu", 0)])
+def test_only_a_cpu_takes_the_kernels_gradient_in_parts(platform, further, monkeypatch):
+    """The claim is about the program: a CPU computes the kernel's gradient by four convolutions.
+
+    The values are the same on all platforms, and this machine can run only the CPU's program. So
+    the test compares the programs.
+    """
     x, kernel = jnp.ones((8, 6, 6, 4)), jnp.ones((3, 3, 4, 4))
     monkeypatch.setattr(convolution, "CHUNK_BYTES", x.nbytes // 4)
 
-    def loss(x, kernel):
-        return jnp.sin(convolve(x, kernel, (1, 1), "SAME", dimension_numbers=DIMENSIONS)).sum()
+    def num_convolutions(function):
+        def loss(x, kernel):
+            return jnp.sin(function(x, kernel)).sum()
 
-    text = (
-        jax.jit(jax.grad(loss, argnums=(0, 1)))
-        .trace(x, kernel)
-        .lower(lowering_platforms=(platform,))
-        .as_text()
-    )
-    assert text.count("stablehlo.convolution") == convolutions
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(x, kernel)
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.convolution")
+
+    options = {"padding": "SAME", "dimension_numbers": DIMENSIONS}
+    ours = functools.partial(convolve, strides=(1, 1), **options)
+    plain = functools.partial(lax.conv_general_dilated, window_strides=(1, 1), **options)
+    assert num_convolutions(ours) == num_convolutions(plain) + further

@@ -1,6 +1,6 @@
-"""Inception V3 against slim's sizes and parameter counts; test_models_pytorch.py has its arithmetic.
+"""Inception V3 against slim's sizes and parameter counts; test_pytorch.py checks its arithmetic.
 
-Most tests trace the network and compute nothing, for to compile it takes ten seconds.
+Most tests only trace the network, because compiling it takes ten seconds.
 """
 
 import collections
@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import PartitionSpec as P
 
 from rethinking import models
 from rethinking.errors import InputError
 from rethinking.models.inception_v3 import InceptionV3, mean_pool
-from rethinking.sharding import DATA_AXIS, device_mesh
+from rethinking.sharding import DATA_AXIS, data_mesh
+from tests.models import networks
+from tests.models.networks import NARROW_V3 as NARROW
+from tests.models.networks import trained_v3 as trained
 
-# Counted by hand from slim's listing, batch norm's scale and offset included; a convolution has no bias.
+# Counted by hand from slim's listing. Batch norms have a scale and an offset, convolutions no bias.
 BLOCK_PARAMETERS = {
     "Mixed_5b": 255_904,
     "Mixed_5c": 277_472,
@@ -50,12 +52,9 @@ SIZES = {
 }
 
 
-@functools.cache
 def shapes(model, size):
-    """Shapes of a model's variables, initialized as a training state is: in evaluation mode."""
-    return jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), batch(size)
-    )
+    """Shapes of a model's variables, initialized in evaluation mode, as a training state is."""
+    return networks.shapes(model, *batch(size).shape[1:], train=False)
 
 
 def batch(size, num=2):
@@ -73,38 +72,6 @@ def traced(model, size, train, **options):
 
 def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-NARROW = InceptionV3(num_classes=5, width=0.1, aux_head=True, dropout=0.2)
-# Neither square nor small: the grids are 17x15, 8x7 and 3x3, and the auxiliary head's last kernel is 2x1.
-X = np.random.default_rng(3).normal(size=(6, 155, 139, 3)).astype(np.float32)
-
-
-def draw(noise, path, leaf):
-    """A variable drawn by NumPy, which takes less time than to compile `init`; none are zero, to hide no mistake."""
-    if path[-1].key == "kernel":
-        values = noise.normal(scale=(2 * leaf.shape[-1] / leaf.size) ** 0.5, size=leaf.shape)
-    else:
-        values = (path[-1].key in ("scale", "var")) + 0.1 * noise.uniform(size=leaf.shape)
-    return jnp.asarray(values, leaf.dtype)
-
-
-@functools.cache
-def trained():
-    """Variables, and what a pass over X in training makes of them with two keys: (outputs, updated collections)."""
-    fill = functools.partial(draw, np.random.default_rng(0))
-    variables = jax.tree_util.tree_map_with_path(fill, shapes(NARROW, X.shape[1:3]))
-    apply = jax.jit(
-        functools.partial(
-            NARROW.apply,
-            train=True,
-            mutable=["batch_stats", "intermediates"],
-            capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
-        )
-    )
-    return variables, [
-        apply(variables, X, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1)
-    ]
 
 
 def test_parameters_of_every_block():
@@ -153,7 +120,7 @@ def test_auxiliary_logits_are_for_training_alone():
 
 @pytest.mark.parametrize("size", [74, (75, 74)])
 def test_too_small_images_are_explained(size):
-    with pytest.raises(InputError, match="Inception V3 takes images of at least 75x75 pixels"):
+    with pytest.raises(InputError, match="Inception V3 needs images of at least 75x75 pixels"):
         shapes(NARROW, size)
 
 
@@ -163,7 +130,7 @@ def test_narrow_networks_keep_sixteen_features():
         for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(NARROW, 75)["params"])
         if path[-1].key == "scale"
     ]
-    # A tenth, rounded down, of 192, 320, 384, 448 and the auxiliary head's 768; the rest would be narrower than 16.
+    # A tenth, rounded down, of 192, 320, 384, 448 and the auxiliary head's 768. The others have 16.
     assert collections.Counter(leaf.size for leaf in scales) == {
         16: 47,
         19: 30,
@@ -174,44 +141,39 @@ def test_narrow_networks_keep_sixteen_features():
     }
 
 
-def operations(jaxpr, name):
-    """The operations of this name, in inner functions too."""
-    found = [equation for equation in jaxpr.eqns if equation.primitive.name == name]
-    for equation in jaxpr.eqns:
-        for inner in jaxprs_in_params(equation.params):
-            found += operations(inner, name)
-    return found
-
-
-def jaxpr(model, spread=lambda apply: apply):
-    """The program of a pass in training; NARROW's variables fit all narrow networks."""
-    apply = functools.partial(
-        model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
-    )
-    return jax.make_jaxpr(spread(apply), return_shape=True)(shapes(NARROW, 75), batch(75))
-
-
 def test_bfloat16_is_for_the_computation_alone():
-    program, outputs = jaxpr(NARROW.clone(dtype=jnp.bfloat16))
-    assert {leaf.dtype for leaf in jax.tree.leaves((shapes(NARROW, 75), outputs))} == {
-        jnp.dtype("float32")
-    }
-    convolutions = operations(program.jaxpr, "conv_general_dilated")
-    # Larger kernels have a second program, for a CPU.
-    pointwise = [conv for conv in convolutions if conv.invars[1].aval.shape[:2] == (1, 1)]
-    assert len(pointwise) + (len(convolutions) - len(pointwise)) / 2 == 96
-    assert {var.aval.dtype for conv in convolutions for var in (*conv.invars, *conv.outvars)} == {
-        jnp.dtype("bfloat16")
-    }
+    outputs, updated = traced(
+        NARROW.clone(dtype=jnp.bfloat16),
+        75,
+        True,
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
+    )
+    convolutions = jax.tree.leaves(updated["intermediates"])
+    assert len(convolutions) == 96
+    assert {leaf.dtype for leaf in convolutions} == {jnp.dtype("bfloat16")}
+    stored = jax.tree.leaves((shapes(NARROW, 75), outputs, updated["batch_stats"]))
+    assert {leaf.dtype for leaf in stored} == {jnp.dtype("float32")}
 
 
-def test_batch_norm_is_synchronized_on_demand():
-    def spread(apply):
+def test_every_batch_norm_is_synchronized_on_demand():
+    """JAX accepts statistics as equal on all devices only if they were averaged over them.
+
+    This takes no compilation. test_models.py compares the values, for the small networks.
+    """
+
+    def trace(model):
+        apply = functools.partial(
+            model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
+        )
         specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), P())}
-        return jax.shard_map(apply, mesh=device_mesh(2), **specs)
+        spread = jax.shard_map(apply, mesh=data_mesh(2), **specs)
+        return jax.eval_shape(spread, shapes(NARROW, 75), batch(75))
 
-    program, _ = jaxpr(NARROW.clone(bn_axis_name=DATA_AXIS), spread)
-    assert len(operations(program.jaxpr, "psum_invariant")) == 96
+    _, updated = trace(NARROW.clone(bn_axis_name=DATA_AXIS))
+    assert len(jax.tree.leaves(updated)) == 2 * 96
+    with pytest.raises(ValueError, match="out_specs"):
+        trace(NARROW)
 
 
 def test_dropout_acts_on_the_features_before_the_logits():
@@ -230,7 +192,8 @@ def test_batch_statistics_move_slowly():
     variables, ((_, updated), _) = trained()
     before, after = variables["batch_stats"], updated["batch_stats"]
     assert jax.tree.structure(before) == jax.tree.structure(after)
-    # The input has mean 0, so the first kernel alone decides the variance that a batch has after it.
+    # The input has mean 0 and variance 1, so the first kernel alone determines the variance after
+    # it.
     kernel = variables["params"]["ConvBlock_0"]["Conv_0"]["kernel"]
     variance = (kernel**2).sum((0, 1, 2))
     first = [stats["ConvBlock_0"]["BatchNorm_0"]["var"] for stats in (before, after)]
@@ -247,7 +210,7 @@ def test_mean_pool_counts_pixels_within_the_image():
 
 
 def test_initialization_is_tensorflows():
-    """Which initializer each layer has; drawing all kernels would take a minute to compile."""
+    """Each layer's initializer is sampled. Drawing all kernels would take a minute to compile."""
     initializers = {}
 
     def note(call, args, kwargs, context):
@@ -262,7 +225,6 @@ def test_initialization_is_tensorflows():
     for path, initializer in initializers.items():
         stddev = special.get(path, 0.1)
         sample = np.asarray(initializer(jax.random.key(0), (100, 100)))
-        np.testing.assert_allclose(
-            sample.std(), 0.8796 * stddev, rtol=0.02
-        )  # a normal one's, cut at two deviations
+        # The deviation of a normal distribution that is cut off at two deviations.
+        np.testing.assert_allclose(sample.std(), 0.8796 * stddev, rtol=0.02)
         assert np.abs(sample).max() <= 2 * stddev

@@ -1,4 +1,4 @@
-"""Networks against the paper's parameter counts, and what they take and give."""
+"""Networks against the paper's parameter counts; their inputs, outputs and names."""
 
 import dataclasses
 import functools
@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from rethinking import models
 from rethinking.errors import InputError
-from rethinking.sharding import DATA_AXIS, device_mesh
+from rethinking.sharding import DATA_AXIS, data_mesh
+from tests.models.networks import X, images, shapes, trained, variables_of
 
 # Appendix A, for 28x28x3 and 10 classes; WRN 28-1 from the author's demo repository.
 PARAMETERS = {
@@ -23,48 +24,10 @@ PARAMETERS = {
     "mlp_3x512": 1_735_178,
     "wide_resnet_28_1": 369_498,
 }
-# For 299x299x3 and 1000 classes: TensorFlow's recipe. The rest of its tests are in test_inception_v3.py.
+# For 299x299x3 and 1000 classes: TensorFlow's recipe. The rest of its tests are in
+# test_inception_v3.py.
 IMAGENET_PARAMETERS = {"inception_v3": 23_834_568}
 WITH_BATCH_NORM = {"inception", "wide_resnet_28_1"}
-
-
-@functools.cache
-def shapes(model, *size):
-    """Shapes and dtypes of a model's variables for images of `size`, without computing them."""
-    images = jax.ShapeDtypeStruct((2, *size), jnp.float32)
-    return jax.eval_shape(functools.partial(model.init, train=True), jax.random.key(0), images)
-
-
-def images(*shape):
-    return jax.random.normal(jax.random.key(1), shape)
-
-
-# 14 -> 7 -> 4: even and odd sizes are halved. Brightness differs so that parts of the batch have other statistics.
-X = images(16, 14, 14, 3) + jnp.repeat(jnp.arange(8.0), 2)[:, None, None, None]
-
-
-@functools.cache
-def variables_of(name):
-    """Variables drawn by NumPy, which takes less time than to compile `init`; none are zero, to hide no mistake."""
-    noise = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            values = noise.normal(scale=(2 * leaf.shape[-1] / leaf.size) ** 0.5, size=leaf.shape)
-        else:
-            values = (path[-1].key in ("scale", "var")) + 0.1 * noise.uniform(size=leaf.shape)
-        return jnp.asarray(values, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes(models.create(name, 10), *X.shape[1:]))
-
-
-@functools.cache
-def trained(name, dtype=jnp.float32):
-    """Logits and new batch statistics of one pass over X in training."""
-    model = models.create(name, 10, dtype)
-    return jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(
-        variables_of(name), X
-    )
 
 
 def test_every_model_has_a_known_count():
@@ -107,7 +70,8 @@ def test_bfloat16_computes_nearly_the_same(name):
     )
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
     difference = jnp.linalg.norm(low - expected) / jnp.linalg.norm(expected)
-    assert 1e-5 < difference < 0.1  # above zero: the computation is in bfloat16
+    # The difference is not zero, because the computation is in bfloat16.
+    assert 1e-5 < difference < 0.1
 
 
 def test_kernels_have_the_variance_of_glorot_and_bengio():
@@ -117,7 +81,8 @@ def test_kernels_have_the_variance_of_glorot_and_bengio():
     )["params"]
     for layer in jax.tree.leaves(params, is_leaf=lambda node: "kernel" in node):
         fan_in, fan_out = (layer["kernel"].size // layer["kernel"].shape[axis] for axis in (-1, -2))
-        # Four standard deviations of the variance's estimate, and more, for a normal distribution has longer tails.
+        # At least four standard deviations of the estimate of the variance. A normal distribution
+        # would need as much, and the kernels' distribution has shorter tails.
         tolerance = 4 * (2 / layer["kernel"].size) ** 0.5
         np.testing.assert_allclose(
             layer["kernel"].var() * (fan_in + fan_out) / 2, 1, rtol=tolerance
@@ -134,7 +99,7 @@ def test_evaluation_does_not_depend_on_the_batch(name):
 
 @pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
 def test_synchronized_batch_norm_equals_one_device(name):
-    mesh = device_mesh(8)
+    mesh = data_mesh(8)
 
     def spread(bn_axis_name, stats_spec):
         apply = functools.partial(

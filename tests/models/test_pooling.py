@@ -1,4 +1,4 @@
-"""Max-pooling and its gradient against Flax's."""
+"""Max-pooling and its gradient against those of Flax."""
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +37,12 @@ def test_max_pool_and_its_gradient_are_flaxs(height, width, padding, ties):
     ],
     ids=["minus infinity", "nan"],
 )
-def test_what_is_no_number_stays_none(x):
+def test_values_that_are_not_numbers_stay_so(x):
     np.testing.assert_array_equal(jax.vjp(max_pool, x)[0], nn.max_pool(x, (3, 3), (2, 2), "SAME"))
 
 
 def test_only_a_tpu_scatters_the_gradient():
+    """The claim is about the program. The values are the same, and only the CPU's can run here."""
     x = jnp.ones((2, 8, 8, 4), jnp.bfloat16)
     traced = jax.jit(jax.grad(lambda x: max_pool(x).sum())).trace(x)
     scattered = {

@@ -1,4 +1,4 @@
-"""Networks against re-statements in PyTorch, with the same weights."""
+"""Networks against their restatement in PyTorch, with the same weights."""
 
 import itertools
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rethinking.models.alexnet import local_response_norm
-from tests.models import test_inception_v3 as inception_v3
-from tests.models.test_models import X, images, trained, variables_of
+from tests.models.networks import X_V3, X, images, trained, trained_v3, variables_of
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
 
@@ -208,12 +207,13 @@ def torch_inception_v3(params, x):
 
 
 def test_inception_v3_matches_pytorch():
-    variables, (((_, aux_logits), updated), _) = inception_v3.trained()
+    variables, (((_, aux_logits), updated), _) = trained_v3()
     params = variables["params"]
-    features, aux_features = torch_inception_v3(params, to_torch(inception_v3.X))
+    features, aux_features = torch_inception_v3(params, to_torch(X_V3))
     dropped = np.asarray(updated["intermediates"]["Dropout_0"]["__call__"][0])
     kept = dropped != 0
     np.testing.assert_allclose(dropped[kept], features.numpy()[kept] / 0.8, rtol=1e-3, atol=1e-3)
     expected = dense(aux_features, params["AuxHead"]["Dense_0"]).numpy()
-    # Wider than for the small networks: the head's last batch norm divides by the variance of six numbers.
+    # The tolerance is larger than for the small networks. The head's last batch norm divides by the
+    # variance of six numbers.
     np.testing.assert_allclose(aux_logits, expected, atol=1e-3 * np.abs(expected).max())
