@@ -23,7 +23,7 @@ class RandomConv:
     """The convolutional net of Coates & Ng (2012) with random patches as filters (section 5).
 
     Sizes, whitening and threshold are those of a public replication
-    (github.com/modestyachts/nondeep). It normalizes neither patches nor filters, unlike Coates & Ng.
+    (github.com/modestyachts/nondeep). It normalizes neither patches nor filters; Coates & Ng do.
     Here both are normalized, because the error on held-out training images was lower.
 
     Attributes:
