@@ -1,4 +1,4 @@
-"""The memory that a system takes, and the check that so much is free."""
+"""The memory that a system takes, and the check that it is free."""
 
 import psutil
 

@@ -23,14 +23,14 @@ class RandomConv:
     """The convolutional net of Coates & Ng (2012) with random patches as filters (section 5).
 
     Sizes, whitening and threshold are those of a public replication
-    (github.com/modestyachts/nondeep). It normalizes neither patches nor filters. Coates & Ng
-    normalize both, which had the lower error on held-out training images and is done here.
+    (github.com/modestyachts/nondeep). It normalizes neither patches nor filters; Coates & Ng do.
+    Here both are normalized, because the error on held-out training images was lower.
 
     Attributes:
         num_filters: the number of filters.
         patch_size: the side of a patch and of a filter, in pixels.
         contrast: is added to each patch's variance, for pixels of 0 to 1 (Coates & Ng).
-        whitening: is added to the eigenvalues of the patches' covariance, whose sum is at most one.
+        whitening: is added to the eigenvalues of the patches' covariance (they sum to at most one).
         threshold: is subtracted from each response and from its negative.
         pool_size: the side of a pooling window, in responses.
         pool_stride: the distance between pooling windows.

@@ -13,8 +13,8 @@ from rethinking.kernels.systems import System
 _LOG = logging.getLogger(__name__)
 # The candidates, in units of the mean of the matrix's diagonal.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-# So many examples are fitted and so many others held out. If there are too few, two thirds are
-# fitted and one third is held out.
+# The numbers of examples that are fitted and held out. A smaller training set is divided into two
+# thirds and one third.
 NUM_FITTED, NUM_HELD_OUT = 8_000, 4_000
 
 

@@ -12,7 +12,7 @@ from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Kernel
 
 Blocks = Callable[[np.ndarray], Iterator[np.ndarray]]
-# The mean of K's diagonal is computed from so many examples.
+# The number of examples from which the mean of K's diagonal is computed.
 DIAGONAL_SAMPLE = 1000
 
 

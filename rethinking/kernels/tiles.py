@@ -148,8 +148,9 @@ class Tiles:
         rows = (first + jnp.arange(block, dtype=jnp.int32))[:, None]
         columns = (panel * width + jnp.arange(width, dtype=jnp.int32))[None, :]
         inside = (rows < self.layout.n) & (columns < self.layout.n)
-        diagonal = jnp.where(inside, ridge, 1)
-        return jnp.where(inside, tile, 0) + jnp.where(rows == columns, diagonal, 0)
+        unpadded = jnp.where(inside, tile, 0)
+        on_diagonal = rows == columns
+        return unpadded + jnp.where(on_diagonal, jnp.where(inside, ridge, 1), 0)
 
     def loop(self, first: Any, body: Callable, start: Any, stop: Any = None) -> Any:
         """`lax.fori_loop` from `first` to `stop`, by default to the last slot."""

@@ -17,7 +17,7 @@ def run(tmp_path, row, *overrides):
     return experiments.run(config, tmp_path / row)
 
 
-def test_row_is_the_dense_solution_and_has_the_contracts_fields(tmp_path):
+def test_row_is_the_dense_solution_with_the_fields_of_the_contract(tmp_path):
     settings = (
         "--config.data.name=digits",
         "--config.kernel.bandwidth=2",
@@ -172,7 +172,9 @@ def test_bad_settings_are_refused(override, reason, tmp_path):
         (4 * 10**7, r"choosing the ridge on 1437 examples takes 0\.07 GB .* has 0\.04 GB.*\.ridge"),
     ],
 )
-def test_too_little_memory_is_said_before_the_data_are_loaded(free, reason, tmp_path, monkeypatch):
+def test_too_little_memory_is_refused_before_the_data_are_loaded(
+    free, reason, tmp_path, monkeypatch
+):
     monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(free))
     monkeypatch.setattr(arrays, "load", None)
     with pytest.raises(InputError, match=reason):

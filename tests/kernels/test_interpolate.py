@@ -132,7 +132,7 @@ def test_refinement_that_does_not_converge_is_refused_with_its_residual(mesh, di
     assert type(error.value) is InputError
 
 
-def test_own_kernel_is_a_small_frozen_object(digits):
+def test_own_kernel_is_a_frozen_dataclass(digits):
     @dataclasses.dataclass(frozen=True)
     class Cauchy:
         scale: float
@@ -144,7 +144,7 @@ def test_own_kernel_is_a_small_frozen_object(digits):
     assert interpolate.fit(x[:50], labels[:50], Cauchy(2.0), mesh=MESH).certificate.residual < 1e-12
 
 
-def test_what_is_no_kernel_is_refused(digits):
+def test_functions_that_are_not_kernels_are_refused(digits):
     @dataclasses.dataclass
     class Unhashable:
         def __call__(self, x, z):
@@ -162,7 +162,7 @@ def test_what_is_no_kernel_is_refused(digits):
         interpolate.fit(x, labels, lambda x, z: np.exp(x @ z.T), mesh=MESH)
 
 
-def test_compilation_is_no_part_of_the_steps(digits):
+def test_compilation_does_not_count_for_the_steps(digits):
     def kernel(x, z):
         """Tells JAX's listeners of a compilation that took a minute."""
         jax.monitoring.record_event_duration_secs(
@@ -274,13 +274,13 @@ def test_a_ridge_that_is_not_a_number_from_zero_is_refused(digits, ridge):
         interpolate.fit(*digits[:2], KERNEL, ridge=ridge, mesh=ONE)
 
 
-def test_repeated_examples_are_no_matter_with_a_ridge(digits):
+def test_repeated_examples_are_allowed_with_a_ridge(digits):
     x, labels, *_ = digits
     twice = np.concatenate([x, x[:5]]), np.append(labels, labels[:5])
     assert interpolate.fit(*twice, KERNEL, ridge=0.1, mesh=MESH).certificate.residual < 1e-12
 
 
-def test_too_little_memory_is_said_before_anything_is_computed(digits, monkeypatch):
+def test_too_little_memory_is_refused_before_anything_is_computed(digits, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(10**5))
     with pytest.raises(
         InputError,
@@ -295,7 +295,7 @@ def test_sixty_thousand_points_take_sixteen_gigabytes():
     assert 15e9 < memory.needed(backend, 10, 784) < 16.5e9
 
 
-def test_labels_that_could_be_targets_and_targets_that_could_be_labels_are_refused(digits):
+def test_ambiguous_labels_and_targets_are_refused(digits):
     x, labels, *_ = digits
     one_hot = np.eye(10, dtype=int)[labels]
     for y, cause in ((labels.astype(float), "labels, or a target"), (one_hot, "integers of shape")):
@@ -322,7 +322,7 @@ def test_a_kernel_that_is_not_defined_for_an_example_is_refused(digits, mesh):
         interpolate.fit(x, labels, Cosine(), ridge=1.0, mesh=mesh)
 
 
-def test_test_examples_that_are_none_or_unlike_the_training_examples_are_refused(digits):
+def test_test_examples_must_be_like_the_training_examples(digits):
     x, labels, z, _ = digits
     model = interpolate.fit(x, labels, KERNEL, mesh=ONE)
     not_finite = np.where(np.arange(len(z))[:, None] == 3, np.nan, z)
