@@ -24,6 +24,6 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_known(name: str, names: Iterable[str], message: str) -> None:
-    """Raises InputError with `message` and the nearest valid name unless `name` is one of `names`."""
+    """Raises InputError, with `message` and the nearest name, unless `name` is in `names`."""
     if name not in names:
         raise InputError(f"{message} {name!r}. {nearest(name, names)}")

@@ -1,4 +1,4 @@
-"""A strict environment for every test: eight fake devices, no silent promotion of types or ranks."""
+"""A strict environment for every test: eight fake devices, no promotion of types or ranks."""
 
 import os
 import pathlib
@@ -15,8 +15,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax
 import pytest
 
-# JAX reads this when it is imported, so only in programs that tests start: most of their time would go into optimizing
-# what runs for milliseconds.
+# JAX reads this when it is imported, so it only affects programs that tests start. Without it they
+# would spend most of their time on optimizing programs that run for milliseconds.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -24,7 +24,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """What one test has compiled, others need not, nor programs that they start: a cache that ends with the tests."""
+    """Tests, and the programs that they start, share a cache of compiled programs.
+
+    It is deleted at the end.
+    """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers inherit it
         folder = tempfile.mkdtemp(prefix="rethinking-compiled-")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
@@ -34,7 +37,7 @@ def pytest_configure(config):
 
 @pytest.fixture
 def tfds_dir():
-    """Returns a function from a data set's name to the folder that holds it; skips the test where it is missing."""
+    """A function from the name of a data set to its folder. It skips the test if there is none."""
     root = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
     def find(name: str) -> str:
