@@ -25,6 +25,9 @@ from tests.experiments.trained import (
     untimed,
 )
 
+# TensorStore's own warning, about reads that fail. It may come in a later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 STEPS_PER_EPOCH = 1437 // 32
 KILLED = (
     "--config=configs/quickstart.py:corrupt=0.5",
@@ -69,9 +72,6 @@ def test_killed_at_random_moments_a_run_ends_as_if_never_stopped(tmp_path):
     assert_same_run(killed, whole)
 
 
-@pytest.mark.filterwarnings(  # TensorStore's own warning, about the read that fails
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, caplog):
     config = quickstart(checkpoint_seconds=0, max_epochs=4)
     experiments.run(config, tmp_path)
