@@ -1,14 +1,17 @@
-"""Speed of the Cholesky factorization, and what it takes on many devices by count, without them.
+"""Speed of the Cholesky factorization, and its cost on many devices, without having them.
 
-    python -m benchmarks.cholesky --n=16000 [--dtype=float32] [--num_devices=0] [--peers=scipy,jax,torch]
+    python -m benchmarks.cholesky --n=16000 [--dtype=float32] [--num_devices=0] [--peers=scipy,jax]
     python -m benchmarks.cholesky --n=60000 --dtype=float32 --count
     TPU_SKIP_MDS_QUERY=1 python -m benchmarks.cholesky --n=60000 --dtype=float32 --topology=v5e:4x4
 
-The first prints one JSON line: GFLOP/s are n^3 / 3 over the seconds of the factorization alone, the best of
-`--repeats`. So does each of the peers, which factor the full matrix: LAPACK's potrf through SciPy, and the functions of
-JAX and of PyTorch on this machine's first device. `--count` prints work, bytes sent and bytes held per device for 1 to
-256 devices. `--topology` compiles the factorization's programs for TPU chips that need not be there (package libtpu),
-and prints the seconds and what they take of a chip's memory, the matrix included.
+The first command prints one JSON line. GFLOP/s are n^3 / 3 over the seconds of the factorization
+alone, the best of `--repeats`. Each peer gets such a line too: scipy is LAPACK's potrf, jax and
+torch are these libraries' functions on the first device. Peers factor the full matrix.
+
+`--count` prints the work, the bytes sent and the bytes held per device, for 1 to 256 devices.
+
+`--topology` compiles the factorization's programs for TPU chips, which need not be there. It needs
+the package libtpu. It prints the seconds, and the memory used on each chip, matrix included.
 """
 
 import json
@@ -23,20 +26,21 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
-from rethinking import cli, provenance
-from rethinking.errors import InputError
+from rethinking import cli, provenance, sharding
+from rethinking.errors import InputError, require_known
 from rethinking.kernels import cholesky, gram, layout, memory
 from rethinking.kernels.sharded import ShardedBackend
 
+_PEER_NAMES = ("scipy", "jax", "torch")
 _N = flags.DEFINE_integer("n", 16_000, "Rows of the matrix.", lower_bound=1)
-_DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Of the matrix.")
+_DTYPE = flags.DEFINE_enum("dtype", "float64", ["float64", "float32"], "Type of the matrix.")
 _NUM_DEVICES = flags.DEFINE_integer("num_devices", 0, "Devices to use; 0: all.", lower_bound=0)
 _NUM_PANELS = flags.DEFINE_integer(
-    "num_panels", 0, "Panels; 0: as many as are chosen by themselves.", lower_bound=0
+    "num_panels", 0, "Panels of the matrix; 0: the program chooses.", lower_bound=0
 )
-_PEERS = flags.DEFINE_list("peers", [], "Measured, too: scipy, jax, torch.")
+_PEERS = flags.DEFINE_list("peers", [], "Other libraries to measure: scipy, jax, torch.")
 _REPEATS = flags.DEFINE_integer(
-    "repeats", 2, "Factorizations to time; the best counts.", lower_bound=1
+    "repeats", 2, "Factorizations to time; the fastest counts.", lower_bound=1
 )
 _COUNT = flags.DEFINE_boolean(
     "count", False, "Count work, traffic and memory instead of measuring."
@@ -47,27 +51,29 @@ _TOPOLOGY = flags.DEFINE_string(
 
 
 def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: int) -> dict:
-    """Seconds of the factorization of a Gaussian Gram matrix with a small ridge, its making not counted."""
-    mesh = Mesh(np.array(jax.devices()[: num_devices or None]), ("rows",))
+    """The seconds that factor a Gaussian Gram matrix with a small ridge, without making it."""
+    mesh = sharding.device_mesh(num_devices, "rows")
     backend = cholesky.make_backend(n, dtype, mesh, num_panels)
     memory.require(backend, 1, 64)
-    x = backend.deal(np.random.default_rng(0).standard_normal((n, 64)))
-    kernel, best, first = gram.Gaussian(8.0), float("inf"), None
+    x = backend.distribute(np.random.default_rng(0).standard_normal((n, 64)))
+    kernel = gram.Gaussian(8.0)
+    spent = 0.0
+
+    def make_panel(storage, g: int):
+        nonlocal spent
+        jax.block_until_ready(storage)
+        start = time.perf_counter()
+        made = jax.block_until_ready(backend.gram_panel(storage, kernel, x, 1e-3, g))
+        spent += time.perf_counter() - start
+        return made
+
+    all_seconds = []
     for _ in range(repeats + 1):
         spent = 0.0
-
-        def make_panel(storage, g: int):
-            nonlocal spent
-            jax.block_until_ready(storage)
-            start = time.perf_counter()
-            made = jax.block_until_ready(backend.gram_panel(storage, kernel, x, 1e-3, g))
-            spent += time.perf_counter() - start
-            return made
-
         start = time.perf_counter()
         jax.block_until_ready(cholesky.factor(make_panel, backend).storage)
-        seconds = time.perf_counter() - start - spent
-        first, best = first or seconds, min(best, seconds)
+        all_seconds.append(time.perf_counter() - start - spent)
+    best = min(all_seconds)
     return {
         "n": n,
         "dtype": dtype,
@@ -76,26 +82,27 @@ def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: 
         "num_panels": backend.layout.num_panels,
         "seconds": round(best, 3),
         "gflops": round(n**3 / 3 / best / 1e9, 1),
-        "seconds_first": round(first, 3),
+        "seconds_first": round(all_seconds[0], 3),
         "factor_gb_per_device": round(backend.layout.entries * backend.dtype.itemsize / 1e9, 3),
     }
 
 
 def time_peer(name: str, n: int, dtype: str, repeats: int) -> dict:
-    """Seconds of a library's factorization of the same matrix, whole; `error` says why there are none."""
+    """The seconds of a library's factorization of the same matrix; `error` says why it failed."""
     factor = {"scipy": _scipy, "jax": _jax, "torch": _torch}[name]
     x = jnp.asarray(np.random.default_rng(0).standard_normal((n, 64)), dtype)
-    kernel, best = gram.Gaussian(8.0), float("inf")
+    kernel = gram.Gaussian(8.0)
+    best = float("inf")
     line = {"peer": name, "n": n, "dtype": dtype, "device": provenance.device_name()}
     try:
         matrix = jax.jit(lambda x: kernel(x, x) + 1e-3 * jnp.eye(n, dtype=dtype))(x)
         for _ in range(repeats + 1):
             seconds, lower = factor(matrix)
             best = min(best, seconds)
-        # A library whose sizes overflow may not say so.
+        # A library whose sizes overflow may return a wrong factor without an error.
         last = np.asarray(lower[-1], np.float64)
         wrong = abs(float(last @ last) - float(matrix[-1, -1]))
-    except Exception as error:  # each library has its own
+    except Exception as error:  # Each library raises its own type.
         return line | {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     error = "" if wrong < 1e-3 else f"the factor's last row is wrong by {wrong:g}"
     return line | {
@@ -117,11 +124,8 @@ def _scipy(matrix: jax.Array) -> tuple[float, np.ndarray]:
 
 
 def _jax(matrix: jax.Array) -> tuple[float, jax.Array]:
-    factor = (
-        jax.jit(lambda a: jax.lax.linalg.cholesky(a, symmetrize_input=False))
-        .lower(matrix)
-        .compile()
-    )
+    program = jax.jit(lambda a: jax.lax.linalg.cholesky(a, symmetrize_input=False))
+    factor = program.lower(matrix).compile()
     start = time.perf_counter()
     lower = jax.block_until_ready(factor(matrix))
     return time.perf_counter() - start, lower
@@ -133,12 +137,12 @@ def _torch(matrix: jax.Array) -> tuple[float, np.ndarray]:
     tensor = torch.from_dlpack(matrix)
     start = time.perf_counter()
     lower = torch.linalg.cholesky(tensor)
-    last = lower[-1:].cpu().numpy()  # which waits for the device
+    last = lower[-1:].cpu().numpy()  # This waits for the device.
     return time.perf_counter() - start, last
 
 
 def count(n: int, num_devices: int, itemsize: int) -> dict:
-    """What the programs of `rethinking.kernels.sharded` do, per device; `work` is relative to n^3 / 3 over all."""
+    """The cost of `rethinking.kernels.sharded` per device; `work` is relative to n^3 / 3 in all."""
     places = layout.make(n, num_devices)
     width, tile = places.width, places.block * places.width
     work = sent = 0
@@ -156,38 +160,22 @@ def count(n: int, num_devices: int, itemsize: int) -> dict:
 
 
 def compile_for(topology: str, n: int, dtype: str) -> Iterator[dict]:
-    """Compiles the factorization's programs for the chips of `topology`: seconds, and bytes on each chip meanwhile."""
+    """Yields the compile time and the memory per chip of each program of the factorization."""
     devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
-    backend = ShardedBackend(
-        layout.make(n, len(devices)), dtype, Mesh(np.array(devices), ("rows",))
-    )
-    places = backend.layout
-
-    def shape(*local: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(
-            (len(devices) * local[0], *local[1:]),
-            backend.dtype,
-            sharding=NamedSharding(backend.mesh, backend.dealt),
-        )
-
-    tiles, square = (
-        shape(places.num_tiles, places.block, places.width),
-        shape(places.width, places.width),
-    )
-    g = jax.ShapeDtypeStruct(
-        (), jnp.int32, sharding=NamedSharding(backend.mesh, backend.replicated)
-    )
+    mesh = Mesh(np.array(devices), ("rows",))
+    backend = ShardedBackend(layout.make(n, len(devices)), dtype, mesh)
+    places, tiles = backend.layout, backend.tiles
     matrix = places.entries * backend.dtype.itemsize
-    for name, function, dealt, shared in (
-        ("update", backend.update, (tiles,), (g,)),
-        ("diagonal block", backend.factor_diagonal, (square,), ()),
-        ("below", backend.solve_below, (tiles, square), (g,)),
-    ):
+    for name, function, sharded, shared in _factor_programs(backend):
+        stores = name != "diagonal block"
         start = time.perf_counter()
-        program = backend.program(name, function, len(dealt), len(shared), donate=dealt[0] is tiles)
-        used = program.lower(*dealt, *shared).compile().memory_analysis()
-        held = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
-        total = held + used.temp_size_in_bytes + (0 if dealt[0] is tiles else matrix)
+        program = tiles.program(name, function, len(sharded), len(shared), donate=stores)
+        used = program.lower(*sharded, *shared).compile().memory_analysis()
+        seconds = time.perf_counter() - start
+        total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+        total -= used.alias_size_in_bytes
+        if not stores:
+            total += matrix
         yield {
             "topology": topology,
             "chips": len(devices),
@@ -195,10 +183,30 @@ def compile_for(topology: str, n: int, dtype: str) -> Iterator[dict]:
             "dtype": dtype,
             "panels": places.num_panels,
             "program": name,
-            "compile_seconds": round(time.perf_counter() - start, 1),
+            "compile_seconds": round(seconds, 1),
             "matrix_gb_per_chip": round(matrix / 1e9, 3),
             "gb_per_chip": round(total / 1e9, 3),
         }
+
+
+def _factor_programs(backend: ShardedBackend) -> list[tuple]:
+    """(name, function, sharded arguments, shared arguments) of each program of a panel."""
+    places, tiles = backend.layout, backend.tiles
+    by_rows = NamedSharding(backend.mesh, tiles.sharded)
+    everywhere = NamedSharding(backend.mesh, tiles.replicated)
+
+    def shape(first: int, *rest: int) -> jax.ShapeDtypeStruct:
+        whole = (places.num_devices * first, *rest)
+        return jax.ShapeDtypeStruct(whole, backend.dtype, sharding=by_rows)
+
+    storage = shape(places.num_tiles, places.block, places.width)
+    square = shape(places.width, places.width)
+    g = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return [
+        ("update", backend.update, (storage,), (g,)),
+        ("diagonal block", backend.factor_diagonal, (square,), ()),
+        ("below", backend.solve_below, (storage, square), (g,)),
+    ]
 
 
 def main(argv: list[str]) -> None:
@@ -207,34 +215,26 @@ def main(argv: list[str]) -> None:
         cli.fail(f"unknown arguments: {' '.join(argv[1:])}")
     with jax.enable_x64(_DTYPE.value == "float64"):
         try:
-            if _COUNT.value:
-                for num_devices in (1, 4, 16, 64, 256):
-                    print(json.dumps(count(_N.value, num_devices, np.dtype(_DTYPE.value).itemsize)))
-            elif _TOPOLOGY.value:
-                for line in compile_for(_TOPOLOGY.value, _N.value, _DTYPE.value):
-                    print(json.dumps(line), flush=True)
-            else:
-                for peer in _PEERS.value:
-                    require_known(peer, ("scipy", "jax", "torch"), "--peers: unknown")
-                print(
-                    json.dumps(
-                        time_factor(
-                            _N.value,
-                            _DTYPE.value,
-                            _NUM_DEVICES.value,
-                            _NUM_PANELS.value,
-                            _REPEATS.value,
-                        )
-                    ),
-                    flush=True,
-                )
-                for peer in _PEERS.value:
-                    print(
-                        json.dumps(time_peer(peer, _N.value, _DTYPE.value, _REPEATS.value)),
-                        flush=True,
-                    )
+            for line in _lines():
+                print(json.dumps(line), flush=True)
         except InputError as error:
             cli.fail(error)
+
+
+def _lines() -> Iterator[dict]:
+    n, dtype = _N.value, _DTYPE.value
+    if _COUNT.value:
+        for num_devices in (1, 4, 16, 64, 256):
+            yield count(n, num_devices, np.dtype(dtype).itemsize)
+        return
+    if _TOPOLOGY.value:
+        yield from compile_for(_TOPOLOGY.value, n, dtype)
+        return
+    for peer in _PEERS.value:
+        require_known(peer, _PEER_NAMES, "--peers: unknown")
+    yield time_factor(n, dtype, _NUM_DEVICES.value, _NUM_PANELS.value, _REPEATS.value)
+    for peer in _PEERS.value:
+        yield time_peer(peer, n, dtype, _REPEATS.value)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Training speed on CIFAR10: whole epochs as the runs do them, beside the bare compiled step.
+"""Training speed on CIFAR10: whole epochs as in a run, beside the bare compiled step.
 
-    python -m benchmarks.train --model=mlp_1x512 [--config.dtype=bfloat16] [--config.data.num_train=1280 ...]
+    python -m benchmarks.train --model=mlp_1x512 [--config.dtype=bfloat16] [...]
 
-Prints one JSON line. An epoch is shuffling, gathering, augmentation if the config asks for it, and all steps; the bare
-step runs on one batch that stays where it is. Rates are the best of `--repeats`; everything before the first step
-(imports, data, compilation or its cache) is in `seconds_to_first_step`.
+Prints one JSON line. An epoch is shuffling, gathering, augmentation if the config asks for it, and
+all steps. The bare step runs on one batch that stays in place. Each rate is the best of
+`--repeats`. `seconds_to_first_step` includes all that comes before: imports, data, and compilation.
 """
 
 import functools
@@ -21,19 +21,19 @@ from ml_collections import ConfigDict
 
 from rethinking import cli, experiments, models, provenance, sharding
 from rethinking.errors import InputError
-from rethinking.experiments import resident
-from rethinking.experiments.trainer import Experiment
+from rethinking.experiments.resident import ResidentTrainer
+from rethinking.experiments.trainer import Trainer
 from rethinking.training import optim, state, steps
 
 _MODEL = flags.DEFINE_string("model", None, "A network of rethinking.models.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Epochs to time; the best counts.", lower_bound=1)
 
 
-def time_epochs(experiment: Experiment, repeats: int) -> tuple[float, float]:
-    """Seconds of the first epoch, compilation included, and of the fastest of `repeats` more."""
+def time_epochs(trainer: Trainer, repeats: int) -> tuple[float, float]:
+    """Seconds of the first epoch, with compilation, and of the fastest of `repeats` more."""
     seconds = []
     start = time.perf_counter()
-    for leg in itertools.islice(experiment.legs(experiment.state, 0), repeats + 1):
+    for leg in itertools.islice(trainer.legs(trainer.initial, 0), repeats + 1):
         leg.loss.block_until_ready()
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
@@ -41,8 +41,8 @@ def time_epochs(experiment: Experiment, repeats: int) -> tuple[float, float]:
 
 
 def time_bare_step(config: ConfigDict, repeats: int) -> float:
-    """Seconds of one compiled step on a fixed random batch: forward, backward and SGD, called from Python."""
-    devices = sharding.DataParallel(sharding.data_mesh(1))
+    """Seconds of one compiled step, forward, backward and SGD, on a fixed random batch."""
+    devices = sharding.DataParallel(sharding.device_mesh(1))
     model = models.create(config.model.name, 10, jnp.dtype(config.dtype))
     optimizer = optim.sgd(
         optim.schedule(config.learning_rate, 0.95, 390), config.momentum, config.weight_decay
@@ -68,19 +68,19 @@ def time_bare_step(config: ConfigDict, repeats: int) -> float:
 
 
 def main(overrides: list[str]) -> None:
-    """Times the network that the flags name."""
+    """Prints the times of the network that the flags name."""
     cli.log_to_terminal()
     sharding.use_compilation_cache()
     try:
         config = cli.parse_config([f"--config=configs/table1.py:{_MODEL.value}", *overrides])
         experiments.check(config)
-        experiment = resident.prepare(config)
+        trainer = ResidentTrainer(config)
     except InputError as error:
         cli.fail(error)
     ready = time.time() - psutil.Process().create_time()
-    first, epoch = time_epochs(experiment, _REPEATS.value)
+    first, epoch = time_epochs(trainer, _REPEATS.value)
     bare = time_bare_step(config, _REPEATS.value)
-    step = epoch / experiment.steps_per_leg
+    step = epoch / trainer.steps_per_leg
     print(
         json.dumps(
             {

@@ -1,16 +1,24 @@
-"""Section 2.2: why neither Rademacher complexity, nor VC dimension, nor uniform stability explains generalization.
+"""Section 2.2: Rademacher complexity, VC dimension and uniform stability of real networks.
 
-    python -m rethinking.main --config=configs/complexity.py:rademacher+mlp_1x512 --workdir=runs/rademacher
-    python -m rethinking.main --config=configs/complexity.py:stability+mlp_1x512+random_labels --workdir=runs/stability
+    python -m rethinking.main --config=configs/complexity.py:rademacher+mlp_1x512 \\
+        --workdir=runs/rademacher
+    python -m rethinking.main --config=configs/complexity.py:stability+mlp_1x512+random_labels \\
+        --workdir=runs/stability
 
-`rademacher+MODEL` trains MODEL with two classes on random signs of 8,000, 4,000, ... and 125 images of CIFAR10, five
-draws of each: the estimate is 1, which bounds nothing, also where there are more images than an image has values
-(3,072), so that linear models no longer fit. Beside it stand, in closed form, the unit ball of a Gaussian kernel and
-linear models, these on up to 32,000 images: see `rethinking.theory.complexity` for how they are scaled.
-`stability+MODEL[+random_labels]` trains on 5,000 images twice, and five times with one of them replaced, in the same
-order from the same start; it measures how much losses on them and on 5,000 test images change, epoch by epoch.
-Settings are those of Table 1 but for batches of 32, so that fewer images take as many steps. On two CPU cores the MLPs
-take minutes a row; the convolutional networks want an accelerator.
+None of the three explains why the networks generalize.
+
+Row `rademacher+MODEL` trains MODEL with two classes on random signs of CIFAR10 images, five draws
+for each of 8,000, 4,000, ... and 125 images. The estimate is 1, and such a bound says nothing. This
+holds even for more images than an image has values (3,072), where linear models no longer fit. The
+result also has closed forms for the unit ball of a Gaussian kernel and for linear models, the
+latter for up to 32,000 images: `rethinking.theory.complexity` says how they are scaled.
+
+Row `stability+MODEL[+random_labels]` trains on 5,000 images twice, and five times with one of them
+replaced, from the same start and in the same order. After every epoch it measures how much the
+losses on these images and on 5,000 test images change.
+
+Settings are those of Table 1, with batches of 32 so that fewer images make as many steps. An MLP
+takes minutes a row on two CPU cores. The convolutional networks need an accelerator.
 """
 
 from rethinking import rows

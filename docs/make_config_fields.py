@@ -1,6 +1,8 @@
 """Prints the page docs/config_fields.md: every config field, its default and its meaning.
 
-python docs/make_config_fields.py > docs/config_fields.md
+Make the page again when a field has changed:
+
+    python docs/make_config_fields.py > docs/config_fields.md
 """
 
 import json
@@ -10,24 +12,25 @@ from rethinking.config import Field, Fields
 
 HEAD = """# What each config field means
 
-`python docs/make_config_fields.py` makes this page from the tables `FIELDS` in
-[`rethinking/experiments/`](../rethinking/experiments). To change the page, change the tables.
+Change any field on the command line by `--config.FIELD=VALUE`, for example
+`--config.data.num_train=1000`. By default, everything optional is off. The rows of `configs/`
+switch on what they need. The `config.json` of a run has all its fields.
 
-Override any field on the command line by `--config.FIELD=VALUE`, for instance
-`--config.data.num_train=1000`. Defaults switch off whatever a row of `configs/` does not ask for.
-A run's `config.json` has all its fields.
+`python docs/make_config_fields.py > docs/config_fields.md` makes this page from the tables
+`FIELDS` in [`rethinking/experiments/`](../rethinking/experiments). To change the page, change the
+tables.
 """
 
 
 def page() -> str:
-    """The page as Markdown, with a table for each kind of experiment."""
+    """Returns the page as Markdown, with a table for each kind of experiment."""
     training = experiments.KINDS["training"].FIELDS
     parts = [HEAD]
     for name, kind in experiments.KINDS.items():
         title = kind.__doc__.splitlines()[0]
         fields = kind.FIELDS
         if kind is not experiments.KINDS["training"] and training.keys() <= fields.keys():
-            title += "\n\nAll fields of `kind=training`, and:"
+            title += "\n\nIt has all fields of `kind=training`, and these:"
             fields = {path: field for path, field in fields.items() if training.get(path) != field}
         parts.append(f"## `kind={name}`\n\n{title}\n\n{_table(fields)}")
     return "\n".join(parts)

@@ -1,1 +1,1 @@
-"""Programs that launch experiments: sweeps here, jobs on clusters and pods."""
+"""Programs that launch experiments: sweeps, processes on one machine, jobs on clusters and pods."""

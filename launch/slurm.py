@@ -1,11 +1,13 @@
-"""Makes one run on a Slurm cluster, a process for each GPU: writes a batch script and submits it.
+"""Makes one run on a Slurm cluster, with one process for each GPU.
 
-    python -m launch.slurm [--nodes=N] [--gpus_per_node=M] [--time=LIMIT] [--partition=NAME] [--sbatch=OPTION=VALUE ...]
-        [--dry_run] -- ARGUMENTS OF rethinking.main
+    python -m launch.slurm [--nodes=N] [--gpus_per_node=M] [--time=LIMIT] [--partition=NAME] \\
+        [--sbatch=OPTION=VALUE ...] [--dry_run] -- ARGUMENTS OF rethinking.main
 
-Before its time is up, or when it is preempted, the run is saved; unless it is finished, it goes back into the queue and
-continues. Run this where the run is to work: in the repository's folder, with the Python environment active, both on a
-file system that the nodes share. See docs/slurm.md.
+This writes a batch script and submits it. Run it on a login node, in the folder of this
+repository, with the Python environment active. The nodes must see both.
+
+When the time is up, or Slurm preempts the job, the run is saved. The job then goes back into the
+queue and continues, until the run is finished. See docs/slurm.md.
 """
 
 import os
@@ -20,26 +22,31 @@ from absl import app, flags
 from rethinking import cli
 from rethinking.errors import InputError
 
-_NODES = flags.DEFINE_integer("nodes", 1, "Machines.", lower_bound=1)
+_NODES = flags.DEFINE_integer("nodes", 1, "Number of machines.", lower_bound=1)
 _GPUS = flags.DEFINE_integer(
-    "gpus_per_node", 1, "GPUs, and processes, on each; 0: one process, no GPU.", lower_bound=0
+    "gpus_per_node",
+    1,
+    "GPUs on each machine, and processes: one for each. 0: one process, no GPU.",
+    lower_bound=0,
 )
 _CPUS = flags.DEFINE_integer(
-    "cpus_per_task", 8, "Processor cores for each process, which feed its GPU.", lower_bound=1
+    "cpus_per_task", 8, "Processor cores for each process. They feed its GPU.", lower_bound=1
 )
-_TIME = flags.DEFINE_string("time", "24:00:00", "Longest time before it goes back into the queue.")
+_TIME = flags.DEFINE_string(
+    "time", "24:00:00", "Time limit, after which the job goes back into the queue."
+)
 _PARTITION = flags.DEFINE_string(
-    "partition", None, "The queue; the cluster's default if not given."
+    "partition", None, "The queue. Default: the default queue of the cluster."
 )
 _SBATCH = flags.DEFINE_multi_string(
     "sbatch", [], "More options for sbatch: --sbatch=account=ME --sbatch=exclusive"
 )
 _GRACE = flags.DEFINE_integer(
-    "grace_seconds", 60, "Left for saving when the time is up.", lower_bound=1
+    "grace_seconds", 60, "Seconds to save the run before the time limit.", lower_bound=1
 )
-_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Only print the script.")
+_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the script and submit nothing.")
 
-# Slurm itself requeues what it preempts. What it ends because the time is up, the script gives back.
+# Slurm itself puts a preempted job back into the queue. The script does it when the time is up.
 _SCRIPT = """\
 #!/bin/bash
 {options}
@@ -47,7 +54,8 @@ cd {folder} || exit
 srun --label --kill-on-bad-exit=1 --cpus-per-task={cpus} {command} || exit
 {python} -c {is_finished} {workdir} && exit
 echo "Saved, but not finished: back into the queue."
-[ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" != RUNNING ] || scontrol requeue "$SLURM_JOB_ID"
+state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+if [ "$state" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 """
 _IS_FINISHED = (
     "import sys; from rethinking import runs; sys.exit(runs.read_result(sys.argv[1]) is None)"
@@ -57,20 +65,24 @@ _IS_FINISHED = (
 def script(
     arguments: list[str], options: dict[str, str | int | None], more: list[str], cpus: int
 ) -> str:
-    """The batch script that makes the run that `arguments` of rethinking.main describe, and gives it back to the queue.
+    """Returns the batch script of the run that these arguments of rethinking.main describe.
 
-    Raises InputError for arguments that rethinking.main would refuse, and for options that do not fit on a line.
+    `options` and `more` are options of sbatch; `cpus` is the number of cores of each process.
+    Raises InputError for arguments that rethinking.main would refuse, and for options that
+    sbatch cannot read from a script.
     """
     config, workdir = cli.check_run(arguments)
     name = re.sub(r"[^\w.=+-]+", "_", config.row)
-    named = {"job-name": name} | options | {"requeue": None, "open-mode": "append"}
-    lines = [
-        option if value is None else f"{option}={value}" for option, value in named.items()
-    ] + more
+    options = {"job-name": name} | options | {"requeue": None, "open-mode": "append"}
+    lines = []
+    for option, value in options.items():
+        lines.append(option if value is None else f"{option}={value}")
+    lines += more
     for line in lines:
         if not re.fullmatch(r"[^\s'\"\\#]+", line):
             raise InputError(
-                f"--{line}: sbatch reads its options without spaces, quotes, backslashes and #"
+                f"--{line}: a batch script cannot hold this option. Use no spaces, quotes, "
+                "backslashes or #."
             )
     command = [sys.executable, "-u", "-m", "rethinking.main", "--distributed", *arguments]
     return _SCRIPT.format(
@@ -85,11 +97,15 @@ def script(
 
 
 def main(arguments: list[str]) -> None:
-    """Submits the run, or prints what would be submitted."""
-    options = {"nodes": _NODES.value, "ntasks-per-node": _GPUS.value or 1}
+    """Submits the run, or prints the script."""
+    options: dict[str, str | int | None] = {
+        "nodes": _NODES.value,
+        "ntasks-per-node": _GPUS.value or 1,
+    }
     if _GPUS.value:
         options["gpus-per-node"] = _GPUS.value
-    options |= {"cpus-per-task": _CPUS.value, "time": _TIME.value}
+    options["cpus-per-task"] = _CPUS.value
+    options["time"] = _TIME.value
     if _PARTITION.value:
         options["partition"] = _PARTITION.value
     options["signal"] = f"TERM@{_GRACE.value}"
@@ -102,7 +118,8 @@ def main(arguments: list[str]) -> None:
         return
     if not shutil.which("sbatch"):
         cli.fail(
-            "sbatch is not here: run this on a login node of the Slurm cluster, or --dry_run to see the script"
+            "sbatch is not installed here. Run this on a login node of the Slurm cluster, or use "
+            "--dry_run to see the script."
         )
     sys.exit(subprocess.run(["sbatch"], input=text, text=True).returncode)
 

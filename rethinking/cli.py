@@ -1,4 +1,4 @@
-"""What the commands share: reading configs from the command line, refusing bad input, running an experiment."""
+"""What the commands share: configs from the command line, flags, messages on the terminal."""
 
 import logging
 import sys
@@ -13,28 +13,41 @@ from rethinking import experiments
 from rethinking.config import load_file, require_field
 from rethinking.errors import InputError
 
-BAD_INPUT = (InputError, flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+# What absl and ml_collections raise when a row, a field or a value is wrong.
+_BAD_CONFIG = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 def parse_config(arguments: Sequence[str]) -> ConfigDict:
-    """The config that `--config=FILE:ROW --config.field=value ...` describes.
+    """Returns the config that `--config=FILE:ROW --config.field=value ...` describes.
 
-    Raises InputError for an unknown file, row or field, with the nearest known one, and for an ill-typed value.
+    Raises InputError for an unknown file, row or field, and names the nearest known one.
+    Raises InputError for a value of the wrong type, too.
     """
     overrides, rest = split_overrides(arguments)
-    for argument in arguments:
+    for argument in rest:
         if argument.startswith("--config="):
-            file, _, row = argument.removeprefix("--config=").partition(":")
-            module = load_file(file)
-            if row:  # here, because ml_collections makes a traceback of the reason
-                module.get_config(row)
+            _require_row(argument.removeprefix("--config="))
     try:
         plain = _parse(rest)
         for override in overrides:
-            require_field(override.lstrip("-").partition("=")[0].partition(".")[2], plain)
+            flag = override.lstrip("-").partition("=")[0]
+            require_field(flag.partition(".")[2], plain)
         return _parse(arguments)
-    except BAD_INPUT as error:
-        raise InputError(str(error.args[0] if isinstance(error, KeyError) else error)) from error
+    except KeyError as error:
+        raise InputError(str(error.args[0])) from error
+    except _BAD_CONFIG as error:
+        raise InputError(str(error)) from error
+
+
+def _require_row(file_and_row: str) -> None:
+    """Raises InputError unless the file exists and has the row.
+
+    ml_collections would show the same reason, but as a traceback.
+    """
+    file, _, row = file_and_row.partition(":")
+    module = load_file(file)
+    if row:
+        module.get_config(row)
 
 
 def _parse(arguments: Sequence[str]) -> ConfigDict:
@@ -46,7 +59,7 @@ def _parse(arguments: Sequence[str]) -> ConfigDict:
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:
-    """Shows what this package logs on stderr, plainly; libraries (Orbax is talkative) show warnings only."""
+    """Shows the log of this package on stderr, without prefixes. Other libraries show warnings."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     logger = logging.getLogger("rethinking")
     logger.setLevel(level)
@@ -57,54 +70,69 @@ def log_to_terminal(level: int = logging.INFO) -> None:
 
 
 def fail(reason: object, exit_code: int = 2) -> NoReturn:
-    """Ends the program with the reason on stderr; exit code 2 says that the input was bad."""
+    """Prints the reason on stderr and ends the program. Exit code 2 means bad input."""
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(exit_code)
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates --config.field=value from the rest of the command line: (overrides, rest)."""
-    overrides = [argument for argument in argv if argument.startswith(("--config.", "--noconfig."))]
-    return overrides, [argument for argument in argv if argument not in overrides]
+    """Returns (overrides, rest): the arguments --config.field=value, and all others."""
+    overrides: list[str] = []
+    rest: list[str] = []
+    for argument in argv:
+        is_override = argument.startswith(("--config.", "--noconfig."))
+        (overrides if is_override else rest).append(argument)
+    return overrides, rest
 
 
 def parse_flags(argv: Sequence[str], required: Sequence[str]) -> list[str]:
-    """Parses absl's flags and returns the overrides; ends the program for unknown, ill-typed or missing ones."""
+    """Parses absl's flags and returns the overrides.
+
+    Ends the program for an unknown flag, a value of the wrong type, or a missing required flag.
+    """
     overrides, rest = split_overrides(argv)
     try:
         unknown = flags.FLAGS(rest)[1:]
     except flags.Error as error:
         fail(error)
     if unknown:
-        fail(f"unknown arguments: {' '.join(unknown)}")
+        fail(f"unknown arguments: {' '.join(unknown)}. See --help.")
     missing = [f"--{name}" for name in required if flags.FLAGS[name].value is None]
     if missing:
-        fail(f"needed: {', '.join(missing)} (see --help)")
+        fail(f"needed: {', '.join(missing)}. See --help.")
     return overrides
 
 
 def parse_launcher_flags(argv: Sequence[str], required: Sequence[str] = ()) -> list[str]:
-    """Parses the flags before `--` and returns what comes after it, the arguments of rethinking.main, untouched."""
+    """Parses the flags before `--`, and returns the arguments after it unchanged.
+
+    The arguments after `--` are for rethinking.main.
+    """
     own, arguments = list(argv), []
     if "--" in own:
-        arguments = own[own.index("--") + 1 :]
-        own = own[: own.index("--")]
-    if overrides := parse_flags(own, required):
-        fail(f"{overrides[0]}: the arguments of rethinking.main come after --")
+        end = own.index("--")
+        own, arguments = own[:end], own[end + 1 :]
+    overrides = parse_flags(own, required)
+    if overrides:
+        fail(f"{overrides[0]}: put the arguments of rethinking.main after --")
     return arguments
 
 
 def check_run(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
-    """The config and the workdir that arguments of rethinking.main name; raises InputError if it would refuse them."""
+    """Returns the config and the workdir that these arguments of rethinking.main give.
+
+    Raises InputError if rethinking.main would refuse them.
+    """
     overrides, rest = split_overrides(arguments)
-    given = dict(
-        argument.split("=", 1)
-        for argument in rest
-        if argument.startswith(("--config=", "--workdir="))
-    )
+    given = {}
+    for argument in rest:
+        if argument.startswith(("--config=", "--workdir=")):
+            flag, _, value = argument.partition("=")
+            given[flag] = value
     if len(given) < 2:
         raise InputError(
-            "needed: -- --config=FILE:ROW --workdir=DIR, and other arguments of rethinking.main, if any"
+            "needed: -- --config=FILE:ROW --workdir=DIR. Put the arguments of rethinking.main "
+            "after --."
         )
     config = parse_config([f"--config={given['--config']}", *overrides])
     experiments.check(config)

@@ -1,4 +1,4 @@
-"""Several processes that make one run: how they find each other, end together, and learn of a preemption."""
+"""Several processes that make one run: they join, end together and learn of a preemption."""
 
 import contextlib
 import math
@@ -24,23 +24,26 @@ def join(
     process_id: int | None = None,
     timeout: float = 300.0,
 ) -> Iterator[int]:
-    """Makes this process one of several that see all their devices together; gives its number, from 0.
+    """Yields the number of this process, from 0, once all processes of the run have joined.
 
-    Without arguments Slurm or a TPU pod says how many there are and where. To be entered before JAX is used. Leaving it
-    by an error ends the program, so that no process waits for one that has failed; a process also ends, with a message
-    that names the other and exit code `rendezvous.PEER_LOST`, when another one is lost. SIGTERM is noticed meanwhile.
+    Inside, JAX sees the devices of all processes, and SIGTERM is noticed (`notice_sigterm`).
+    Without arguments, Slurm or the TPU pod says how many processes there are and where.
+    Enter it before JAX is used.
 
-    Raises InputError if nothing says which processes there are, RendezvousError if some do not come in `timeout`
-    seconds.
+    An error inside ends the program at once, because other processes would wait for this one.
+    If another process is lost, this one ends with exit code `rendezvous.PEER_LOST`, and its
+    message names the other one.
+
+    Raises InputError if nothing says which processes there are.
+    Raises RendezvousError if some do not join within `timeout` seconds.
     """
     place, local_device_ids = _find_place(coordinator_address, num_processes, process_id, timeout)
     roll = rendezvous.call_roll(place, timeout)
-    import jax  # here, since a run of one process has no need of this module
+    import jax  # here, because commands import this module and need no JAX
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update(
-        "jax_enable_preemption_service", False
-    )  # which would take SIGTERM: see `notice_sigterm`
+    # JAX's own service would take SIGTERM away from `notice_sigterm`.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         place.address,
         place.num_processes,
@@ -59,66 +62,78 @@ def join(
 
 
 def _connect() -> None:
-    """Has all processes talk to each other, now that they have just come. CPUs make a connection when it is first used,
-    and wait for each other no longer than 30 seconds then: too short where one compiles a large network before."""
+    """Makes all processes exchange data once, right after they have joined.
+
+    On CPUs, JAX connects two processes when they first exchange data, and gives up after 30
+    seconds. Later, one process may still compile a large network, and 30 seconds are too few.
+    """
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices("joined")  # between a device of each process
-    devices = jax.sharding.Mesh(jax.devices(), ("devices",))
-    spread, everywhere = (jax.NamedSharding(devices, jax.P(*axes)) for axes in (("devices",), ()))
-    ones = jax.make_array_from_callback((devices.size,), spread, lambda _: np.ones(1))
-    jax.jit(jax.numpy.sum, out_shardings=everywhere)(
-        ones
-    ).block_until_ready()  # between all devices
+    # This connects one device of each process.
+    multihost_utils.sync_global_devices("joined")
+    # This connects all devices.
+    mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
+    sharded = jax.NamedSharding(mesh, jax.P("devices"))
+    replicated = jax.NamedSharding(mesh, jax.P())
+    ones = jax.make_array_from_callback((mesh.size,), sharded, lambda _: np.ones(1))
+    jax.jit(jax.numpy.sum, out_shardings=replicated)(ones).block_until_ready()
 
 
 def _find_place(
     address: str | None, num_processes: int | None, process_id: int | None, timeout: float
 ) -> tuple[rendezvous.Place, Sequence[int] | None]:
-    """Which process this is, and which of its host's GPUs it may use (None: all that it sees)."""
+    """Returns the place of this process, and the GPUs of its host that it may use (None: all)."""
     given, local_device_ids = [address, num_processes, process_id], None
     if given == [None, None, None]:
-        import jax  # noqa: F401  the next import needs it
-        from jax._src.clusters import (
-            ClusterEnv,
-        )  # what `jax.distributed.initialize` asks; it has no public name
-
-        *given, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(
-            *[None] * 5, round(timeout)
-        )
+        *given, local_device_ids = _ask_cluster(timeout)
         if None in given:
             raise InputError(
-                "--distributed: this is not a process of Slurm's srun, of mpirun or of a TPU pod. On one "
-                "machine use launch.local; elsewhere give --coordinator_address, --num_processes and "
-                "--process_id."
+                "--distributed: no cluster manager started this process (srun, mpirun or a TPU "
+                "pod). On one machine, use launch.local. Elsewhere, give --coordinator_address, "
+                "--num_processes and --process_id."
             )
     if None in given:
         raise InputError(
-            "--coordinator_address, --num_processes and --process_id: give all three or none of them"
+            "--coordinator_address, --num_processes and --process_id: give all three or none of "
+            "them"
         )
     place = rendezvous.Place(*given)
     if not 0 <= place.process_id < place.num_processes:
         raise InputError(
-            f"--process_id={place.process_id}: must be from 0 to {place.num_processes - 1}, one less "
-            "than --num_processes"
+            f"--process_id={place.process_id}: must be from 0 to {place.num_processes - 1}, "
+            f"because --num_processes={place.num_processes}"
         )
     if not place.address.rpartition(":")[2].isdecimal():
         raise InputError(f"--coordinator_address={place.address}: must be HOST:PORT")
     return place, local_device_ids
 
 
+def _ask_cluster(timeout: float) -> Sequence:
+    """Returns address, number of processes, own number and local GPUs; None for the unknown."""
+    import jax  # noqa: F401  the next import needs it
+
+    # `jax.distributed.initialize` asks the same class. It has no public name.
+    from jax._src.clusters import ClusterEnv
+
+    unset = [None] * 5
+    return ClusterEnv.auto_detect_unset_distributed_params(*unset, round(timeout))
+
+
 def _end_program(error: BaseException) -> NoReturn:
-    """Ends this process now: on its usual way out JAX waits for all others, which may be waiting for this one."""
+    """Ends this process at once.
+
+    An ordinary exit would not end: JAX waits for all other processes, and they may wait for us.
+    """
     code = 1
     try:
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else code
         else:
-            time.sleep(
-                1.0
-            )  # If this error is another process's end, the roll ends this one here, and says whose.
+            # The cause may be that another process ended. Within this second, the roll notices
+            # it, names that process and ends this one.
+            time.sleep(1.0)
             traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -128,9 +143,11 @@ def _end_program(error: BaseException) -> NoReturn:
 
 @contextlib.contextmanager
 def notice_sigterm() -> Iterator[None]:
-    """While this is entered, SIGTERM does not end the program, but makes `sigterm_noticed` true. A second SIGTERM ends
-    it, if it comes a second later or more: `timeout`, for one, sends the first one twice. Within another it is no
-    more."""
+    """Inside, SIGTERM does not end the program. It makes `sigterm_noticed` true.
+
+    A second SIGTERM ends the program. Signals within one second count as one, because some
+    senders, such as `timeout`, send each signal twice. Nested calls do nothing.
+    """
     if _noticing.is_set():
         yield
         return
@@ -154,30 +171,32 @@ def notice_sigterm() -> Iterator[None]:
 
 
 def note_sigterm(*_: object) -> None:
-    """A handler for SIGTERM, where any number of them are to mean the same; see `notice_sigterm`."""
+    """A handler for SIGTERM that treats repeated signals as one. See `notice_sigterm`."""
     _sigterm.set()
 
 
 def sigterm_noticed() -> bool:
-    """Whether this process was sent SIGTERM, and noticed: see `notice_sigterm`."""
+    """Whether this process has noticed a SIGTERM. See `notice_sigterm`."""
     return _sigterm.is_set()
 
 
 def must_stop(deadline: float) -> bool:
-    """Whether a run is to stop, the same on all processes: `deadline` (of time.time()) has come, or SIGTERM."""
+    """Whether the run must stop: `deadline` (of time.time()) has passed, or SIGTERM came.
+
+    All processes get the same answer.
+    """
     return agreed(time.time() >= deadline or sigterm_noticed())
 
 
 def agreed(value: bool) -> bool:
-    """Whether `value` is true in any process: for what each may see differently, such as whether it is late.
+    """Whether `value` is true in any process of the run.
 
-    All processes of a run must call this equally often, and wait for each other.
+    Use it where processes may disagree, for instance on whether time is up. Every process must
+    call it equally often, because each call waits for all of them.
     """
     import jax
     from jax.experimental import multihost_utils
 
-    return (
-        bool(multihost_utils.process_allgather(int(value)).any())
-        if jax.process_count() > 1
-        else value
-    )
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(int(value)).any())

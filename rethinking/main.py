@@ -1,11 +1,13 @@
-"""One config in, one run directory out.
+"""Runs one experiment: one config in, one run directory out.
 
     python -m rethinking.main --config=configs/FILE.py:ROW --workdir=DIR [--config.field=value ...]
 
-The same command continues an interrupted run. Exit code 2 means that the input was refused, with the reason.
+The same command continues an interrupted run.
+If the input is bad, the command prints the reason and ends with exit code 2.
 
-With --distributed this is one of several processes that make the run together, on the devices of all of them: on Slurm
-(launch.slurm) and TPU pods (launch.tpu_pod) nothing else is needed, launch.local starts several on one machine.
+With --distributed, several processes make the run together, on the devices of all of them.
+On Slurm (launch.slurm) and on TPU pods (launch.tpu_pod) they find each other.
+On one machine, launch.local starts them.
 """
 
 import contextlib
@@ -21,28 +23,28 @@ from rethinking import cli, distributed, experiments, rendezvous
 from rethinking.errors import InputError
 
 _CONFIG = flags.DEFINE_string(
-    "config", None, "configs/FILE.py:ROW. Any field is overridden by --config.field=value."
+    "config", None, "configs/FILE.py:ROW. --config.field=value overrides any field."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run directory, made if it is not there; gs://... for a bucket."
+    "workdir", None, "The run directory, created if missing. It may be in a bucket: gs://..."
 )
 _TIME_BUDGET = flags.DEFINE_float(
-    "time_budget", math.inf, "Seconds after which to save and stop, to be continued."
+    "time_budget", math.inf, "Seconds after which the run is saved and stops."
 )
 _DISTRIBUTED = flags.DEFINE_boolean(
     "distributed", False, "This is one of several processes that make the run."
 )
 _COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, if not found out."
+    "coordinator_address", None, "HOST:PORT of process 0. Not needed on Slurm and TPU pods."
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes there are, if not found out."
+    "num_processes", None, "Number of processes. Not needed on Slurm and TPU pods."
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Which of them this is, from 0, if not found out."
+    "process_id", None, "Number of this process, from 0. Not needed on Slurm and TPU pods."
 )
 _RENDEZVOUS_TIMEOUT = flags.DEFINE_float(
-    "rendezvous_timeout", 300.0, "Seconds in which all processes must come."
+    "rendezvous_timeout", 300.0, "Seconds to wait until all processes have started."
 )
 
 
@@ -66,23 +68,25 @@ def _join() -> contextlib.AbstractContextManager[int]:
         return distributed.join(*place, _RENDEZVOUS_TIMEOUT.value)
     if place != (None, None, None):
         raise InputError(
-            "--coordinator_address, --num_processes and --process_id need --distributed"
+            "--coordinator_address, --num_processes and --process_id have no effect alone. "
+            "Add --distributed."
         )
     return contextlib.nullcontext(0)
 
 
 def _run(config: ConfigDict, deadline: float, process_id: int) -> None:
-    first = process_id == 0
-    if not first:  # what the first one says is enough
+    writes = process_id == 0
+    if not writes:
+        # All processes log the same lines, so one of them is enough.
         cli.log_to_terminal(logging.WARNING)
     try:
-        result = experiments.run(config, _WORKDIR.value, deadline, writes=first)
+        result = experiments.run(config, _WORKDIR.value, deadline, writes)
     except InputError as error:
+        # Here, because leaving distributed.join by an error would print a traceback.
         cli.fail(error)
-    if result and first:
-        print(
-            f"{result['row']} seed {result['seed']}: {result['status']}, see {_WORKDIR.value}/result.json"
-        )
+    if result and writes:
+        run = f"{result['row']} seed {result['seed']}"
+        print(f"{run}: {result['status']}, see {_WORKDIR.value}/result.json")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The six randomization tests of section 2.1: labels and pixels, (arrays, seed) -> arrays, on the host.
+"""The six randomization tests of section 2.1, as functions (arrays, seed) -> arrays on the host.
 
-What is drawn for an example depends on the seed, the split and the example's index in its source alone: not on how many
-examples are kept, nor on their order, the batch, the epoch or the devices. Every purpose has a stream of its own.
+What an example gets depends on the seed, the split and the example's index in its source alone. It
+does not depend on the number of examples, their order, the batch, the epoch or the devices. Labels
+and each kind of pixels have their own random stream.
 """
 
 import dataclasses
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, require_known
 
 # What may replace the pixels (section 2.1).
 PIXELS = ("none", "shuffled", "random", "gaussian")
-# The numbers are part of every stream: changing one changes all results of that purpose.
+# These numbers are part of the streams. Changing one changes all results of that purpose.
 _PURPOSES = {"labels": 0, "shuffled": 1, "random": 2, "gaussian": 3}
 _SPLITS = {"train": 0, "test": 1}
 
@@ -27,18 +28,19 @@ def corrupt_labels(
     probability: float | int,
     seed: int,
 ) -> Int[np.ndarray, " n"]:
-    """Replaces each label, independently with `probability`, by a uniformly random class (section 2.1).
+    """The labels, each replaced with `probability` by a uniformly random class (section 2.1).
 
-    The new class may be the old one: with k classes (1 - 1/k) * probability of the labels change. The same draws serve
-    every probability, so a label corrupted at 0.1 is corrupted, to the same class, at every larger value. Probability 1
-    is "random labels", 0 returns the labels as they are.
+    Labels are replaced independently. The new class may be the old one, so with k classes a
+    fraction (1 - 1/k) * probability of the labels changes. All probabilities use the same draws: a
+    label that is replaced at 0.1 is replaced by the same class at every larger probability.
+    Probability 1 is "random labels". Probability 0 returns `labels` itself.
 
     Args:
         labels: classes, 0 to num_classes - 1.
-        indices: each example's position in its source split.
+        indices: the position of each example in its source split.
         num_classes: k.
         probability: between 0 and 1.
-        seed: `config.randomize.seed`.
+        seed: seed of the corruption, not negative.
 
     Raises:
         InputError: if the probability is outside [0, 1] or the seed is negative.
@@ -50,24 +52,33 @@ def corrupt_labels(
 def label_corruption(
     num_examples: int, num_classes: int, probability: float | int, seed: int
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """`corrupt_labels` as a function (labels, indices) -> labels, for indices below `num_examples`: draws only once."""
+    """`corrupt_labels` as a function (labels, indices) -> labels, which draws only once.
+
+    The function takes indices below `num_examples`.
+    """
     if not 0 <= probability <= 1:
-        raise InputError(f"randomize.labels is a probability, 0 to 1, not {probability}.")
+        raise InputError(
+            f"randomize.labels={probability} is not a probability. Choose a number from 0 to 1."
+        )
     if probability == 0 or num_examples == 0:
         return lambda labels, indices: labels
     whether, which = _generator(seed, "labels").random((num_examples, 2)).T
-    replaced, classes = whether < probability, (which * num_classes).astype(np.int32)
-    return lambda labels, indices: np.where(
-        replaced[indices], classes[indices].astype(labels.dtype), labels
-    )
+    replaced = whether < probability
+    classes = (which * num_classes).astype(np.int32)
+
+    def corrupt(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        return np.where(replaced[indices], classes[indices].astype(labels.dtype), labels)
+
+    return corrupt
 
 
 def shuffle_pixels(
     images: Shaped[np.ndarray, "n h w c"], seed: int
 ) -> Shaped[np.ndarray, "n h w c"]:
-    """Moves the pixels of all images by one random permutation of the h * w positions, the same for every set.
+    """The images with their pixels moved by one random permutation of the h * w positions.
 
-    The channels of a pixel stay together. Raises InputError if the seed is negative.
+    The permutation depends on the seed alone, so it is the same for training and test images. The
+    channels of a pixel stay together. Raises InputError if the seed is negative.
     """
     n, h, w, c = images.shape
     order = _generator(seed, "shuffled").permutation(h * w)
@@ -77,9 +88,10 @@ def shuffle_pixels(
 def random_pixels(
     images: Shaped[np.ndarray, "n h w c"], indices: Int[np.ndarray, " n"], seed: int, split: str
 ) -> Shaped[np.ndarray, "n h w c"]:
-    """Moves the pixels of each image by a random permutation of its own; the channels of a pixel stay together.
+    """The images with the pixels of each one moved by its own random permutation.
 
-    `split` is "train" or "test", `indices` each image's position in it. Raises InputError if the seed is negative.
+    The channels of a pixel stay together. `split` is "train" or "test"; `indices` are the positions
+    of the images in it. Raises InputError if the seed is negative.
     """
     n, h, w, c = images.shape
     pixels = images.reshape(n, h * w, c)
@@ -97,15 +109,18 @@ def gaussian_pixels(
     seed: int,
     split: str,
 ) -> Float[np.ndarray, "n h w c"]:
-    """Images drawn from a Gaussian, float32, neither clipped nor rounded.
+    """Images drawn from a Gaussian, in float32, neither clipped nor rounded.
 
     Args:
-        shape: of one image, (h, w, c).
-        indices: each image's position in its split.
-        mean: of each channel, in the unit of the pixels they stand for (0 to 255).
-        std: of each channel, likewise.
-        seed: `config.randomize.seed`; InputError if negative.
+        shape: (h, w, c) of one image.
+        indices: the position of each image in its split.
+        mean: the mean of each channel, in the unit of pixels, 0 to 255.
+        std: the standard deviation of each channel, in the same unit.
+        seed: seed of the corruption.
         split: "train" or "test".
+
+    Raises:
+        InputError: if the seed is negative.
     """
     images = np.empty((len(indices), *shape), np.float32)
     for image, generator in zip(images, _generators(seed, "gaussian", split, indices), strict=True):
@@ -116,22 +131,23 @@ def gaussian_pixels(
 
 
 def apply(dataset: Any, labels: float | int, pixels: str, seed: int) -> Any:
-    """The data set of one randomization test; what a test leaves alone stays the very same array.
+    """The data set of one randomization test. An array that the test does not change is not copied.
 
-    Labels of the training set alone are corrupted. Pixels change in both sets: "shuffled" by one permutation, "random"
-    and "gaussian" by draws of their own, the Gaussian with each channel's mean and variance over the training set.
+    Only training labels are replaced. Pixels change in both sets: "shuffled" by one permutation,
+    "random" by a permutation for each image, "gaussian" by a draw for each image. The Gaussian has
+    the mean and variance of each channel over the training set.
 
     Args:
-        dataset: what `rethinking.data.arrays.load` gives, its images cropped to what the network sees.
+        dataset: a data set of `rethinking.data.arrays.load`, with images cropped to what the
+            network sees.
         labels: probability that a training label is replaced.
         pixels: one of `PIXELS`.
-        seed: `config.randomize.seed`.
+        seed: seed of the corruption, not negative.
 
     Raises:
         InputError: if a setting is unknown or out of its range.
     """
-    if pixels not in PIXELS:
-        raise InputError(f"Unknown randomize.pixels {pixels!r}. {nearest(pixels, PIXELS)}")
+    require_known(pixels, PIXELS, "Unknown randomize.pixels")
     train, test = dataset.train, dataset.test
     corrupted = corrupt_labels(train.labels, train.indices, dataset.num_classes, labels, seed)
     train_images, test_images = _randomize_images(train, test, pixels, seed)
@@ -143,6 +159,7 @@ def apply(dataset: Any, labels: float | int, pixels: str, seed: int) -> Any:
 
 
 def _randomize_images(train: Any, test: Any, pixels: str, seed: int) -> list[np.ndarray]:
+    """The training images and the test images."""
     splits = {"train": train, "test": test}
     if pixels == "shuffled":
         return [shuffle_pixels(split.images, seed) for split in splits.values()]
@@ -151,10 +168,8 @@ def _randomize_images(train: Any, test: Any, pixels: str, seed: int) -> list[np.
             random_pixels(split.images, split.indices, seed, name) for name, split in splits.items()
         ]
     if pixels == "gaussian":
-        mean, std = (
-            train.images.mean((0, 1, 2), np.float64),
-            train.images.std((0, 1, 2), np.float64),
-        )
+        mean = train.images.mean((0, 1, 2), np.float64)
+        std = train.images.std((0, 1, 2), np.float64)
         shape = train.images.shape[1:]
         return [
             gaussian_pixels(shape, split.indices, mean, std, seed, name)
@@ -165,10 +180,9 @@ def _randomize_images(train: Any, test: Any, pixels: str, seed: int) -> list[np.
 
 def _key(seed: int, purpose: str, split: str) -> np.ndarray:
     if seed < 0:
-        raise InputError(f"randomize.seed must not be negative, but is {seed}.")
-    return np.random.SeedSequence([seed, _PURPOSES[purpose], _SPLITS[split]]).generate_state(
-        2, np.uint64
-    )
+        raise InputError(f"randomize.seed={seed} is negative. Choose 0 or a larger number.")
+    sequence = np.random.SeedSequence([seed, _PURPOSES[purpose], _SPLITS[split]])
+    return sequence.generate_state(2, np.uint64)
 
 
 def _generator(seed: int, purpose: str, split: str = "train") -> np.random.Generator:
@@ -176,12 +190,14 @@ def _generator(seed: int, purpose: str, split: str = "train") -> np.random.Gener
 
 
 def _generators(seed: int, purpose: str, split: str, indices: np.ndarray):
-    """Yields a generator for each index: the index is the second word of Philox's counter, 2^66 draws from the next."""
+    """Yields a generator for each index.
+
+    The index is the second word of Philox's counter, so the streams of two indices are at least
+    2^66 draws apart. Moving one Philox is much faster than making one for each index.
+    """
     bits = np.random.Philox(key=_key(seed, purpose, split))
-    generator, state = (
-        np.random.Generator(bits),
-        bits.state,
-    )  # Far cheaper to move than a new Philox for each.
+    generator = np.random.Generator(bits)
+    state = bits.state
     for index in indices:
         state["state"]["counter"][:] = (0, index, 0, 0)
         bits.state = state

@@ -1,8 +1,11 @@
-"""Who takes part in a run of several processes, who does not come, and who is lost: a TCP connection from each to 0.
+"""The roll of a run's processes: who has joined, who is missing and who is lost.
 
-JAX has a service of its own for this. But when some processes do not come, or process 0 is lost, it ends the others
-with a stack trace that names nobody, and it is slow to notice. So the roll is called first, on the port that JAX's
-service takes over afterwards, and the connections stay: they close when a process ends, however it ends.
+Every process keeps a TCP connection to process 0. A connection closes when its process ends,
+however it ends, so that the others notice at once.
+
+JAX has a service for this. But if a process is missing, or process 0 is lost, that service
+notices late and ends the others with a stack trace that names no process. The roll is therefore
+called first. JAX's service then takes over the port, and the connections stay open.
 """
 
 import contextlib
@@ -15,16 +18,20 @@ import time
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-# Exit code of a process that ends because another one was missing or lost: what went wrong, went wrong there.
-PEER_LOST = 69  # EX_UNAVAILABLE of BSD's sysexits.h
-# A process that says nothing for so long, though its connection is open, is lost: it, its host or the network hangs.
+# Exit code of a process that ends because another one was missing or lost. It is EX_UNAVAILABLE
+# of BSD's sysexits.h. The launcher looks for the cause in the other processes.
+PEER_LOST = 69
+# A process counts as lost after this silence, even if its connection is open: the process, its
+# host or the network hangs.
 SILENCE_SECONDS = 40.0
-BEAT_SECONDS = 5.0  # between two signs of life
-_GREETING_SECONDS = 5.0  # for a process to say its number, or to be reached
+# Time between two signs of life.
+BEAT_SECONDS = 5.0
+# Time to connect, and time for a new connection to say its number.
+_GREETING_SECONDS = 5.0
 
 
 class RendezvousError(Exception):
-    """The processes of a run did not find each other; the message names those that are missing."""
+    """Some processes of a run did not join. The message names them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +50,19 @@ class Place:
 
 
 def call_roll(place: Place, timeout: float) -> "Roll":
-    """Returns once all processes of the run have called this. From then on this process ends when another is lost.
+    """Returns once all processes of the run have called this.
 
-    Raises RendezvousError in all that came if some did not within `timeout` seconds, or if two have the same number.
+    From then on, this process ends when another one is lost.
+
+    Raises RendezvousError, in all processes that joined, if others do not join within `timeout`
+    seconds or if two have the same number.
     """
     peers = _report(place, timeout) if place.process_id else _gather(place, timeout)
     return Roll(place, peers)
 
 
 class Roll:
-    """The processes that are known to be alive: all others for process 0, process 0 for all others."""
+    """Watches the other processes: process 0 watches all of them, and they watch process 0."""
 
     def __init__(self, place: Place, peers: list["_Peer"]):
         self._place, self._peers = place, peers
@@ -65,10 +75,10 @@ class Roll:
             thread.start()
 
     def leave(self) -> None:
-        """Says that this process has done its part: when it ends now, it is not lost.
+        """Tells the others that this process is done, so that they do not count it as lost.
 
-        Waits until the others have heard it: a process that ends with something left unread resets its connections, and
-        what it said last may never be read.
+        Waits for their answer. A process that ends with unread messages resets its connections,
+        and its own last message may then get lost.
         """
         self._left = True
         for peer in self._peers:
@@ -90,29 +100,29 @@ class Roll:
             try:
                 message = peer.hear(SILENCE_SECONDS) or {"lost": f"{name} failed or was killed"}
             except (OSError, ValueError):
-                message = {
-                    "lost": f"{name} was lost: nothing was heard of it for {SILENCE_SECONDS:g} s"
-                }
+                silence = f"{name} was lost: it sent nothing for {SILENCE_SECONDS:g} s"
+                message = {"lost": silence}
         if "lost" in message and not self._left:
             self._end(message["lost"])
         peer.say_goodbye()
 
     def _end(self, lost: str) -> NoReturn:
-        with self._lock:  # for good: the first loss is the cause of all others
+        # Only one thread gets in: the first loss is the cause of all others.
+        with self._lock:
             for peer in self._peers:
                 peer.tell(lost=lost)
             text = (
-                f"error: {lost}, so process {self._place.process_id} ends too. Look at what it said last; the same "
-                "command continues from the last checkpoint.\n"
+                f"error: {lost}, so process {self._place.process_id} ends too. Read its last "
+                "lines to find the cause. The same command continues from the last checkpoint.\n"
             )
             os.write(2, text.encode())
-            os._exit(
-                PEER_LOST
-            )  # the main thread may be waiting for the lost process, out of Python's reach
+            # The main thread may wait for the lost process inside XLA, where Python cannot
+            # interrupt it.
+            os._exit(PEER_LOST)
 
 
 class _Peer:
-    """A connection to another process, over which the two exchange JSON, one object a line."""
+    """A connection to another process. A message is one line with a JSON object."""
 
     def __init__(self, connection: socket.socket):
         self._connection = connection
@@ -120,12 +130,15 @@ class _Peer:
         self.process_id, self.host = 0, "?"
 
     def tell(self, **message: Any) -> None:
-        """Sends a message, or nothing to one that is gone."""
+        """Sends a message. Does nothing if the other process is gone."""
         with contextlib.suppress(OSError):
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def hear(self, timeout: float) -> dict[str, Any] | None:
-        """The next message; None if the other end was closed. Raises OSError or ValueError for anything else."""
+        """Returns the next message, or None if the other process has closed the connection.
+
+        Raises OSError if none comes within `timeout` seconds, ValueError if it is not a message.
+        """
         self._connection.settimeout(timeout)
         try:
             line = self._lines.readline()
@@ -137,19 +150,22 @@ class _Peer:
         return message
 
     def say_goodbye(self) -> None:
-        """Says that this process is done, and nothing after that."""
+        """Says that this process is done and will send nothing more."""
         self.tell(done=True)
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._lines.close()
         self._connection.close()
 
 
 def _gather(place: Place, timeout: float) -> list[_Peer]:
-    """Process 0's part: waits for the others, and tells them all to begin or why not."""
+    """Process 0's part: returns the connections to all others, once they have all joined.
+
+    Tells them to begin, or why the run cannot begin.
+    """
     deadline = time.monotonic() + timeout
     peers: dict[int, _Peer] = {}
     with _listen(place) as server:
@@ -160,17 +176,17 @@ def _gather(place: Place, timeout: float) -> list[_Peer]:
             except TimeoutError:
                 _refuse(
                     peers,
-                    f"{_named(missing)} of {place.num_processes} did not come to {place.address} within "
-                    f"{timeout:g} s ({_named({0, *peers})} did). Look at what they say, or raise "
-                    "--rendezvous_timeout.",
+                    f"{_named(missing)} of {place.num_processes} did not connect to "
+                    f"{place.address} within {timeout:g} s ({_named({0, *peers})} did). Read "
+                    "their output, or raise --rendezvous_timeout.",
                 )
             if peer is None:
                 continue
             if peer.process_id not in missing:
                 _refuse(
                     peers | {-1: peer},
-                    f"{peer.host} has a process {peer.process_id} that is one too many: there "
-                    f"are {place.num_processes}, from 0, each of them once.",
+                    f"{peer.host} has a process {peer.process_id} that is one too many. The run "
+                    f"has {place.num_processes}: give each a number of its own, from 0.",
                 )
             peers[peer.process_id] = peer
     for peer in peers.values():
@@ -184,13 +200,16 @@ def _listen(place: Place) -> socket.socket:
         return socket.create_server(("", port), backlog=place.num_processes)
     except OSError as error:
         raise RendezvousError(
-            f"process 0 cannot listen on port {port} of {socket.gethostname()}: {error.strerror}. "
-            "Choose another port, or end what uses it."
+            f"process 0 cannot listen on port {port} of {socket.gethostname()}: "
+            f"{error.strerror}. Choose another port, or end the program that uses it."
         ) from None
 
 
 def _greet(server: socket.socket) -> _Peer | None:
-    """The next process to come, with its number; None for a connection from something else."""
+    """Accepts a connection and returns it with its process's number.
+
+    Returns None for a connection from another program.
+    """
     connection, _ = server.accept()
     peer = _Peer(connection)
     try:
@@ -209,15 +228,14 @@ def _refuse(peers: dict[int, _Peer], reason: str) -> NoReturn:
 
 
 def _report(place: Place, timeout: float) -> list[_Peer]:
-    """The other processes' part: says to process 0 that this one is here, and waits until all are."""
+    """The other processes' part: returns the connection to process 0, once all have joined."""
     deadline = time.monotonic() + timeout
     while True:
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # not there yet, or another program on that port
+        # OSError: process 0 does not listen yet. ValueError: another program uses the port.
+        with contextlib.suppress(OSError, ValueError):
             peer = _Peer(socket.create_connection(place.host_and_port, timeout=_GREETING_SECONDS))
             peer.tell(process_id=place.process_id, host=socket.gethostname())
-            # Process 0 may have started later than this one, and then waits longer for the rest.
+            # If process 0 started later than this process, it waits longer for the rest.
             answer = peer.hear(timeout + 2 * _GREETING_SECONDS)
             if answer and "error" in answer:
                 raise RendezvousError(answer["error"])
@@ -227,13 +245,15 @@ def _report(place: Place, timeout: float) -> list[_Peer]:
         if time.monotonic() > deadline:
             raise RendezvousError(
                 f"process 0 of {place.num_processes} did not answer process {place.process_id} at "
-                f"{place.address} within {timeout:g} s. Look at what it says, or raise "
+                f"{place.address} within {timeout:g} s. Read its output, or raise "
                 "--rendezvous_timeout."
             )
         time.sleep(0.2)
 
 
 def _named(process_ids: Collection[int]) -> str:
-    """ "process 2" or "processes 0, 1 and 3"."""
+    """Returns "process 2" or "processes 0, 1 and 3"."""
     *most, last = map(str, sorted(process_ids))
-    return f"processes {', '.join(most)} and {last}" if most else f"process {last}"
+    if most:
+        return f"processes {', '.join(most)} and {last}"
+    return f"process {last}"

@@ -1,4 +1,4 @@
-"""Examples that repeat others: no function interpolates them if their labels differ."""
+"""Repeated examples. No function fits them all if equal examples have different labels."""
 
 import hashlib
 
@@ -7,10 +7,11 @@ from jaxtyping import Int64
 
 
 def first_occurrences(x: np.ndarray) -> Int64[np.ndarray, " n"]:
-    """For each example the index of the first one equal to it in every value: its own, unless it repeats another."""
+    """For each example, the index of the first example with the same values."""
     first: dict[bytes, int] = {}
-    zero = x.dtype.type(0)  # makes -0.0 of it 0.0
-    digests = (hashlib.blake2b((row + zero).tobytes()).digest() for row in x)
-    return np.fromiter(
-        (first.setdefault(digest, i) for i, digest in enumerate(digests)), np.int64, len(x)
-    )
+    found = np.empty(len(x), np.int64)
+    zero = x.dtype.type(0)  # Adding it turns -0.0 into 0.0.
+    for i, row in enumerate(x):
+        digest = hashlib.blake2b((row + zero).tobytes()).digest()
+        found[i] = first.setdefault(digest, i)
+    return found

@@ -174,6 +174,24 @@ def expressivity(row: str) -> ConfigDict:
     return named(config, "expressivity", row)
 
 
+def linear(row: str) -> ConfigDict:
+    """`mnist[+fourier[+random_labels]]`.
+
+    Training and test images together must be linearly independent. The pixels of MNIST allow this
+    for a few hundred images, 2,000 random Fourier features for 1,500.
+    """
+    require_known(row, LINEAR_ROWS, "linear: unknown row")
+    config = experiments.defaults("linear")
+    config.data.name, *options = row.split("+")
+    config.data.update(num_train=100, num_test=300)
+    if "fourier" in options:
+        config.features.name = "fourier"
+        config.data.update(num_train=500, num_test=1000)
+    if "random_labels" in options:
+        add_random_labels(config)
+    return named(config, "linear", row)
+
+
 QUICKSTART_ROWS = (
     "true_labels",
     "random_labels",
@@ -255,6 +273,7 @@ EXPRESSIVITY_ROWS = (
     "depth=8",
     "depth=32",
 )
+LINEAR_ROWS = ("mnist", "mnist+fourier", "mnist+fourier+random_labels")
 
 EXPERIMENTS = {
     "quickstart": Experiment(QUICKSTART_ROWS, quickstart),
@@ -266,4 +285,5 @@ EXPERIMENTS = {
     "figure_async": Experiment(FIGURE_ASYNC_ROWS, figure_async),
     "complexity": Experiment(COMPLEXITY_ROWS, complexity),
     "expressivity": Experiment(EXPRESSIVITY_ROWS, expressivity),
+    "linear": Experiment(LINEAR_ROWS, linear),
 }

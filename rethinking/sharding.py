@@ -1,4 +1,4 @@
-"""Devices: the mesh that a batch is spread over, the programs that run on it, and putting arrays on it."""
+"""The mesh of devices of a run, programs that run on all of them, and arrays placed on them."""
 
 import os
 import pathlib
@@ -13,54 +13,58 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rethinking import provenance
 from rethinking.errors import InputError
 
+# The mesh axis along which a batch is split.
 DATA_AXIS = "data"
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another place.
+    """Keeps compiled programs in the user's cache folder.
 
-    Each number of cores has a folder of its own. XLA divides a CPU program's loops among the cores that the process may
-    use, but ignores them when it looks a program up: one made for a single core ran 15% slower on two.
+    $JAX_COMPILATION_CACHE_DIR names another folder.
+
+    Each number of cores has its own folder. XLA divides a CPU program's loops among the cores that
+    the process may use, but the cache key does not include their number. A program compiled for one
+    core ran 15% slower on two cores.
     """
     if not jax.config.jax_compilation_cache_dir:
-        cache = (
-            pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rethinking"
-        )
-        jax.config.update(
-            "jax_compilation_cache_dir", str(cache / f"xla_{provenance.usable_cores()}_cores")
-        )
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        folder = cache / "rethinking" / f"xla_{provenance.usable_cores()}_cores"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def data_mesh(num_devices: int) -> Mesh:
-    """A mesh of one axis, `data`, over the first `num_devices` devices, 0: all; InputError if there are fewer."""
+def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:
+    """A mesh with one axis over the first `num_devices` devices; 0 means all devices.
+
+    Raises InputError if there are fewer devices, or if several processes do not use all of them.
+    """
     devices = jax.devices()
     count = num_devices or len(devices)
     if count > len(devices):
         raise InputError(
-            f"config.num_devices={count}: this machine has {len(devices)} {devices[0].platform} devices"
+            f"num_devices={count}: this machine has {len(devices)} {devices[0].platform} devices. "
+            "Choose a smaller number, or 0 for all devices."
         )
     if jax.process_count() > 1 and count < len(devices):
         raise InputError(
-            f"config.num_devices={count}: with several processes all {len(devices)} devices are used. "
-            "Set it to 0."
+            f"num_devices={count}: several processes must use all {len(devices)} devices. "
+            "Set num_devices=0."
         )
-    return Mesh(np.array(devices[:count]), (DATA_AXIS,))
+    return Mesh(np.array(devices[:count]), (axis_name,))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts a copy of every array of `tree` on every device of `mesh`."""
-    if (
-        jax.process_count() > 1
-    ):  # From a device's array JAX makes one with too many shards, which cannot be saved.
+    """`tree` with a copy of each array on every device of `mesh`."""
+    if jax.process_count() > 1:
+        # JAX would make too many shards of an array on a device, and Orbax cannot save those.
         tree = jax.device_get(tree)
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> slice:
-    """The rows of a batch of `batch_size`, dealt to the devices of `mesh`, that this process's devices get."""
-    pieces = _split(mesh).addressable_devices_indices_map((batch_size,)).values()
+    """This process's rows of a batch that the devices of `mesh` share."""
+    pieces = _by_rows(mesh).addressable_devices_indices_map((batch_size,)).values()
     return slice(
         min(piece[0].start or 0 for piece in pieces),
         max(piece[0].stop or batch_size for piece in pieces),
@@ -68,20 +72,33 @@ def local_rows(batch_size: int, mesh: Mesh) -> slice:
 
 
 def split(tree: Any, mesh: Mesh) -> Any:
-    """Deals arrays to the devices of `mesh` along their first axis; each process gives its `local_rows` of them."""
+    """`tree` with each array split along its first axis over the devices of `mesh`.
+
+    Each process passes its own rows of the arrays: see `local_rows`.
+    """
     return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(_split(mesh), array), tree
+        lambda array: jax.make_array_from_process_local_data(_by_rows(mesh), array), tree
     )
 
 
-def _split(mesh: Mesh) -> NamedSharding:
+def _by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-class DataParallel:
-    """Runs one function on every device of a mesh, each on its part of the batch, and what they say to each other.
+def varying(tree: Any, axis_name: str) -> Any:
+    """`tree`, marked as arrays that may differ between the devices along `axis_name`.
 
-    On a mesh of one device nothing is said: XLA would keep a sum over one device as a copy of every gradient.
+    For use within `jax.shard_map`, where arrays that start equal become different, as in a sum over
+    each device's own examples.
+    """
+    return lax.pcast(tree, axis_name, to="varying")
+
+
+class DataParallel:
+    """Runs a function on every device of a mesh, each with its own part of the batch.
+
+    The methods `index`, `sum`, `mean` and `varying` are for use within such a function. On a mesh
+    of one device they communicate nothing: XLA would copy every gradient to sum it over one device.
     """
 
     def __init__(self, mesh: Mesh):
@@ -95,35 +112,38 @@ class DataParallel:
         donate_argnums: tuple[int, ...] = (),
         split_argnums: tuple[int, ...] = (),
     ) -> Callable:
-        """`function` of replicated arrays, returning replicated arrays, jitted to run on every device.
+        """`function`, compiled to run on every device; it returns replicated arrays.
 
-        The arrays of the arguments `split_argnums` are split over the devices along their first axis instead.
+        The arrays of the arguments `split_argnums` are split over the devices along their first
+        axis. All other arguments are replicated. The buffers of the arguments `donate_argnums` are
+        reused.
         """
+        if self.axis_name is None:
+            return jax.jit(function, donate_argnums=donate_argnums)
 
         def on_every_device(*args):
-            specs = tuple(
-                PartitionSpec(*[DATA_AXIS] * (i in split_argnums)) for i in range(len(args))
+            specs = []
+            for i in range(len(args)):
+                specs.append(PartitionSpec(DATA_AXIS) if i in split_argnums else PartitionSpec())
+            mapped = jax.shard_map(
+                function, mesh=self.mesh, in_specs=tuple(specs), out_specs=PartitionSpec()
             )
-            return jax.shard_map(
-                function, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec()
-            )(*args)
+            return mapped(*args)
 
-        return jax.jit(
-            on_every_device if self.axis_name else function, donate_argnums=donate_argnums
-        )
+        return jax.jit(on_every_device, donate_argnums=donate_argnums)
 
     def index(self) -> jax.Array | int:
-        """Which of the devices runs this, from 0."""
+        """The number of the device that runs this, from 0."""
         return lax.axis_index(DATA_AXIS) if self.axis_name else 0
 
     def sum(self, tree: Any) -> Any:
-        """The sum over devices of every array."""
+        """`tree` with the sum over the devices in place of each array."""
         return lax.psum(tree, DATA_AXIS) if self.axis_name else tree
 
     def mean(self, tree: Any) -> Any:
-        """The mean over devices of every array."""
+        """`tree` with the mean over the devices in place of each array."""
         return lax.pmean(tree, DATA_AXIS) if self.axis_name else tree
 
     def varying(self, tree: Any) -> Any:
-        """Marks arrays equal on all devices as free to become different: the start of a loop over own batches."""
-        return lax.pcast(tree, DATA_AXIS, to="varying") if self.axis_name else tree
+        """`tree`, marked as arrays that may differ between the devices: see `varying`."""
+        return varying(tree, DATA_AXIS) if self.axis_name else tree

@@ -1,4 +1,4 @@
-"""One process of several that make one run, on two fake devices each: ADDRESS NUM_PROCESSES RANK WHAT."""
+"""One of several processes of a run, with two fake devices: ADDRESS NUM_PROCESSES RANK WHAT."""
 
 import math
 import os
@@ -18,7 +18,7 @@ address, num_processes, rank, what = sys.argv[1], int(sys.argv[2]), int(sys.argv
 
 
 def total() -> float:
-    """The sum over all processes of their ranks, plus one: no process gets it without the others."""
+    """The sum of rank + 1 over all processes. No process can compute it alone."""
     return multihost_utils.process_allgather(np.float32(rank + 1)).sum()
 
 
@@ -38,10 +38,10 @@ with distributed.join(address, num_processes, rank, timeout=120.0) as process_id
         assert distributed.must_stop(math.inf if rank else 0.0)
         step = 0
         while not distributed.must_stop(math.inf):
-            time.sleep(0.02 * (rank + 1))  # each at its own pace
+            time.sleep(0.02 * (rank + 1))  # each process at its own speed
             step += 1
             if step == 3:
                 print("begun", flush=True)
         print("saved at step", step, flush=True)
-    while what != "be_preempted":  # until it is killed, or another one is
+    while what != "be_preempted":  # until this process or the other one is killed
         total()

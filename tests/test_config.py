@@ -18,6 +18,7 @@ COUNTS = {
     "table4": 6,
     "figure1": 45,
     "expressivity": 8,
+    "linear": 3,
     "table3": 10,
     "complexity": 15,
     "table2": 7,

@@ -1,4 +1,4 @@
-"""What the pages and the notebook show, run."""
+"""The code of the pages and of the notebook runs, and the links lead somewhere."""
 
 import pathlib
 import re
@@ -18,20 +18,22 @@ def blocks(page, language):
 
 
 def test_the_notebook_runs_to_its_end(monkeypatch):
-    """Its own cells assert what the text around them says."""
+    """Its cells assert what the text around them says."""
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # it trains for longer than it compiles
+    # Training takes longer than compiling here, so that optimizations pay.
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
     notebook = nbformat.read(ROOT / "notebooks/random_labels_to_kernels.ipynb", as_version=4)
-    nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": ROOT / "notebooks"}}
-    ).execute()
-    said = "".join(
-        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
-    )
-    assert re.search(r"random_labels: training accuracy (100|99\.9)\.?\d*%", said)
+    place = {"metadata": {"path": ROOT / "notebooks"}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=place).execute()
+    printed = ""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            printed += output.get("text", "")
+    (accuracy,) = re.findall(r"random_labels: training accuracy ([\d.]+)%", printed)
+    assert float(accuracy) >= 99.9
 
 
-def test_own_network_of_the_page_is_tested_by_config_alone(tmp_path, monkeypatch):
+def test_the_network_of_the_page_runs_by_config_alone(tmp_path, monkeypatch):
     (source,) = blocks("docs/own_network.md", "python")
     (tmp_path / "my_network.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
@@ -48,15 +50,11 @@ def test_own_network_of_the_page_is_tested_by_config_alone(tmp_path, monkeypatch
     assert result["status"] == "complete"
 
 
-def test_kernel_examples_of_the_page_run():
+def test_the_kernel_examples_of_the_page_run():
     digits = arrays.load("digits")
     x, x_test = (split.images[:300].reshape(300, -1) / 255 for split in (digits.train, digits.test))
-    names = {
-        "x": x,
-        "labels": digits.train.labels[:300],
-        "x_test": x_test,
-        "labels_test": digits.test.labels[:300],
-    }
+    names = {"x": x, "labels": digits.train.labels[:300]}
+    names |= {"x_test": x_test, "labels_test": digits.test.labels[:300]}
     first, second = blocks("docs/kernel_system.md", "python")
     exec(first, names)
     assert names["wrong"] == np.mean(names["outputs"].argmax(1) != names["labels_test"]) < 0.4
@@ -65,16 +63,13 @@ def test_kernel_examples_of_the_page_run():
 
 
 def test_links_between_the_pages_lead_somewhere():
-    pages = [
-        ROOT / "README.md",
-        *ROOT.glob("docs/*.md"),
-        *ROOT.glob("results/*.md"),
-        *ROOT.glob("benchmarks/*.md"),
-    ]
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    for folder in ("docs", "results", "benchmarks"):
+        pages += (ROOT / folder).glob("*.md")
+    broken = []
     for page in pages:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)\)", text):
-            if "://" not in target:
-                assert (page.parent / target).exists(), (
-                    f"{page.relative_to(ROOT)} links to {target}"
-                )
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)} links to {target}")
+    assert broken == []

@@ -55,7 +55,7 @@ def test_random_labels_are_uniform_and_independent_of_the_true_ones(labels):
 
 
 def test_corrupted_sets_are_nested(labels):
-    # Labels that no class equals show what was replaced, whatever by.
+    # Labels outside the classes show which labels were replaced, whatever the new class.
     nothing = np.full(N, -1, np.int32)
     everything = corrupt(nothing, 1.0)
     previous = np.zeros(N, bool)
@@ -85,7 +85,7 @@ def test_corruption_depends_on_the_seed(labels):
 
 @pytest.mark.parametrize("probability", [-0.1, 1.01, float("nan")])
 def test_improbable_probability(labels, probability):
-    with pytest.raises(InputError, match="0 to 1"):
+    with pytest.raises(InputError, match="not a probability"):
         corrupt(labels, probability)
 
 
@@ -101,7 +101,10 @@ def positions(n, h=6, w=5):
 
 
 def orders(moved):
-    """The permutation that made each image of `positions`; fails where it is none or the channels parted."""
+    """The permutation that made each image of `positions`.
+
+    Fails if it is not a permutation, or if the channels of a pixel were separated.
+    """
     first = moved[..., 0].astype(int)
     np.testing.assert_array_equal(moved, np.stack([first, 2 * first, 3 * first], -1))
     rows = first.reshape(len(moved), -1)
@@ -210,7 +213,10 @@ def test_unknown_pixels():
 
 
 def test_streams_stay_what_they_are():
-    """Published results depend on these draws: if this fails, runs made before cannot be compared with new ones."""
+    """Published results depend on these draws.
+
+    If this fails, new runs cannot be compared with old ones.
+    """
     indices = np.arange(1000)
     found = {
         "labels": digest(corrupt(np.zeros(1000, np.int32), 1.0, indices=indices)),

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from rethinking import config as _config
 from rethinking import provenance, runs
 from rethinking.errors import require_known
-from rethinking.experiments import complexity, expressivity, kernels, training
+from rethinking.experiments import complexity, expressivity, kernels, linear, training
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ KINDS = {
     "expressivity": expressivity,
     "kernels": kernels,
     "complexity": complexity,
+    "linear": linear,
 }
 # The fields that say where or how fast a run computes, and not what.
 UNSCIENTIFIC = {

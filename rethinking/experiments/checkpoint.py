@@ -1,4 +1,4 @@
-"""Checkpoints: the newest two states of a run, by step; a damaged one is passed over for the one before it."""
+"""Checkpoints: the newest two states of a run. A damaged one is skipped for the one before it."""
 
 import logging
 import time
@@ -16,78 +16,74 @@ _LOG = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
-    """Where a run stands."""
+    """The point that a run has reached."""
 
-    step: int  # steps taken
+    step: int  # steps done
     state: TrainState
-    loss_sum: float = 0.0  # of the legs since the last epoch's end
+    loss_sum: float = 0.0  # over the legs since the last epoch ended
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run directory (Orbax)."""
+    """The folder `checkpoints/` of a run directory, in Orbax's format."""
 
     def __init__(self, run_directory: epath.Path):
         self._path = (run_directory / "checkpoints").absolute()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        # Saving takes milliseconds at these sizes; in the foreground, a returned save is a finished one.
+        # Saving takes milliseconds at these sizes. A save in the foreground has ended when it
+        # returns.
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         return ocp.CheckpointManager(self._path, options=options)
 
     def save(self, saved: Saved) -> None:
-        """Keeps what is needed to go on from here."""
-        if saved.step != self._manager.latest_step():
-            self._manager.save(
-                saved.step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(saved.state),
-                    progress=ocp.args.JsonSave({"loss_sum": saved.loss_sum}),
-                ),
-            )
+        """Saves what a run needs to continue from here, unless this step is saved already."""
+        if saved.step == self._manager.latest_step():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(saved.state),
+            progress=ocp.args.JsonSave({"loss_sum": saved.loss_sum}),
+        )
+        self._manager.save(saved.step, args=items)
 
     def restore(self, state: TrainState) -> Saved:
-        """The newest that can be read, placed as `state` is; step 0 and `state` itself if there is none.
+        """The newest checkpoint that can be read, placed on the devices as `state` is.
 
-        One that cannot be read is put aside, in `checkpoints.unreadable`, with a warning, and the one before it taken.
-        Raises InputError, and leaves everything as it is, if there are some but none can be read.
+        Without a checkpoint that is step 0 and `state` itself. A checkpoint that cannot be read is
+        moved to `checkpoints.unreadable`, with a warning, and the one before it is used. If no
+        checkpoint can be read, all stay where they are, and InputError is raised.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        arguments = ocp.args.Composite(
+        items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
         unreadable = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._manager.restore(step, args=arguments)
-            except (
-                Exception
-            ) as error:  # Orbax raises whatever its readers do: JSON, TensorStore, OS, value errors
-                unreadable[step] = (
-                    str(error).strip().splitlines()[0]
-                    if str(error).strip()
-                    else type(error).__name__
-                )
+                restored = self._manager.restore(step, args=items)
+            except Exception as error:  # Orbax's readers raise many kinds: JSON, TensorStore, OS.
+                unreadable[step] = _first_line(error)
             else:
                 self._put_aside(unreadable)
                 return Saved(step, restored.state, restored.progress["loss_sum"])
         if unreadable:
             newest, reason = next(iter(unreadable.items()))
             raise InputError(
-                f"{self._path / str(newest)} cannot be read ({reason}), nor is there one before it that "
-                "can. If the network or the optimizer was changed since, change it back; to start "
-                "again, choose another --workdir."
+                f"{self._path / str(newest)} cannot be read ({reason}), nor can an older "
+                "checkpoint. If the network or the optimizer has changed, change it back. "
+                "To start again, choose another --workdir."
             )
         return Saved(0, state)
 
     def _put_aside(self, unreadable: dict[int, str]) -> None:
+        """Moves the checkpoints of these steps to `checkpoints.unreadable`."""
         if not unreadable:
             return
         self.close()
         for step, reason in unreadable.items():
             folder = self._path / str(step)
             _LOG.warning(
-                "Checkpoint %s is unreadable (%s): put aside; falling back to the one before.",
+                "Checkpoint %s is unreadable (%s). It is put aside, and the one before it is used.",
                 folder,
                 reason,
             )
@@ -102,3 +98,9 @@ class Checkpoints:
     def close(self) -> None:
         """Ends Orbax's background threads."""
         self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message; its type if it has no message."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,7 +1,8 @@
-"""Section 2.2 on real networks: trained on random signs, or trained again with one example replaced.
+"""Section 2.2 on real networks: Rademacher complexity and uniform stability.
 
-Every line of metrics.jsonl is one measurement, which a continued run does not make again. What it holds is said in
-`rethinking.experiments.rademacher` and `rethinking.experiments.stability`.
+The first trains a network on random signs; the second trains it again with one example replaced.
+Every line of metrics.jsonl is one measurement, which a continued run does not repeat.
+`rethinking.experiments.rademacher` and `rethinking.experiments.stability` describe the lines.
 """
 
 import logging
@@ -17,20 +18,20 @@ from rethinking.experiments import training
 
 _LOG = logging.getLogger(__name__)
 
-# Those of the trainings, and more.
+# The fields of training, and the fields of the two measures.
 FIELDS: Fields = training.FIELDS | {
     "kind": COMMON["kind"].replace(default="complexity"),
     "measure": Field("rademacher", "what is measured", choices=("rademacher", "stability")),
     "draws": Field(5, "rademacher: number of draws of the random signs", minimum=1, below=LARGEST),
     "halvings": Field(
         0,
-        "rademacher: train also with a half, a quarter, ... of the training images",
+        "rademacher: how many times to halve the training images; each half is trained on as well",
         minimum=0,
         maximum=30,
     ),
     "doublings": Field(
         0,
-        "rademacher: linear models also with twice, four times, ... as many",
+        "rademacher: how many times to double the images for linear models",
         minimum=0,
         maximum=30,
     ),
@@ -42,7 +43,7 @@ FIELDS: Fields = training.FIELDS | {
     ),
     "replacements": Field(
         5,
-        "stability: number of examples that are replaced, one at a time, by one outside the training set",
+        "stability: number of training examples to replace, one at a time, by one from outside",
         minimum=1,
         below=LARGEST,
     ),
@@ -54,23 +55,25 @@ def check(config: ConfigDict) -> None:
     training.check(config)
     require(
         not (config.data.stream or config.eval.shifts or config.eval.num_train),
-        "config.data.stream and config.eval: the measures of section 2.2 have no use for them. Leave them alone.",
+        "config.data.stream, config.eval.shifts and config.eval.num_train have no effect on the "
+        "measures of section 2.2. Keep their defaults.",
     )
 
 
 def run(
     config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
 ) -> dict[str, Any] | None:
-    """Measures what `config.measure` names; returns the contents of result.json.
+    """Estimates what `config.measure` names; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) came first: the run stops between two trainings, and the same call
-    continues it. Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
+    Returns None if `deadline` (of time.time()) comes first. The run stops between two trainings,
+    and the same call continues it. Raises InputError for settings, data or a workdir that cannot
+    work, before any training.
     """
     from rethinking.experiments import rademacher, stability, trials
 
-    measures = {"rademacher": rademacher.measure, "stability": stability.measure}
+    estimators = {"rademacher": rademacher.estimate, "stability": stability.estimate}
     log = trials.Log(run_directory, deadline)
-    result = measures[config.measure](config, log)
+    result = estimators[config.measure](config, log)
     if result is None:
         _LOG.info("Out of time; the same command continues.")
         return None

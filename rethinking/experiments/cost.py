@@ -1,8 +1,9 @@
-"""What a training step takes of each chip: compiled for chips that need not be there, and read off the program."""
+"""What a training step costs each chip, read from a program compiled without the chips."""
 
 import dataclasses
 import re
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,28 @@ from ml_collections import ConfigDict
 
 from rethinking import sharding
 from rethinking.data.stream import Batch
-from rethinking.errors import InputError
+from rethinking.errors import InputError, require
 from rethinking.experiments import streamed
 
-# ILSVRC 2012, whose size and classes are known without having it.
+# ILSVRC 2012. The step is compiled for its size and its classes, without the data.
 IMAGENET_TRAIN, IMAGENET_CLASSES = 1_281_167, 1000
+# Bytes of a number, by its type in XLA's text.
+NUMBER_BYTES = {
+    "f64": 8,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "bf16": 2,
+    "f16": 2,
+    "u8": 1,
+    "s8": 1,
+    "pred": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip's published rates."""
+    """A chip's published memory and rates."""
 
     memory: float  # bytes
     flops: float  # bfloat16 operations a second
@@ -30,7 +43,8 @@ class Chip:
     links: float  # bytes a second that it sends to other chips, over all its links
 
 
-# Google Cloud's documentation of its TPU versions; NVIDIA's data sheets of the A100, H100 and H200 (dense, NVLink).
+# From Google Cloud's documentation of its TPU versions, and from NVIDIA's data sheets of the A100,
+# H100 and H200 (dense, NVLink).
 CHIPS = {
     "TPU v4": Chip(32e9, 275e12, 1228e9, 300e9),
     "TPU v5 lite": Chip(16e9, 197e12, 819e9, 200e9),
@@ -43,52 +57,56 @@ CHIPS = {
 
 
 def make_mesh(topology: str | None) -> Mesh:
-    """A mesh over the chips of `topology`, or over this machine's devices; InputError if there is no such topology."""
+    """A mesh over the chips of `topology`, or over this machine's devices if that is None.
+
+    Raises InputError if there is no such topology.
+    """
     if topology is None:
-        return sharding.data_mesh(0)
+        return sharding.device_mesh(0)
     try:
         devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
-    except Exception as error:  # the compiler's own, of many kinds
+    except Exception as error:  # The compiler raises errors of many kinds.
         raise InputError(
-            f"topology {topology}: {str(error).splitlines()[0]}. Topologies are written like v5e:4x4, and need the "
-            "package libtpu (pip install libtpu) and the environment TPU_SKIP_MDS_QUERY=1."
+            f"topology {topology}: {str(error).splitlines()[0]}. "
+            "Write topologies like v5e:4x4. They need the package libtpu (pip install libtpu) "
+            "and the environment TPU_SKIP_MDS_QUERY=1."
         ) from error
     return Mesh(np.array(devices), (sharding.DATA_AXIS,))
 
 
 def compile_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
     """The compiled training step of a streamed row on ImageNet, for the devices of `mesh`."""
-    if not config.data.stream:
-        raise InputError(
-            f"{config.row}: only rows that stream their data (configs/table2.py) are compiled here"
-        )
-    programs = streamed.build(config, mesh, IMAGENET_TRAIN, IMAGENET_CLASSES)
-    replicated, split = (
-        NamedSharding(mesh, PartitionSpec()),
-        NamedSharding(mesh, PartitionSpec(sharding.DATA_AXIS)),
+    require(
+        config.data.stream,
+        f"{config.row} does not stream its data, and only rows that do (configs/table2.py) are "
+        "compiled here.",
     )
+    net = streamed.build_network(config, mesh, IMAGENET_TRAIN, IMAGENET_CLASSES)
+    train_step = streamed.build_train_step(config, net)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    by_rows = NamedSharding(mesh, PartitionSpec(sharding.DATA_AXIS))
 
-    def on_mesh(shape):
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=replicated)
+    def on_mesh(array):
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=replicated)
 
     def rows(*shape, dtype):
-        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=split)
+        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=by_rows)
 
     size = config.data.image_size
     batch = Batch(
-        rows(size, size, 3, dtype=jnp.uint8),
-        rows(dtype=jnp.int32),
-        rows(dtype=jnp.uint32),
-        rows(dtype=jnp.uint32),
-        rows(dtype=jnp.float32),
+        images=rows(size, size, 3, dtype=jnp.uint8),
+        labels=rows(dtype=jnp.int32),
+        indices=rows(dtype=jnp.uint32),
+        epochs=rows(dtype=jnp.uint32),
+        weights=rows(dtype=jnp.float32),
     )
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated)
-    state = jax.tree.map(on_mesh, jax.eval_shape(programs.initialize, seed))
-    return programs.train_step.lower(state, batch, seed).compile()
+    state = jax.tree.map(on_mesh, jax.eval_shape(net.initialize, seed))
+    return train_step.lower(state, batch, seed).compile()
 
 
-def describe(config: ConfigDict, mesh: Mesh) -> dict:
-    """Compiles the row's step, and says what it takes of each chip."""
+def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """The cost of the row's step per chip, which it compiles; and `roofline`, for a known chip."""
     start = time.perf_counter()
     compiled = compile_step(config, mesh)
     seconds = time.perf_counter() - start
@@ -112,18 +130,28 @@ def describe(config: ConfigDict, mesh: Mesh) -> dict:
         "accessed_gb": round(program["bytes accessed"] / 1e9, 4),
         "collectives_gb": round(sent / 1e9, 4),
     }
-    chip = CHIPS.get(line["chip"])
-    return line | (
-        roofline(chip, config.batch_size, mesh.size, program, sent, total) if chip else {}
-    )
+    if line["chip"] in CHIPS:
+        chip = CHIPS[line["chip"]]
+        line |= roofline(chip, config.batch_size, mesh.size, program, sent, total)
+    return line
 
 
 def roofline(
     chip: Chip, batch_size: int, chips: int, program: dict, sent: float | int, total: float | int
-) -> dict:
-    """Whether a step fits, and bounds on its time."""
-    work, memory = program["flops"] / chip.flops, program["bytes accessed"] / chip.bandwidth
-    # A ring passes each byte that is summed over P chips 2 (P - 1) / P times.
+) -> dict[str, Any]:
+    """Whether a step fits into a chip's memory, and lower bounds on its time.
+
+    Args:
+        chip: its memory and rates.
+        batch_size: over all chips.
+        chips: their number.
+        program: the compiled program's "flops" and "bytes accessed", per chip.
+        sent: bytes that the collectives sum.
+        total: bytes of memory that the step needs.
+    """
+    work = program["flops"] / chip.flops
+    memory = program["bytes accessed"] / chip.bandwidth
+    # To sum a byte over P chips, a ring passes it on 2 (P - 1) / P times.
     collectives = 2 * (chips - 1) / chips * sent / chip.links
     step = max(work, memory) + collectives
     return {
@@ -140,47 +168,43 @@ def roofline(
 
 def collective_bytes(text: str) -> int:
     """Bytes of the results of all collectives in a compiled program's text."""
-    sizes = {
-        "f32": 4,
-        "bf16": 2,
-        "f16": 2,
-        "s32": 4,
-        "u32": 4,
-        "pred": 1,
-        "f64": 8,
-        "u8": 1,
-        "s8": 1,
-    }
-    total = 0
-    for result in re.findall(
+    collectives = re.findall(
         r"= (.*?) (?:all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)"
         r"(?:-start)?\(",
         text,
-    ):
+    )
+    total = 0
+    for result in collectives:
         for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
-            total += sizes.get(dtype, 4) * int(
-                np.prod([int(side) for side in shape.split(",") if side])
-            )
+            sides = [int(side) for side in shape.split(",") if side]
+            total += NUMBER_BYTES.get(dtype, 4) * int(np.prod(sides))
     return total
 
 
-def largest_batch(config: ConfigDict, mesh: Mesh) -> dict:
-    """The line of the largest batch, a power of two per chip, that fits; InputError for chips of unknown memory."""
-    if (kind := mesh.devices.flat[0].device_kind) not in CHIPS:
-        raise InputError(
-            f"what fits into the memory of {kind!r} is not known here, but of: {', '.join(CHIPS)}"
-        )
+def largest_batch(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """The line of `describe` for the largest batch, a power of two per chip, that fits.
+
+    Raises InputError if the chip's memory is not known.
+    """
+    kind = mesh.devices.flat[0].device_kind
+    require(
+        kind in CHIPS,
+        f"the memory of {kind!r} is not known here. Known chips are: {', '.join(CHIPS)}.",
+    )
     best, per_chip = None, 8
     while True:
         config.batch_size = per_chip * mesh.size
-        try:
-            line = describe(config, mesh)
-        except (
-            Exception
-        ) as error:  # the compiler refuses what does not fit, with an error of its own
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            line = {"fits": False}
-        if not line.get("fits", False):
+        line = _describe_if_it_compiles(config, mesh)
+        if line is None or not line["fits"]:
             return best or {"row": config.row, "fits": False, "batch": config.batch_size}
         best, per_chip = line, 2 * per_chip
+
+
+def _describe_if_it_compiles(config: ConfigDict, mesh: Mesh) -> dict[str, Any] | None:
+    """The line of `describe`; None if the compiler refuses the step because it does not fit."""
+    try:
+        return describe(config, mesh)
+    except Exception as error:  # The compiler has an error type of its own.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None

@@ -1,9 +1,8 @@
-"""Section 4 on real data: a network is built that reproduces the labels of a whole training set, and run on it."""
+"""Section 4 on real data: builds a network that reproduces the labels of a whole training set."""
 
 import logging
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,16 @@ from rethinking import randomize, runs
 from rethinking.config import COMMON, Field, Fields
 
 _LOG = logging.getLogger(__name__)
-NUM_DRAWN = 8  # images whose network is drawn
+NUM_DRAWN = 8  # the first images, for which a figure shows the network
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="expressivity"),
     "seed": COMMON["seed"].replace(doc="seed of the subset of the data, and of the projection"),
     "num_devices": COMMON["num_devices"].replace(
-        default=1, doc="number of devices; one is all that is used"
+        default=1, doc="number of devices; only one is used"
     ),
     "depth": Field(2, "2: Theorem 1; more: Corollary 1", minimum=2, below=2**31),
-    "one_hot": Field(False, "targets are a vector for each class instead of the label as a number"),
+    "one_hot": Field(False, "targets are one-hot vectors instead of the labels as numbers"),
     "data.name": COMMON["data.name"].replace(default="cifar10"),
     "randomize.labels": COMMON["randomize.labels"].replace(default=1.0),
 }
@@ -36,14 +35,16 @@ def check(config: ConfigDict) -> None:
 def run(
     config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
 ) -> dict[str, Any] | None:
-    """Builds the network that `config` describes, evaluates it; returns the contents of result.json.
+    """Builds the network that `config` describes and evaluates it; returns the result's fields.
 
-    `train_error` is the fraction of images whose label the network misses: the nearest whole number to its output, or
-    with one-hot targets the largest output; `max_residual` is the largest difference of an output from its target.
-    Both are of the network in float64; `train_error_float32` and `max_residual_float32` are of the same in float32.
-    Two-layer networks of one output have a `drawing`, too, of that for the first images: see `draw`.
+    - `train_error`: the fraction of images for which the network predicts another label. The
+      prediction is the whole number nearest to the output, or the largest of several outputs.
+    - `max_residual`: the largest difference between an output and its target.
+    - `train_error_float32`, `max_residual_float32`: the same for the network in float32; the first
+      two are for float64.
+    - `drawing`: `draw` for the first images, for networks of two layers and one output.
 
-    Returns None if `deadline` (of time.time()) came first; the same call then begins anew.
+    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
     from rethinking.theory import expressivity
@@ -62,28 +63,13 @@ def run(
         "smallest_eigenvalue": memorizer.smallest_eigenvalue,
         "build_seconds": time.time() - built_from,
     }
-    _LOG.info(
-        "Built %s: %d weights in %.1f s.",
-        config.row,
-        memorizer.num_weights,
-        measured["build_seconds"],
-    )
+    _LOG.info("Built %s: %d weights.", config.row, memorizer.num_weights)
     for dtype, suffix in (("float64", ""), ("float32", "_float32")):
-        evaluated_from = time.time()
-        outputs = _until(deadline, expressivity.evaluate(memorizer, points, dtype))
-        if outputs is None:
-            _LOG.info("Out of time; the same command begins anew.")
+        evaluated = _evaluate(memorizer, points, labels, targets, dtype, deadline)
+        if evaluated is None:
+            _LOG.info("Out of time. The same command starts again.")
             return None
-        measured |= {
-            f"train_error{suffix}": _error(outputs, labels),
-            f"max_residual{suffix}": float(np.abs(outputs - targets).max()),
-            f"evaluate_seconds{suffix}": time.time() - evaluated_from,
-        }
-        _LOG.info(
-            "%s: error %g, largest residual %.3g",
-            dtype,
-            *(measured[f"{name}{suffix}"] for name in ("train_error", "max_residual")),
-        )
+        measured |= {f"{name}{suffix}": value for name, value in evaluated.items()}
     if config.depth == 2 and not config.one_hot:
         measured["drawing"] = draw(points[:NUM_DRAWN], targets[:NUM_DRAWN], config.seed)
     return {"status": "complete", "seconds": time.time() - start} | measured
@@ -92,11 +78,16 @@ def run(
 def draw(
     points: Real[np.ndarray, "n d"], targets: Real[np.ndarray, "n 1"], seed: int
 ) -> list[dict[str, Any]]:
-    """Theorem 1's network for a few points, as a function of the projection x = <a, z>, which is linear in between.
+    """The network of Theorem 1 for a few points, as a function of the projection x = <a, z>.
 
-    At every threshold and every point, from left to right: `x`, less the first threshold; `output`, the network's; and
-    `units`, each hidden unit's max(x - b_j, 0). `point` says which of the two it is, so that the `units` of the points
-    are the rows of Lemma 1's matrix.
+    The list has a line for every threshold and every point, from left to right. The function is
+    linear between them. A line has
+
+    - `x`: the projection minus the first threshold;
+    - `point`: whether this is a point rather than a threshold;
+    - `output`: the network's output;
+    - `units`: max(x - b_j, 0) of each hidden unit. For the points these are the rows of the matrix
+      in Lemma 1.
     """
     from rethinking.theory import expressivity
 
@@ -105,46 +96,70 @@ def draw(
     x = np.concatenate([projected, thresholds])
     units = np.maximum(x[:, None] - thresholds, 0)
     outputs = units @ params["w"]
-    return [
-        {
+    lines = []
+    for i in np.argsort(x):
+        line = {
             "x": float(x[i] - thresholds[0]),
             "point": bool(i < len(projected)),
             "output": float(outputs[i, 0]),
             "units": units[i].tolist(),
         }
-        for i in np.argsort(x)
-    ]
+        lines.append(line)
+    return lines
 
 
 def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The training images as points [n, d] of pixel values 0 to 255, their (random) labels, and the targets [n, c]."""
+    """The training images as points [n, d] with pixels 0 to 255, their labels, and targets [n, c].
+
+    Labels are random as `config.randomize` says.
+    """
     from rethinking.data import arrays
 
     data = config.data
-    train = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed)
+    loaded = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed)
     labels = randomize.corrupt_labels(
-        train.train.labels,
-        train.train.indices,
-        train.num_classes,
+        loaded.train.labels,
+        loaded.train.indices,
+        loaded.num_classes,
         config.randomize.labels,
         config.randomize.seed,
     )
-    targets = (
-        np.eye(train.num_classes)[labels] if config.one_hot else labels[:, None].astype(np.float64)
-    )
-    return train.train.images.reshape(len(labels), -1), labels, targets
+    if config.one_hot:
+        targets = np.eye(loaded.num_classes)[labels]
+    else:
+        targets = labels[:, None].astype(np.float64)
+    return loaded.train.images.reshape(len(labels), -1), labels, targets
 
 
-def _until(deadline: float, batches: Iterable[np.ndarray]) -> np.ndarray | None:
-    """All batches as one array; None if the deadline comes first."""
-    done = []
-    for batch in batches:
-        done.append(batch)
+def _evaluate(
+    memorizer: Any,
+    points: Real[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    targets: Float[np.ndarray, "n c"],
+    dtype: str,
+    deadline: float,
+) -> dict[str, float] | None:
+    """The error, the largest residual and the time of an evaluation; None if the deadline comes."""
+    from rethinking.theory import expressivity
+
+    start = time.time()
+    batches = []
+    for batch in expressivity.evaluate(memorizer, points, dtype):
+        batches.append(batch)
         if time.time() >= deadline:
             return None
-    return np.concatenate(done)
+    outputs = np.concatenate(batches)
+    error = _error(outputs, labels)
+    residual = float(np.abs(outputs - targets).max())
+    _LOG.info("%s: error %g, largest residual %.3g", dtype, error, residual)
+    return {
+        "train_error": error,
+        "max_residual": residual,
+        "evaluate_seconds": time.time() - start,
+    }
 
 
 def _error(outputs: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> float:
+    """The fraction of examples whose predicted label is wrong."""
     predicted = outputs.argmax(axis=1) if outputs.shape[1] > 1 else np.rint(outputs[:, 0])
     return float((predicted != labels).mean())

@@ -1,194 +1,70 @@
-"""Table 3 on real data: a training set is interpolated by one solve, and the solution tested and certified."""
+"""The parts of a Table 3 run: its checks, its data and features, its system and its ridge."""
 
 import dataclasses
-import functools
-import logging
 import math
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.linalg
 from ml_collections import ConfigDict
 
-from rethinking import distributed, randomize, runs
+from rethinking import randomize, sharding
 from rethinking.data import arrays
+from rethinking.data.arrays import Info
 from rethinking.errors import InputError
-from rethinking.kernels import cholesky, features, gram, interpolate, memory
-from rethinking.kernels.cholesky import Backend
+from rethinking.kernels import checks, cholesky, gram, memory, ridge
+from rethinking.kernels.backend import Backend
+from rethinking.kernels.gabor import gabor
+from rethinking.kernels.interpolate import Interpolant
+from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
 
-_LOG = logging.getLogger(__name__)
-# What `choose_ridge` chooses from, in units of the mean of the matrix's diagonal.
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-# It fits so many training examples and tests on so many others, or on two thirds and one third if there are fewer.
-NUM_FITTED, NUM_HELD_OUT = 8_000, 4_000
 
+def make_backend(config: ConfigDict) -> Backend:
+    """Where the system is stored and solved.
 
-def run(
-    config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
-) -> dict[str, Any] | None:
-    """Solves the system that `config` describes; returns the contents of result.json.
-
-    `train_error` and `test_error` are of the largest output, against the training labels (random ones where the config
-    says so) and the true test labels; for `norm` and the like see `rethinking.kernels.interpolate.Certificate`.
-
-    Returns None if `deadline` (of time.time()) came first, or a SIGTERM that is noticed (in a sweep, and where several
-    processes solve together); the same call then begins anew.
-    Raises InputError for settings, data, a workdir or a memory that cannot do, before any time is spent, and for
-    systems that cannot be solved.
+    Raises InputError for missing data or devices, too few features, or too little memory. It reads
+    only the data set's description. So a run that cannot work ends before its data are loaded.
     """
-    start = time.time()
-    backend = _backend(config)
-    data = _load(config)
-
-    def look_at_the_clock() -> None:
-        if distributed.must_stop(deadline):
-            raise _OutOfTime
-
-    if data.blocks is not None:
-        data = dataclasses.replace(
-            data, blocks=functools.partial(_each_after, look_at_the_clock, data.blocks)
-        )
-    try:
-        look_at_the_clock()
-        with jax.enable_x64(True):
-            chosen = _choose_ridge(config, data) if config.choose_ridge else {"ridge": config.ridge}
-            _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
-            system = _system(config, data, chosen["ridge"], backend)
-            solution = interpolate.solve(system, data.targets, data.train_labels, look_at_the_clock)
-            measured = {"test_error": solution.error(data.test, data.test_labels)}
-    except _OutOfTime:
-        _LOG.info("Out of time; the same command begins anew.")
-        return None
-    certificate = dataclasses.asdict(solution.certificate)
-    seconds = {
-        f"{name}_seconds": value for name, value in dataclasses.asdict(solution.seconds).items()
-    }
-    size = {"num_examples": len(data.train), "peak_bytes": _peak_bytes()}
-    ended = {"status": "complete", "seconds": time.time() - start}
-    return ended | measured | certificate | seconds | size | chosen
-
-
-class _OutOfTime(Exception):
-    """The deadline, or SIGTERM, came in the middle of a solve."""
-
-
-def _each_after(
-    call: Callable[[], None], blocks: Blocks, images: np.ndarray
-) -> Iterator[np.ndarray]:
-    for block in blocks(images):
-        call()
-        yield block
-
-
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    train: np.ndarray  # features [n, d], or images where `blocks` makes features of them
-    train_labels: np.ndarray
-    targets: np.ndarray
-    test: np.ndarray
-    test_labels: np.ndarray
-    blocks: Blocks | None
-
-
-def _load(config: ConfigDict) -> _Data:
-    data, seed = config.data, config.randomize.seed
-    dataset = arrays.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
-    )
-    train, test = dataset.train, dataset.test
-    images = train.images
-    labels = randomize.corrupt_labels(
-        train.labels, train.indices, dataset.num_classes, config.randomize.labels, seed
-    )
-    if config.random_test_labels:
-        # Indices beyond the training set's, so that these labels are drawn apart from its own.
-        indices = test.indices + arrays.describe(data.name, data.data_dir or None).num_train
-        images = np.concatenate([images, test.images])
-        random_labels = randomize.corrupt_labels(
-            test.labels, indices, dataset.num_classes, 1.0, seed
-        )
-        labels = np.concatenate([labels, random_labels])
-    targets = interpolate.one_hot(labels, dataset.num_classes)
-    blocks = None
-    if config.features.name == "random_conv":
-        net = features.RandomConv(config.features.num_filters).fit(images, config.seed)
-        blocks = functools.partial(_random_conv_blocks, net, config.features.filters_per_block)
-        return _Data(images, labels, targets, test.images, test.labels, blocks)
-    extract = features.gabor if config.features.name == "gabor" else _pixels
-    inputs, _, _ = interpolate.check(
-        extract(images), labels, config.ridge or float(config.choose_ridge)
-    )
-    return _Data(inputs, labels, targets, extract(test.images), test.labels, None)
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1) / 255
-
-
-def _random_conv_blocks(
-    net: features.FittedRandomConv, filters: int, images: np.ndarray
-) -> Iterator[np.ndarray]:
-    # A CPU's caches hold the responses of some images only; an accelerator wants many at once.
-    return net.blocks(images, filters, batch_size=10 if jax.default_backend() == "cpu" else 1000)
-
-
-def make_kernel(settings: ConfigDict) -> gram.Kernel:
-    """The kernel that `config.kernel` names."""
-    return {
-        "gaussian": lambda: gram.Gaussian(settings.bandwidth),
-        "laplacian": lambda: gram.Laplacian(settings.bandwidth),
-        "linear": gram.Linear,
-        "polynomial": lambda: gram.Polynomial(settings.degree, settings.offset),
-    }[settings.name]()
-
-
-def _backend(config: ConfigDict) -> Backend:
-    """Where the system is to be solved; raises InputError for missing data or devices, or too little memory."""
     info = arrays.describe(config.data.name, config.data.data_dir or None)
     n = config.data.num_train or info.num_train
     if config.random_test_labels:
         n += config.data.num_test or info.num_test
+    _check_num_features(config, info, n)
+    mesh = sharding.device_mesh(config.num_devices, "rows")
+    backend = cholesky.make_backend(n, config.dtype, mesh)
     num_features = math.prod(info.image_shape)
-    penalized = config.ridge or config.choose_ridge
-    if config.features.name == "random_conv":
-        per_filter = features.RandomConv(config.features.num_filters).features_per_filter(
-            *info.image_shape[:2]
-        )
-        _require_independent(
-            n, per_filter * config.features.num_filters, penalized, "config.features.num_filters"
-        )
-        num_features += per_filter * config.features.filters_per_block
-    elif (
-        config.features.name == "pixels"
-        and config.kernel.name == "linear"
-        and not config.random_centers
-    ):
-        _require_independent(n, num_features, penalized, "another config.kernel.name")
-    with jax.enable_x64(True):
-        backend = cholesky.make_backend(n, config.dtype, _mesh(config.num_devices))
-    memory.require(backend, info.num_classes, num_features)
-    if config.choose_ridge:
-        rows = sum(_held_out(n))
-        # Arrays of the matrix's size at the peak, as measured: products of features, or distances in several steps.
-        num_arrays = 2.5 if config.features.name == "random_conv" else 4.25
-        memory.require_on_host(
-            f"choosing the ridge on {rows} examples",
-            num_arrays * 8 * rows**2,
-            "config.choose_ridge=false and a ridge (config.ridge), or fewer examples "
-            "(config.data.num_train)",
-        )
+    random_conv = config.features.name == "random_conv"
+    if random_conv:
+        num_features += _features_per_filter(config, info) * config.features.filters_per_block
+    try:
+        memory.require(backend, info.num_classes, num_features)
+        if config.choose_ridge:
+            ridge.require_memory(n, features=random_conv)
+    except InputError as error:
+        raise InputError(
+            f"{error} The fields are config.data.num_train, config.num_devices, config.dtype, "
+            "config.ridge and config.choose_ridge."
+        ) from None
     return backend
 
 
-def _require_independent(n: int, num_features: int, penalized: Any, more: str) -> None:
-    """Raises InputError where linear functions of so few features cannot interpolate n examples."""
-    if num_features < n and not penalized:
+def _check_num_features(config: ConfigDict, info: Info, n: int) -> None:
+    """Raises InputError if linear functions of the features cannot interpolate n examples."""
+    if config.ridge or config.choose_ridge or config.random_centers:
+        return
+    if config.features.name == "random_conv":
+        num_features = _features_per_filter(config, info) * config.features.num_filters
+        more = "config.features.num_filters"
+    elif config.features.name == "pixels" and config.kernel.name == "linear":
+        num_features = math.prod(info.image_shape)
+        more = "another config.kernel.name"
+    else:
+        return
+    if num_features < n:
         raise InputError(
             f"{num_features:,} features cannot interpolate {n:,} examples by a linear function. "
             f"Remedies: more features ({more}), fewer examples (config.data.num_train), or a ridge "
@@ -196,89 +72,146 @@ def _require_independent(n: int, num_features: int, penalized: Any, more: str) -
         )
 
 
-def _system(config: ConfigDict, data: _Data, ridge: float, backend: Backend) -> System:
-    """The system, with `ridge` in units of its diagonal's mean."""
-    if data.blocks is not None:
-        return FeatureSystem(
-            data.blocks, data.train, ridge * _mean_square(data.blocks, data.train), backend
-        )
+def _features_per_filter(config: ConfigDict, info: Info) -> int:
+    net = RandomConv(config.features.num_filters)
+    return net.features_per_filter(*info.image_shape[:2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The examples of a run. With a random conv-net they are images, else features [n, d]."""
+
+    train: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+    net: FittedRandomConv | None = None
+
+
+def load(config: ConfigDict) -> Data:
+    """The training set with its labels, random ones where the config says so, and the test set.
+
+    Raises InputError for data that no system can have: see `rethinking.kernels.checks`.
+    """
+    data = config.data
+    dataset = arrays.load(
+        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
+    )
+    test, num_classes = dataset.test, dataset.num_classes
+    images, labels = _training_examples(config, dataset)
+    if config.features.name == "random_conv":
+        net = RandomConv(config.features.num_filters).fit(images, config.seed)
+        targets = checks.one_hot(labels, num_classes)
+        return Data(images, labels, targets, test.images, test.labels, num_classes, net)
+    extract = gabor if config.features.name == "gabor" else _pixels
+    repeats = bool(config.ridge or config.choose_ridge)
+    train = checks.training_set(extract(images), labels, num_classes, repeats)
+    return Data(train.x, labels, train.targets, extract(test.images), test.labels, num_classes)
+
+
+def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels to fit; with `random_test_labels` the test images are among them."""
+    train, test, num_classes = dataset.train, dataset.test, dataset.num_classes
+    seed = config.randomize.seed
+    labels = randomize.corrupt_labels(
+        train.labels, train.indices, num_classes, config.randomize.labels, seed
+    )
+    if not config.random_test_labels:
+        return train.images, labels
+    # What is drawn for an example depends on its index. So the test images need other indices than
+    # the training images.
+    info = arrays.describe(config.data.name, config.data.data_dir or None)
+    indices = test.indices + info.num_train
+    random_labels = randomize.corrupt_labels(test.labels, indices, num_classes, 1.0, seed)
+    images = np.concatenate([train.images, test.images])
+    return images, np.concatenate([labels, random_labels])
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) / 255
+
+
+def build(
+    config: ConfigDict, data: Data, backend: Backend, before_block: Callable[[], None]
+) -> System:
+    """The system that `config` describes.
+
+    `before_block` is called before each block of features is used, and may raise an exception.
+    """
+    if data.net is not None:
+        blocks = _random_conv_blocks(data.net, config.features.filters_per_block, before_block)
+        return FeatureSystem(blocks, data.train, backend)
     kernel = make_kernel(config.kernel)
-    if config.random_centers:
-        shape = (config.random_centers * len(data.train), data.train.shape[1])
-        # Uniform in the cube that the features span.
-        low, high = data.train.min(), data.train.max()
-        return CentersSystem(
-            kernel,
-            np.random.default_rng(config.seed).uniform(low, high, shape),
-            data.train,
-            backend,
-        )
-    diagonal = (
-        np.mean([kernel(row[None], row[None])[0, 0] for row in data.train[:1000]]) if ridge else 0.0
-    )
-    return KernelSystem(kernel, data.train, ridge * diagonal, backend)
+    if not config.random_centers:
+        return KernelSystem(kernel, data.train, backend)
+    # The centers are uniform in the cube that the features span.
+    low, high = data.train.min(), data.train.max()
+    shape = (config.random_centers * len(data.train), data.train.shape[1])
+    centers = np.random.default_rng(config.seed).uniform(low, high, shape)
+    return CentersSystem(kernel, centers, data.train, backend)
 
 
-def _mesh(num_devices: int) -> jax.sharding.Mesh | None:
-    """A mesh of so many devices; None, for all, if it is 0. Raises InputError if there are not so many."""
-    if not num_devices:
-        return None
-    if num_devices > jax.device_count():
-        raise InputError(f"config.num_devices={num_devices}: there are {jax.device_count()}")
-    return jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("rows",))
+def make_kernel(settings: ConfigDict) -> gram.Kernel:
+    """The kernel that `config.kernel` names."""
+    if settings.name == "gaussian":
+        return gram.Gaussian(settings.bandwidth)
+    if settings.name == "laplacian":
+        return gram.Laplacian(settings.bandwidth)
+    if settings.name == "polynomial":
+        return gram.Polynomial(settings.degree, settings.offset)
+    return gram.Linear()
 
 
-def _mean_square(blocks: Blocks, x: np.ndarray, sample: int = 1000) -> float:
-    """The mean of the Gram matrix's diagonal, over the first examples, which are in no order."""
-    return float(
-        sum(np.square(block, dtype=np.float64).sum() for block in blocks(x[:sample]))
-        / len(x[:sample])
-    )
+def _random_conv_blocks(
+    net: FittedRandomConv, filters_per_block: int, before_block: Callable[[], None]
+) -> Blocks:
+    # A CPU's caches hold the responses of a few images only; an accelerator wants many at once.
+    batch_size = 10 if jax.default_backend() == "cpu" else 1000
+
+    def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+        for block in net.blocks(images, filters_per_block, batch_size):
+            before_block()
+            yield block
+
+    return blocks
 
 
-def _held_out(n: int) -> tuple[int, int]:
-    """How many of n training examples are fitted to choose a ridge, and on how many others it is tested."""
-    return min(NUM_FITTED, 2 * n // 3), min(NUM_HELD_OUT, n // 3)
+def choose_ridge(config: ConfigDict, system: System, data: Data) -> tuple[float, dict[str, Any]]:
+    """The number to add to the matrix's diagonal, and the fields of result.json about its choice.
+
+    The field `ridge` is in units of the diagonal's mean, as in the config.
+    """
+    fields: dict[str, Any] = {"ridge": config.ridge}
+    if config.choose_ridge:
+        errors = ridge.errors(system, data.train, data.labels, data.num_classes, config.seed)
+        fields["ridge"] = min(errors, key=errors.get)
+        fields["held_out_errors"] = {f"{one:g}": error for one, error in errors.items()}
+    if not fields["ridge"]:
+        return 0.0, fields
+    return fields["ridge"] * system.mean_diagonal(data.train), fields
 
 
-def _choose_ridge(config: ConfigDict, data: _Data) -> dict[str, Any]:
-    """The ridge of RIDGES with the least error on held-out training examples, and the errors of all that can be solved
-    with."""
-    n = len(data.train)
-    fitted, held_out = _held_out(n)
-    rows = np.random.default_rng(config.seed).permutation(n)[: fitted + held_out]
-    x, labels = data.train[rows], data.train_labels[rows]
-    if data.blocks is None:
-        whole = make_kernel(config.kernel)(x, x)
-    else:
-        whole = sum(np.float64(1) * (block @ block.T) for block in data.blocks(x))
-    ours, theirs = np.asarray(whole[:fitted, :fitted]), np.asarray(whole[fitted:, :fitted])
-    errors = {}
-    for ridge in RIDGES:
-        try:
-            penalized = ours.copy()
-            penalized[np.diag_indices(fitted)] += ridge * np.trace(ours) / fitted
-            factor = scipy.linalg.cho_factor(penalized, overwrite_a=True)
-        except (
-            scipy.linalg.LinAlgError
-        ):  # Fewer features than examples, and their products rounded to float32.
-            _LOG.info("Ridge %g: too small, the matrix is not positive definite", ridge)
-            continue
-        outputs = theirs @ scipy.linalg.cho_solve(factor, data.targets[rows[:fitted]])
-        errors[ridge] = float(np.mean(outputs.argmax(1) != labels[fitted:]))
-        _LOG.info("Ridge %g: held-out error %.2f%%", ridge, 100 * errors[ridge])
-    best = min(errors, key=errors.get)
-    return {
-        "ridge": best,
-        "held_out_errors": {f"{ridge:g}": error for ridge, error in errors.items()},
-    }
+def cost_and_accuracy(solution: Interpolant) -> dict[str, Any]:
+    """The fields of result.json that say how accurate a solution is, and what it took.
+
+    `train_error` compares with the training labels, which the config may make random. For the other
+    fields see `rethinking.kernels.certificate.Certificate`.
+    """
+    fields = dataclasses.asdict(solution.certificate)
+    for step, seconds in dataclasses.asdict(solution.seconds).items():
+        fields[f"{step}_seconds"] = seconds
+    fields["peak_bytes"] = peak_bytes()
+    return fields
 
 
-def _peak_bytes() -> int:
-    """The most memory held: of the fullest accelerator, or of this process."""
+def peak_bytes() -> int:
+    """The most memory that was in use: of the fullest accelerator, or else of this process."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    if peaks := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
+    peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
+    if peaks:
         return max(peaks)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    # macOS counts in bytes, Linux in units of 1,024 bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,13 +1,18 @@
-"""Table 3: a linear model interpolates a whole training set by one solve (section 5)."""
+"""Table 3: a linear model interpolates the whole training set by one solve (section 5)."""
 
+import functools
+import logging
 import math
+import time
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import runs
+from rethinking import distributed, runs
 from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
 from rethinking.errors import require
+
+_LOG = logging.getLogger(__name__)
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="kernels"),
@@ -65,22 +70,62 @@ FIELDS: Fields = COMMON | {
 
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that do not go together."""
-    streamed = config.features.name == "random_conv"
+    random_conv = config.features.name == "random_conv"
     require(
-        not streamed or config.kernel.name == "linear",
-        "config.features.name=random_conv: its features never exist at once. Set config.kernel.name=linear.",
+        not random_conv or config.kernel.name == "linear",
+        "config.features.name=random_conv: other kernels need all features at once, and these do "
+        "not fit in memory. Set config.kernel.name=linear.",
     )
     require(
-        not config.random_centers or not (streamed or config.ridge or config.choose_ridge),
-        "config.random_centers is for a kernel on features that exist at once, without a ridge. Set it to 0, or change "
-        "the others.",
+        not config.random_centers or not (random_conv or config.ridge or config.choose_ridge),
+        f"config.random_centers={config.random_centers}: it needs other features than random_conv, "
+        "and no ridge. Set it to 0, or change the other fields.",
     )
 
 
 def run(
     config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
 ) -> dict[str, Any] | None:
-    """Solves the system that `config` describes; returns the fields of result.json, or None if it had to stop."""
-    from rethinking.experiments import kernel_system
+    """Solves the system that `config` describes; returns the contents of result.json.
 
-    return kernel_system.run(config, run_directory, deadline)
+    Returns None if `deadline` (of time.time()) or a noticed SIGTERM came first. The same call then
+    starts again. Raises InputError for settings, data, devices or memory that cannot work, before
+    any time is spent; and for a system that cannot be solved.
+    """
+    import jax
+
+    from rethinking.experiments import kernel_system
+    from rethinking.kernels import interpolate
+
+    start = time.time()
+    look = functools.partial(_look_at_the_clock, deadline)
+    backend = kernel_system.make_backend(config)
+    data = kernel_system.load(config)
+    try:
+        look()
+        with jax.enable_x64(True):
+            system = kernel_system.build(config, data, backend, look)
+            ridge, chosen = kernel_system.choose_ridge(config, system, data)
+            _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
+            solution = interpolate.solve(system, data.targets, data.labels, ridge, look)
+            test_error = solution.error(data.test, data.test_labels)
+    except _OutOfTime:
+        _LOG.info("Out of time; the same command starts again.")
+        return None
+    return {
+        "status": "complete",
+        "seconds": time.time() - start,
+        "num_examples": len(data.train),
+        "test_error": test_error,
+        **chosen,
+        **kernel_system.cost_and_accuracy(solution),
+    }
+
+
+class _OutOfTime(Exception):
+    """The deadline, or SIGTERM, came during a solve."""
+
+
+def _look_at_the_clock(deadline: float) -> None:
+    if distributed.must_stop(deadline):
+        raise _OutOfTime

@@ -1,7 +1,6 @@
-"""One training run, from a config to a finished run directory."""
+"""The training loop: trains leg by leg, evaluates after epochs, saves, and stops in time."""
 
 import contextlib
-import itertools
 import logging
 import math
 import time
@@ -12,180 +11,181 @@ import jax
 from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
-from rethinking.experiments import resident, streamed
 from rethinking.experiments.checkpoint import Checkpoints, Saved
-from rethinking.experiments.progress import Meter, Progress, summarize
-from rethinking.experiments.trainer import Experiment, Interrupted, Leg
+from rethinking.experiments.progress import Meter, Progress
+from rethinking.experiments.trainer import Interrupted, Leg, Trainer
 
 _LOG = logging.getLogger(__name__)
-# Several processes agree on when to save and to stop; not before every step or batch, since that takes a moment.
+# Several processes agree on when to save and to stop. That takes a moment, so in the middle of an
+# epoch or of an evaluation they agree only before every 16th step or batch.
 BETWEEN_AGREEMENTS = 16
 
 
-def run(
-    config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
-) -> dict[str, Any] | None:
-    """Trains as `config` says, continuing what the run directory holds; returns the contents of result.json.
+class Loop:
+    """A run under way: `step` steps and `epoch` whole epochs have led to the network `state`."""
 
-    Returns None if `deadline` (of time.time()) came first, or if the machine is about to be taken away (SIGTERM; only
-    where data are streamed): the state is saved then, and the same call continues.
-    Raises InputError for settings or data that cannot work, before any time is spent.
-    """
-    start = time.time()
-    # An epoch on the device cannot be left in the middle: there SIGTERM simply ends the process, if it is alone and
-    # no sweep around it has taken notice of the signal.
-    with distributed.notice_sigterm() if config.data.stream else contextlib.nullcontext():
-        experiment = prepare(config)
-        checkpoints = Checkpoints(run_directory.path)
-        try:
-            return _Training(
-                config, run_directory, experiment, checkpoints, start, deadline
-            ).go_on()
-        finally:
-            checkpoints.close()
+    def __init__(
+        self,
+        config: ConfigDict,
+        trainer: Trainer,
+        run_directory: runs.RunDirectory,
+        checkpoints: Checkpoints,
+        start: float,
+        deadline: float,
+    ):
+        """Continues from the newest checkpoint, or starts with the trainer's initial state.
 
-
-def prepare(config: ConfigDict) -> Experiment:
-    """The experiment that `config` describes; raises InputError for settings or data that cannot work."""
-    return (streamed if config.data.stream else resident).prepare(config)
-
-
-class _Training:
-    """A run under way: `step` steps are done, and `epoch` whole epochs."""
-
-    def __init__(self, config, run_directory, experiment, checkpoints, start, deadline):
-        self.config, self.run_directory, self.experiment = config, run_directory, experiment
-        self.checkpoints, self.deadline = checkpoints, deadline
-        self.step, self.state, loss_sum = checkpoints.restore(experiment.state)
-        self.epoch = next(
-            epoch for epoch in itertools.count() if experiment.last_step(epoch + 1) > self.step
-        )
+        `start` and `deadline` are values of time.time(): when this process began the run, and when
+        it must have stopped.
+        """
+        self.config = config
+        self.trainer = trainer
+        self.run_directory = run_directory
+        self.checkpoints = checkpoints
+        self.deadline = deadline
+        self.step, self.state, loss_sum = checkpoints.restore(trainer.initial)
+        self.epoch = 0
+        while trainer.last_step(self.epoch + 1) <= self.step:
+            self.epoch += 1
         run_directory.keep_metrics(self.step)
         if self.step:
             _LOG.info("Continuing after step %d, in epoch %d.", self.step, self.epoch + 1)
         spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
-        self.start, self.saved_at = start - spent, time.time()
+        self.start = start - spent
+        self.saved_at = time.time()
         self.meter = Meter(loss_sum)
-        self.lasted = {
-            True: 0.0,
-            False: 0.0,
-        }  # seconds of the last leg that ended an epoch, and of the last other one
+        # Seconds that the last leg took, by whether it ended an epoch and was evaluated.
+        self.leg_seconds = {True: 0.0, False: 0.0}
 
-    def go_on(self) -> dict[str, Any] | None:
-        """Trains to the end, or until it must stop."""
-        config, run_directory = self.config, self.run_directory
+    def run(self) -> str | None:
+        """Trains to the end; returns "complete" or "diverged", or None if the run must stop first.
+
+        The state is saved in each case.
+        """
         with (
-            contextlib.closing(self.experiment.legs(self.state, self.step)) as legs,
-            Progress(run_directory.path, config.row, config.max_epochs, self.epoch) as progress,
+            contextlib.closing(self.trainer.legs(self.state, self.step)) as legs,
+            Progress(
+                self.run_directory.path, self.config.row, self.config.max_epochs, self.epoch
+            ) as progress,
         ):
             try:
-                status = self.advance(legs, progress)
+                status = self._train(legs, progress)
             except Interrupted:
                 _LOG.info(
-                    "An evaluation was given up. It begins anew, and takes its time in one piece."
+                    "Stopped in an evaluation. The next run repeats it from its beginning, so its "
+                    "time budget must be long enough for a whole evaluation."
                 )
-                status = ""
-        self.save()
-        if not status:
+                status = None
+        self._save()
+        if status is None:
             _LOG.info("Stopped after step %d; the same command continues.", self.step)
-            return None
-        measured = summarize(run_directory.metrics, config.fit_accuracy)
-        measured |= self.experiment.measure_at_end(self.state)
-        return {"status": status, "num_params": self.experiment.num_params} | measured
-
-    def advance(self, legs: Iterator[Leg], progress: Progress) -> str:
-        """Trains and measures; returns how the run has ended, "" if it must stop first."""
-        if self.step == self.experiment.last_step(self.epoch):
-            self.measure_epoch(progress)  # unless it was before the run stopped
-        while not (status := _status(self.config, self.run_directory.metrics)):
-            ends_epoch = self.step + self.experiment.steps_per_leg == self.experiment.last_step(
-                self.epoch + 1
-            )
-            number = 0 if ends_epoch else self.step
-            # A leg that would end after the deadline is not begun: it is taken to last as long as the one before.
-            if self.must_stop(number, self.lasted[ends_epoch]):
-                break
-            if self.all_agree(
-                number, time.time() - self.saved_at >= self.config.checkpoint_seconds
-            ):
-                self.save()
-            began = time.time()
-            self.train(next(legs))
-            if ends_epoch:
-                self.epoch += 1
-                self.measure_epoch(progress)
-            else:
-                progress.show_step(self.step / self.experiment.last_step(1), self.meter)
-            self.lasted[ends_epoch] = time.time() - began
         return status
 
-    def must_stop(self, number: int, seconds: float = 0.0) -> bool:
-        """Whether time would be up in so many seconds, or SIGTERM has come; for `number` see `all_agree`."""
-        return self.all_agree(
-            number, time.time() + seconds > self.deadline or distributed.sigterm_noticed()
-        )
+    def _train(self, legs: Iterator[Leg], progress: Progress) -> str | None:
+        """Trains and evaluates; returns the status, or None if the run must stop first."""
+        if self.step == self.trainer.last_step(self.epoch):
+            self._end_epoch(progress)  # The run may have stopped before this evaluation.
+        while True:
+            status = _status(self.config, self.run_directory.metrics)
+            if status is not None:
+                return status
+            next_step = self.step + self.trainer.steps_per_leg
+            ends_epoch = next_step == self.trainer.last_step(self.epoch + 1)
+            number = 0 if ends_epoch else self.step
+            # A leg does not begin if it would end after the deadline. The estimate of its time is
+            # that of the last one of its kind.
+            if self._must_stop(number, self.leg_seconds[ends_epoch]):
+                return None
+            due = time.time() - self.saved_at >= self.config.checkpoint_seconds
+            if self._agreed(number, due):
+                self._save()
+            began = time.time()
+            self._count(next(legs))
+            if ends_epoch:
+                self.epoch += 1
+                self._end_epoch(progress)
+            else:
+                progress.show_step(self.step / self.trainer.last_step(1), self.meter)
+            self.leg_seconds[ends_epoch] = time.time() - began
 
-    def all_agree(self, number: int, value: bool) -> bool:
-        """Whether `value` is true on any process: the same on all. Several ask each other at some numbers only."""
-        return (
-            distributed.agreed(value)
-            if jax.process_count() == 1 or number % BETWEEN_AGREEMENTS == 0
-            else False
-        )
+    def _must_stop(self, number: int, seconds: float = 0.0) -> bool:
+        """Whether SIGTERM has come or the deadline is within `seconds`. See `_agreed`."""
+        late = time.time() + seconds > self.deadline
+        return self._agreed(number, late or distributed.sigterm_noticed())
 
-    def train(self, leg: Leg) -> None:
-        """Counts a leg that has been trained."""
-        self.state = leg.state
-        self.step += self.experiment.steps_per_leg
-        self.meter.add(leg.loss, self.experiment.steps_per_leg * self.config.batch_size)
+    def _agreed(self, number: int, value: bool) -> bool:
+        """Whether `value` is true in any process; the answer is the same in all of them.
 
-    def measure_epoch(self, progress: Progress) -> None:
-        """Measures, at the end of an epoch or before the first, if it is time to and has not been done.
-
-        It is time to, too, if the loss is no number any more.
+        `number` counts steps or batches. Several processes ask each other only at some numbers; at
+        the others the answer is False.
         """
-        trained, last, lines = {}, False, self.run_directory.metrics
+        if jax.process_count() > 1 and number % BETWEEN_AGREEMENTS != 0:
+            return False
+        return distributed.agreed(value)
+
+    def _count(self, leg: Leg) -> None:
+        self.state = leg.state
+        self.step += self.trainer.steps_per_leg
+        self.meter.add(leg.loss, self.trainer.steps_per_leg * self.config.batch_size)
+
+    def _end_epoch(self, progress: Progress) -> None:
+        """Evaluates at the end of an epoch, or before the first, unless that is done or not due.
+
+        An evaluation is due every `config.eval_epochs` epochs, at the end of the run, and when the
+        loss is not finite any more.
+        """
+        fields: dict[str, float | None] = {}
+        last = False
         if self.epoch:
-            legs = (
-                self.step - self.experiment.last_step(self.epoch - 1)
-            ) / self.experiment.steps_per_leg
-            trained["step_loss"] = loss = self.meter.loss_sum() / legs
+            loss = self._epoch_loss()
+            fields["step_loss"] = loss
             last = self.epoch == self.config.max_epochs or not math.isfinite(loss)
-        trained["examples_per_second"] = self.meter.rate()
-        if (last or self.epoch % self.config.eval_epochs == 0) and not (
-            lines and lines[-1]["epoch"] == self.epoch
-        ):
-            progress.show(self.measure(trained, last))
+        fields["examples_per_second"] = self.meter.rate()
+        lines = self.run_directory.metrics
+        is_done = bool(lines) and lines[-1]["epoch"] == self.epoch
+        is_due = last or self.epoch % self.config.eval_epochs == 0
+        if is_due and not is_done:
+            self._evaluate(fields, last)
+            progress.show(self.run_directory.metrics[-1])
         self.meter = Meter()
 
-    def measure(self, trained: dict[str, float | None], last: bool = False) -> dict[str, Any]:
-        """Adds a line to metrics.jsonl, and returns it; the run's last one is of the whole training set."""
-        learning_rate = float(self.experiment.learning_rate(self.step))
-        line = {"step": self.step, "epoch": self.epoch, "learning_rate": learning_rate}
-        measured = self.experiment.evaluate(self.state, last, self.must_stop)
-        if self.config.eval.num_train and not last and _fitted(self.config, measured):
-            measured = self.experiment.evaluate(self.state, True, self.must_stop)
-        line |= trained | measured
-        self.run_directory.append(line | {"seconds": time.time() - self.start})
-        return self.run_directory.metrics[-1]
+    def _epoch_loss(self) -> float:
+        """The mean loss of the legs of the epoch that has just ended."""
+        first_step = self.trainer.last_step(self.epoch - 1)
+        return self.meter.loss_sum() / ((self.step - first_step) / self.trainer.steps_per_leg)
 
-    def save(self) -> None:
-        """Writes a checkpoint."""
+    def _evaluate(self, fields: dict[str, float | None], last: bool) -> None:
+        """Evaluates and appends a line to metrics.jsonl, which also holds `fields`.
+
+        The run's last line is about the whole training set, not about a sample of it.
+        """
+        line: dict[str, Any] = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "learning_rate": self.trainer.learning_rate(self.step),
+        }
+        values = self.trainer.evaluate(self.state, last, self._must_stop)
+        if self.config.eval.num_train and not last and _ends_when_fit(self.config, values):
+            values = self.trainer.evaluate(self.state, True, self._must_stop)
+        line |= fields | values
+        self.run_directory.append(line | {"seconds": time.time() - self.start})
+
+    def _save(self) -> None:
         self.checkpoints.save(Saved(self.step, self.state, self.meter.loss_sum()))
         self.saved_at = time.time()
 
 
-def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str:
-    """How the run has ended: "complete", "diverged", or "" if it goes on."""
+def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str | None:
+    """How the run has ended, "complete" or "diverged"; None if it goes on."""
     last = lines[-1]
-    if (
-        any(last[name] is None for name in ("train_loss", "test_loss"))
-        or last.get("step_loss", 0.0) is None
-    ):
+    losses = [last["train_loss"], last["test_loss"], last.get("step_loss", 0.0)]
+    if None in losses:
         return "diverged"
-    return "complete" if _fitted(config, last) or last["epoch"] >= config.max_epochs else ""
+    if _ends_when_fit(config, last) or last["epoch"] >= config.max_epochs:
+        return "complete"
+    return None
 
 
-def _fitted(config: ConfigDict, measured: dict[str, Any]) -> bool:
-    """Whether that is what the run was to stop at."""
-    return config.stop_when_fit and measured["train_accuracy"] >= config.fit_accuracy
+def _ends_when_fit(config: ConfigDict, line: dict[str, Any]) -> bool:
+    """Whether the run stops because it has reached the training accuracy that it was to reach."""
+    return config.stop_when_fit and line["train_accuracy"] >= config.fit_accuracy

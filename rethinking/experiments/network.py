@@ -1,62 +1,87 @@
-"""What a config says of the network and its training, as functions: the same wherever the data are."""
+"""The network that a config describes, with its optimizer, wherever the data are."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import models
-from rethinking.errors import InputError
+from rethinking import models, sharding
+from rethinking.errors import require
 from rethinking.sharding import DataParallel
-from rethinking.training import optim, state, steps
+from rethinking.training import optim, steps
+from rethinking.training.state import TrainState, check_model, initializer
 
 
-class Network(NamedTuple):
-    """A network, how it starts, and how a batch changes it."""
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network on its devices: how it starts, and how a batch changes it."""
 
     model: nn.Module
-    initialize: Callable  # seed -> state
+    devices: DataParallel
+    initialize: Callable  # seed -> the state before the first step
     train_step: Callable  # see `steps.make_train_step`
     learning_rate: optax.Schedule
 
-
-def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
-    """Raises InputError if a batch is more than the training set, or cannot be dealt to the devices evenly."""
-    if config.batch_size % num_devices:
-        raise InputError(
-            f"config.batch_size={config.batch_size} cannot be split evenly over {num_devices} devices. "
-            f"Choose a multiple of {num_devices}, or set config.num_devices."
-        )
-    if config.batch_size > num_train:
-        raise InputError(
-            f"config.batch_size={config.batch_size} is more than the {num_train} training images"
-        )
+    def initial_state(self, seed: int) -> TrainState:
+        """The state before the first step, on every device."""
+        return sharding.replicate(self.initialize(jnp.uint32(seed)), self.devices.mesh)
 
 
-def make(
+def build(
     config: ConfigDict,
-    devices: DataParallel,
+    mesh: Mesh,
     image_shape: tuple[int, ...],
     num_classes: int,
+    num_train: int,
     steps_per_epoch: float | int,
 ) -> Network:
-    """The network of `config` for images of `image_shape` [height, width, channels], trained on `devices`.
+    """The network of `config` on the devices of `mesh`, for `num_train` training images.
 
-    Raises InputError for a network that cannot be made or cannot take such images.
+    `image_shape` is [height, width, channels] of what the network sees. Raises InputError for a
+    batch size that does not fit, and for a network that cannot be made or cannot take such images.
     """
+    check_batch_size(config, num_train, mesh.size)
+    devices = DataParallel(mesh)
     axis_name = devices.axis_name if config.model.sync_batch_norm else None
     model = models.create(
         config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
     )
-    state.check_model(model, image_shape, num_classes)
-    optimizer, learning_rate = optim.create(config, steps_per_epoch)
+    check_model(model, image_shape, num_classes)
+    rate = learning_rate(config, steps_per_epoch)
+    optimizer = optim.OPTIMIZERS[config.optimizer](
+        rate, config.momentum, config.weight_decay, config.workers
+    )
     averager = optim.moving_average(config.average_decay) if config.average_decay else None
     train_step = steps.make_train_step(
         model, optimizer, devices, config.batch_size, config.label_smoothing, averager
     )
-    return Network(
-        model, state.initializer(model, optimizer, image_shape, averager), train_step, learning_rate
+    initialize = initializer(model, optimizer, image_shape, averager)
+    return Network(model, devices, initialize, train_step, rate)
+
+
+def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
+    """Raises InputError unless the images fill a batch that the devices can share evenly."""
+    require(
+        config.batch_size % num_devices == 0,
+        f"config.batch_size={config.batch_size} cannot be split evenly over {num_devices} devices. "
+        f"Choose a multiple of {num_devices}, or set config.num_devices.",
+    )
+    require(
+        config.batch_size <= num_train,
+        f"config.batch_size={config.batch_size} is more than the {num_train} training images. "
+        "Choose a smaller one.",
+    )
+
+
+def learning_rate(config: ConfigDict, steps_per_epoch: float | int) -> optax.Schedule:
+    """A function step -> learning rate, as `config` describes it."""
+    rate = config.learning_rate
+    if config.reference_batch_size:
+        rate = optim.scaled(rate, config.batch_size, config.reference_batch_size)
+    return optim.schedule(
+        rate, config.decay_per_epoch, steps_per_epoch, config.epochs_per_decay, config.warmup_epochs
     )

@@ -1,9 +1,12 @@
-"""The Rademacher complexity of a network, measured, beside that of kernel and linear models, in closed form.
+"""The Rademacher complexity of a network, estimated by training, beside that of simpler models.
 
-Lines of metrics.jsonl: for every number of images n and draw of signs
-`num_train`, `draw`, `correlation` ((1/n) sum_i sigma_i h(x_i), the largest on the way), `epoch` (how many it took),
-`loss`, and the trained network's norms and margins; and for every n `num_train`, `dimension`, `linear_span`,
-`linear_ball`, `kernel_ball`, `kernel_ball_bound`. See `rethinking.theory.complexity`.
+Kernel and linear models have closed forms: see `rethinking.theory.complexity`. metrics.jsonl has
+
+- a line for every number of images n and every draw of signs: `num_train`, `draw`, `correlation`
+  (the largest (1/n) sum_i sigma_i h(x_i) of all epochs), `epoch` (the number of epochs), `loss`,
+  and the norms and margins of the trained network;
+- a line for every n with the closed forms: `num_train`, `dimension`, `linear_span`, `linear_ball`,
+  `kernel_ball`, `kernel_ball_bound`.
 """
 
 import dataclasses
@@ -21,19 +24,23 @@ from rethinking.experiments import resident, trials
 from rethinking.experiments.trials import Line, Log, Trainer
 from rethinking.kernels import gram
 from rethinking.theory import complexity
-from rethinking.training import measures
+from rethinking.training import margins
 
 _LOG = logging.getLogger(__name__)
 CLOSED_FORMS = ("linear_span", "linear_ball", "kernel_ball", "kernel_ball_bound")
 
 
-def measure(config: ConfigDict, log: Log) -> Line | None:
-    """Trains on `config.draws` draws of signs at every number of images; the result's fields, None if out of time.
+def estimate(config: ConfigDict, log: Log) -> Line | None:
+    """The fields of the result, from `config.draws` trainings at every number of images.
 
-    `rademacher` is the mean over draws at data.num_train images, `rademacher_low` and `rademacher_high` its
-    `complexity.interval`; `num_fitted` of `draws` draws had all signs fitted, from which `vc_at_least` follows. Norms
-    and margins are means over draws. `curve` has a dictionary for each number of images, linear models' further ones
-    included. Raises InputError if there are fewer images than are asked for.
+    - `rademacher`: the mean over draws at data.num_train images; `rademacher_low` and
+      `rademacher_high` are its `complexity.interval`.
+    - `num_fitted`: in how many of the `draws` draws all signs were fitted. `vc_at_least` follows
+      from it.
+    - norms and margins: means over draws.
+    - `curve`: a dictionary for each number of images, including those for linear models alone.
+
+    Returns None if time runs out first. Raises InputError if the data set has too few images.
     """
     sizes, further = _sizes(config)
     for n in sizes:
@@ -54,9 +61,10 @@ def measure(config: ConfigDict, log: Log) -> Line | None:
 def signs(
     indices: Int[np.ndarray, " n"], seed: int, draws: int, draw: int
 ) -> Int[np.ndarray, " n"]:
-    """Number `draw` of `draws` draws of sigma, as classes, 0 for -1 and 1 for +1: random labels of two classes.
+    """Draw number `draw` of sigma, of `draws` draws, as classes: 0 for -1 and 1 for +1.
 
-    An example's sign depends on its index alone; runs with different seeds draw independently.
+    These are random labels of two classes. Within a draw, the sign of an example depends on its
+    index alone. Runs with different seeds draw independently.
     """
     return randomize.corrupt_labels(
         np.zeros(len(indices), np.int32), indices, 2, 1.0, seed * draws + draw
@@ -64,39 +72,45 @@ def signs(
 
 
 def _sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
-    """Numbers of images, ascending: those that networks are trained on, and those that only linear models see."""
+    """Two ascending lists of numbers of images: for networks, and for linear models alone."""
     there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(
-            f"config.doublings={config.doublings}: {n:,} images doubled so often are more than the "
-            f"{there:,} of {config.data.name}. Choose a smaller one, or a smaller config.data.num_train."
+            f"config.doublings={config.doublings}: {n:,} images, doubled that often, are more than "
+            f"the {there:,} of {config.data.name}. Choose fewer doublings or a smaller "
+            "config.data.num_train."
         )
     sizes = [n >> halving for halving in range(config.halvings, -1, -1)]
     if sizes[0] < config.batch_size:
         raise InputError(
             f"config.halvings={config.halvings} leaves {sizes[0]} images, fewer than "
-            f"config.batch_size={config.batch_size}. Choose smaller ones."
+            f"config.batch_size={config.batch_size}. Choose fewer halvings or smaller batches."
         )
     return sizes, [n << doubling for doubling in range(1, config.doublings + 1)]
 
 
 def _examples(config: ConfigDict, n: int) -> arrays.Split:
-    """The first n of the seeded permutation of the training set, so that larger samples contain the smaller ones."""
+    """The first n images of a seeded permutation of the training set.
+
+    So a larger sample contains the smaller ones.
+    """
     settings = config.copy_and_resolve_references()
     settings.data.num_train = n
     return resident.load_data(settings).train
 
 
 def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: int) -> Line:
-    """One draw's line. The sup is over all networks, those on the way included: the best of all epochs is taken."""
+    """Trains on one draw of signs; returns its line.
+
+    The sup is over all networks, so the largest correlation of all epochs counts.
+    """
     classes = signs(split.indices, config.randomize.seed, config.draws, draw)
     programs, best = trainer.programs, -1.0
     images, labels = programs.place(dataclasses.replace(split, labels=classes))
     for epoch, state in trainer.states(images, labels, split.indices):
-        now = {
-            name: float(value) for name, value in programs.evaluate(state, images, labels).items()
-        }
+        evaluated = programs.evaluate(state, images, labels)
+        now = {name: float(value) for name, value in evaluated.items()}
         best = max(best, 2 * now["accuracy"] - 1)
         fitted = config.stop_when_fit and now["accuracy"] >= config.fit_accuracy
         if fitted or epoch == config.max_epochs or not math.isfinite(now["loss"]):
@@ -109,18 +123,18 @@ def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: 
         "epoch": epoch,
         "loss": now["loss"],
     }
-    return line | measures.measures(state.params, programs.logits(state, images), classes)
+    return line | margins.norms_and_margins(state.params, programs.logits(state, images), classes)
 
 
 def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:
+    """The line of the linear models and, if asked for, the kernel at n images."""
     split = _examples(config, n)
     x = _unit_features(config, split)
-    sigma = np.stack(
-        [
-            2.0 * signs(split.indices, config.randomize.seed, config.draws, draw) - 1
-            for draw in range(config.draws)
-        ]
-    )
+    draws = []
+    for draw in range(config.draws):
+        classes = signs(split.indices, config.randomize.seed, config.draws, draw)
+        draws.append(2.0 * classes - 1)
+    sigma = np.stack(draws)
     line = {
         "num_train": n,
         "epoch": 0,
@@ -140,27 +154,33 @@ def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:
 
 
 def _unit_features(config: ConfigDict, split: arrays.Split) -> Float32[np.ndarray, "n d"]:
-    """Images as the network sees them, flat, each divided by its norm."""
+    """The images as the network sees them, each flattened and divided by its norm."""
     _, see, store = resident.views(config)
     x = np.asarray(see(store(split.images)), np.float32).reshape(len(split.labels), -1)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _summary(config: ConfigDict, log: Log, sizes: list[int], further: list[int]) -> Line:
-    curve = [{"num_train": n} | _networks(config, log, n) | _models(log, n) for n in sizes]
-    lines = log.lines(num_train=sizes[-1])
-    last = [line for line in lines if "draw" in line]
+    curve = []
+    for n in sizes:
+        curve.append({"num_train": n} | _networks(config, log, n) | _models(log, n))
+    largest = curve[-1]
+    for n in further:
+        curve.append({"num_train": n} | _models(log, n))
+    trained = [line for line in log.lines() if "draw" in line]
+    last = [line for line in trained if line["num_train"] == sizes[-1]]
     fields = filter(trials.is_network_field, last[0])
-    diverged = any(line["loss"] is None for line in log.lines() if "draw" in line)
-    return (
-        {"status": "diverged" if diverged else "complete"}
-        | curve[-1]
-        | trials.means(last, fields)
-        | {"curve": curve + [{"num_train": n} | _models(log, n) for n in further]}
-    )
+    diverged = any(line["loss"] is None for line in trained)
+    return {
+        "status": "diverged" if diverged else "complete",
+        **largest,
+        **trials.means(last, fields),
+        "curve": curve,
+    }
 
 
 def _networks(config: ConfigDict, log: Log, n: int) -> Line:
+    """What the trainings on n images found."""
     suprema = _correlations(config, log, n)
     low, high = complexity.interval(suprema, n)
     num_fitted = int((suprema == 1).sum())
@@ -175,11 +195,15 @@ def _networks(config: ConfigDict, log: Log, n: int) -> Line:
 
 
 def _correlations(config: ConfigDict, log: Log, n: int) -> Float[np.ndarray, " draws"]:
-    return np.array(
-        [log.lines(num_train=n, draw=draw)[0]["correlation"] for draw in range(config.draws)]
-    )
+    """The correlation that each draw at n images reached."""
+    found = []
+    for draw in range(config.draws):
+        (line,) = log.lines(num_train=n, draw=draw)
+        found.append(line["correlation"])
+    return np.array(found)
 
 
 def _models(log: Log, n: int) -> Line:
+    """The closed forms at n images."""
     (line,) = log.lines(num_train=n, closed_form=True)
     return {field: line[field] for field in CLOSED_FORMS if field in line}

@@ -1,45 +1,126 @@
-"""Training on data that stay on the device: an epoch is one program. For sets that fit, such as CIFAR10."""
+"""Training on data that stay on the devices, for small sets such as CIFAR10."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rethinking import randomize, sharding
-from rethinking.data import arrays, images, shifts, source
+from rethinking.data import arrays, images, shifts
 from rethinking.data.source import Dataset, Info
 from rethinking.experiments import network
-from rethinking.experiments.trainer import Experiment, Leg, log_parameters
-from rethinking.training import evaluate, measures, state, steps
+from rethinking.experiments.network import Network
+from rethinking.experiments.trainer import Leg, Trainer, choose_sample
+from rethinking.training import evaluate, margins, steps
+from rethinking.training.state import TrainState
+
+# Stored images [n, h, w, c] and labels [n], on every device: a split after `Programs.place`.
+Examples = tuple[jax.Array, jax.Array]
+
+
+class ResidentTrainer(Trainer):
+    """Trains and evaluates on data that stay on the devices. A leg is an epoch."""
+
+    def __init__(self, config: ConfigDict):
+        """Checks the config against data, devices and network; then loads and places the data.
+
+        Raises InputError for what cannot work, before the data are loaded.
+        """
+        data_dir = config.data.data_dir or None
+        info = arrays.describe(config.data.name, data_dir)
+        shifts.check(config.eval.shifts, info, data_dir)
+        self.programs = build(config, info, config.data.num_train or info.num_train)
+        super().__init__(
+            config, self.programs.network, self.programs.initial, self.programs.steps_per_epoch
+        )
+        dataset = load_data(config)
+        self.train = self.programs.place(dataset.train)
+        self.test = self.programs.place(dataset.test)
+        sample = choose_sample(config, len(dataset.train.labels))
+        self.train_sample = self.train
+        if sample is not None:
+            self.train_sample = self.programs.place(_take(dataset.train, sample))
+        self.labels = dataset.train.labels
+        self.indices = self.programs.place_indices(dataset.train.indices)
+
+    def last_step(self, epoch: int) -> int:
+        """The number of steps at the end of `epoch` epochs; an epoch has whole batches only."""
+        return epoch * self.steps_per_leg
+
+    def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
+        """Trains from `state` on, where `step` steps are done; yields each epoch, without end."""
+        seed = self.programs.scalar(self.config.seed)
+        for epoch in itertools.count(step // self.steps_per_leg):
+            state, loss = self.programs.train_epoch(
+                state, *self.train, self.indices, seed, self.programs.scalar(epoch)
+            )
+            yield Leg(state, loss)
+
+    def evaluate_split(
+        self, state: TrainState, split: Examples, stop: Callable[[int], bool]
+    ) -> dict[str, float]:
+        """Loss and accuracy on a split. One program computes them, so `stop` is never called."""
+        return self._evaluate(state, split)
+
+    def result_fields(self, state: TrainState) -> dict[str, Any]:
+        """Norms and margins; and, under "shifts", loss and accuracy on the shifted test sets."""
+        logits = self.programs.logits(state, self.train[0])
+        fields: dict[str, Any] = margins.norms_and_margins(
+            state.evaluated["params"], logits, self.labels
+        )
+        shifted = {}
+        for name in shifts.parse(self.config.eval.shifts):
+            shifted[name] = self._evaluate_shift(state, name)
+        if shifted:
+            fields["shifts"] = shifted
+        return fields
+
+    def _evaluate_shift(self, state: TrainState, name: str) -> dict[str, float]:
+        config = self.config
+
+        def shift(test: arrays.Split) -> arrays.Split:
+            return shifts.build(name, test, config.seed, config.data.data_dir or None)
+
+        return self._evaluate(state, self.programs.place(load_data(config, shift).test))
+
+    def _evaluate(self, state: TrainState, examples: Examples) -> dict[str, float]:
+        fields = self.programs.evaluate(state, *examples)
+        return {name: float(value) for name, value in fields.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """A network's start and the programs that train and evaluate it on any examples, each compiled when first called.
+    """A network, and the programs that train and evaluate it on any examples.
 
-    Examples are what `place` makes of a split: stored images [n, h, w, c] and labels [n], on every device.
+    Each program is compiled when it is first called.
     """
 
-    mesh: Mesh
-    initial: state.TrainState
+    network: Network
+    initial: TrainState  # before the first step
     steps_per_epoch: int
-    train_epoch: (
-        Callable  # (state, images, labels, indices, seed, epoch) -> (state, mean loss of the steps)
-    )
+    train_epoch: Callable  # (state, images, labels, indices, seed, epoch) -> (state, mean loss)
     evaluate: Callable  # (state, images, labels) -> {"loss": ..., "accuracy": ...}
     logits: Callable  # (state, images) -> [n, num_classes], in evaluation mode
-    learning_rate: optax.Schedule
-    store: Callable  # images of the data set -> as they are stored
+    store: Callable  # images of the data set -> stored images
 
-    def place(self, split: arrays.Split) -> tuple[jax.Array, jax.Array]:
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.network.devices.mesh
+
+    def place(self, split: arrays.Split) -> Examples:
         """Stored images and labels, on every device."""
         return sharding.replicate((self.store(split.images), jnp.asarray(split.labels)), self.mesh)
+
+    def place_indices(self, indices: np.ndarray) -> jax.Array:
+        """Positions of examples in the source, on every device; augmentation depends on them."""
+        return sharding.replicate(jnp.asarray(indices, jnp.uint32), self.mesh)
 
     def scalar(self, value: int) -> jax.Array:
         """A seed or an epoch, on every device."""
@@ -47,134 +128,91 @@ class Programs:
 
 
 def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
-    """The network of `config` and its programs, for `num_train` training images of a set described by `info`.
+    """The network of `config` and its programs, for `num_train` training images of the set `info`.
 
-    Raises InputError for devices, batch size or network that cannot work.
+    Raises InputError for devices, a batch size, a network or an augmentation that cannot work.
     """
-    mesh = sharding.data_mesh(config.num_devices)
-    devices = sharding.DataParallel(mesh)
-    network.check_batch_size(config, num_train, mesh.size)
-    image_shape = images.center_crop(
-        jnp.zeros((1, *info.image_shape), jnp.uint8), config.data.crop_size
-    ).shape[1:]
+    mesh = sharding.device_mesh(config.num_devices)
+    blank = jnp.zeros((1, *info.image_shape), jnp.uint8)
+    image_shape = images.center_crop(blank, config.data.crop_size).shape[1:]
     steps_per_epoch = num_train // config.batch_size
-    made = network.make(config, devices, image_shape, info.num_classes, steps_per_epoch)
-    initial = sharding.replicate(made.initialize(jnp.uint32(config.seed)), mesh)
+    net = network.build(config, mesh, image_shape, info.num_classes, num_train, steps_per_epoch)
     train_view, test_view, store = views(config)
-    jax.eval_shape(
-        lambda images: train_view(store(images), jax.random.split(jax.random.key(0))),
-        jax.ShapeDtypeStruct((2, *info.image_shape), jnp.uint8),
-    )  # refuses what cannot be augmented
+    check_augmentation(train_view, store, info.image_shape)
+    initial = net.initial_state(config.seed)
+    scan = steps.use_scan(initial.params)
     return Programs(
-        mesh=mesh,
+        network=net,
         initial=initial,
         steps_per_epoch=steps_per_epoch,
         train_epoch=steps.make_train_epoch(
-            made.train_step, devices, config.batch_size, train_view, steps.use_scan(initial.params)
+            net.train_step, net.devices, config.batch_size, train_view, scan
         ),
-        evaluate=evaluate.make_evaluate(made.model, devices, config.eval_batch_size, test_view),
-        logits=evaluate.make_logits(made.model, devices, config.eval_batch_size, test_view),
-        learning_rate=made.learning_rate,
+        evaluate=evaluate.make_evaluate(net.model, net.devices, config.eval_batch_size, test_view),
+        logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, test_view),
         store=store,
     )
 
 
-def prepare(config: ConfigDict) -> Experiment:
-    """Checks the config against data, devices and network, then loads, corrupts and places."""
-    data_dir = config.data.data_dir or None
-    info = arrays.describe(config.data.name, data_dir)
-    shifts.check(config.eval.shifts, info, data_dir)
-    programs = build(config, info, config.data.num_train or info.num_train)
-    log_parameters(config, programs.initial.params)
-    dataset = load_data(config)
-    train, test = programs.place(dataset.train), programs.place(dataset.test)
-    on_the_way = train
-    if 0 < config.eval.num_train < len(dataset.train.labels):
-        chosen = source.subset(len(dataset.train.labels), config.eval.num_train, config.seed)
-        split = dataset.train
-        on_the_way = programs.place(
-            arrays.Split(split.images[chosen], split.labels[chosen], split.indices[chosen])
-        )
-    indices = sharding.replicate(jnp.asarray(dataset.train.indices, jnp.uint32), programs.mesh)
-    seed = programs.scalar(config.seed)
+class Views(NamedTuple):
+    """How images become what the network sees."""
 
-    def legs(state, step) -> Iterator[Leg]:
-        for epoch in itertools.count(step // programs.steps_per_epoch):
-            state, loss = programs.train_epoch(state, *train, indices, seed, programs.scalar(epoch))
-            yield Leg(state, loss)
+    train: Callable  # (stored images, keys) -> what the network sees in training
+    test: Callable  # stored images -> what the network sees in evaluation
+    store: Callable  # images of the data set -> stored images
 
-    def evaluate_both(state, whole, stop):
-        splits = {"train": train if whole else on_the_way, "test": test}
-        values = {split: programs.evaluate(state, *examples) for split, examples in splits.items()}
-        return {
-            f"{split}_{name}": float(value)
-            for split in values
-            for name, value in values[split].items()
-        }
 
-    def evaluate_shift(state, name: str) -> dict[str, float]:
-        shifted = load_data(
-            config, lambda test: shifts.build(name, test, config.seed, data_dir)
-        ).test
-        values = programs.evaluate(state, *programs.place(shifted))
-        return {field: float(value) for field, value in values.items()}
+def views(config: ConfigDict) -> Views:
+    """The views of `config`. Without augmentation, cropping and whitening come before storing."""
+    whiten = images.whiten if config.data.whiten else images.scale
+    size = config.data.crop_size
+    augmentation = config.augment.to_dict()
 
-    def measure_at_end(state):
-        measured = measures.measures(
-            state.evaluated["params"], programs.logits(state, train[0]), dataset.train.labels
-        )
-        shifted = {name: evaluate_shift(state, name) for name in shifts.parse(config.eval.shifts)}
-        return measured | ({"shifts": shifted} if shifted else {})
+    def see(raw):
+        return whiten(images.center_crop(raw, size))
 
-    return Experiment(
-        state=programs.initial,
-        steps_per_leg=programs.steps_per_epoch,
-        last_step=lambda epoch: epoch * programs.steps_per_epoch,
-        legs=legs,
-        evaluate=evaluate_both,
-        learning_rate=programs.learning_rate,
-        measure_at_end=measure_at_end,
-    )
+    def see_augmented(raw, keys):
+        return whiten(images.augment(raw, keys, size, augmentation))
+
+    if any(augmentation.values()):
+        return Views(see_augmented, see, jnp.asarray)
+    return Views(lambda stored, keys: stored, lambda stored: stored, jax.jit(see))
+
+
+def check_augmentation(train_view: Callable, store: Callable, image_shape: tuple[int, ...]) -> None:
+    """Raises InputError if images of `image_shape` cannot be augmented; computes nothing."""
+    batch = jax.ShapeDtypeStruct((2, *image_shape), jnp.uint8)
+    jax.eval_shape(lambda raw: train_view(store(raw), jax.random.split(jax.random.key(0))), batch)
 
 
 def load_data(
     config: ConfigDict, change_test: Callable[[arrays.Split], arrays.Split] | None = None
 ) -> Dataset[arrays.Split]:
-    """The data with its corruption, which acts on what the network sees: after the centre crop, before whitening.
+    """The data with its corruption, which comes after the centre crop and before whitening.
 
-    `change_test` makes another test set of the whole images first.
+    `change_test` replaces the test set before that, while its images are whole.
     """
     data = config.data
     dataset = arrays.load(
         data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
     )
-    if change_test:
-        dataset = dataclasses.replace(dataset, test=change_test(dataset.test))
+    train, test = dataset.train, dataset.test
+    if change_test is not None:
+        test = change_test(test)
     if not config.augment.crop:
-        crop = functools.partial(images.center_crop, size=config.data.crop_size)
-        dataset = dataclasses.replace(
-            dataset,
-            **{
-                name: dataclasses.replace(split, images=crop(split.images))
-                for name, split in (("train", dataset.train), ("test", dataset.test))
-            },
-        )
+        train = _center_crop(train, data.crop_size)
+        test = _center_crop(test, data.crop_size)
     return randomize.apply(
-        dataset, config.randomize.labels, config.randomize.pixels, config.randomize.seed
+        dataclasses.replace(dataset, train=train, test=test),
+        config.randomize.labels,
+        config.randomize.pixels,
+        config.randomize.seed,
     )
 
 
-def views(config: ConfigDict) -> tuple[Callable, Callable, Callable]:
-    """Three functions: stored images and keys -> what the network sees in training; stored images -> what it sees in
-    evaluation; images of the data set -> stored images. Without augmentation all is done once, before storing."""
-    whiten = images.whiten if config.data.whiten else images.scale
+def _center_crop(split: arrays.Split, size: int) -> arrays.Split:
+    return dataclasses.replace(split, images=images.center_crop(split.images, size))
 
-    def see(raw):
-        return whiten(images.center_crop(raw, config.data.crop_size))
 
-    def see_augmented(raw, keys):
-        return whiten(images.augment(raw, keys, config.data.crop_size, config.augment))
-
-    if any(config.augment.values()):
-        return see_augmented, see, jnp.asarray
-    return lambda stored, keys: stored, lambda stored: stored, jax.jit(see)
+def _take(split: arrays.Split, chosen: np.ndarray) -> arrays.Split:
+    return arrays.Split(split.images[chosen], split.labels[chosen], split.indices[chosen])

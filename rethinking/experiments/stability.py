@@ -1,13 +1,18 @@
-"""Uniform stability, measured: a network is trained on S, and on S with one example replaced by a fresh one.
+"""Uniform stability, estimated: trains a network on S, and on S with one example replaced.
 
-Both trainings have the same start, the same order, and the new example in the old one's place. Losses are compared on
-S, on the fresh examples, which come from the training set as well and with labels as random, and on the test set. As a
-control S itself is trained on twice: what changes then is the hardware's doing, which may add in another order.
+Both trainings start from the same weights and use the same order. The new example takes the place
+of the old one. The new, "fresh" examples come from the rest of the training set, with labels as
+random as those of S. Losses are compared on S, on the fresh examples and on the test set. As a
+control, the network is trained on S twice. A change there comes from the hardware, which may add
+numbers in another order.
 
-Lines of metrics.jsonl: for each replacement (null: the control) and epoch `replacement`, `epoch`, `step`;
-`max_change`, `mean_change`, `own_change` of the cross entropy (`complexity.changes`); `changed_predictions`, the
-fraction of examples classified otherwise; `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy` after training
-on S; in the last epoch its norms and margins.
+metrics.jsonl has a line for each epoch of each replacement (null: the control):
+
+- `replacement`, `epoch`, `step`;
+- `max_change`, `mean_change`, `own_change` of the cross-entropy: see `complexity.changes`;
+- `changed_predictions`: the fraction of examples that the two networks classify differently;
+- `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy` after training on S;
+- in the last epoch, norms and margins of the network trained on S.
 """
 
 import functools
@@ -24,20 +29,24 @@ from rethinking.errors import InputError
 from rethinking.experiments import resident, trials
 from rethinking.experiments.trials import Line, Log, Trainer
 from rethinking.theory import complexity
-from rethinking.training import measures
+from rethinking.training import margins
 
 _LOG = logging.getLogger(__name__)
 CHANGES = ("max_change", "mean_change", "own_change", "changed_predictions")
 TRAINED = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
-def measure(config: ConfigDict, log: Log) -> Line | None:
-    """Replaces `config.replacements` examples, one at a time; the result's fields, None if out of time.
+def estimate(config: ConfigDict, log: Log) -> Line | None:
+    """The fields of the result, from `config.replacements` replacements of one example each.
 
-    After the last epoch: `max_change` and `own_change` are the largest over the replacements, `mean_change` and
-    `changed_predictions` means over them; losses, accuracies, norms and margins are those of training on S.
-    `repeat_max_change` and `repeat_mean_change` are the control's. `curve` has a dictionary of the same for each epoch.
-    Raises InputError if no training examples are left to replace others.
+    - `max_change`, `own_change`: the largest of all replacements, after the last epoch.
+    - `mean_change`, `changed_predictions`: means over the replacements, after the last epoch.
+    - `repeat_max_change`, `repeat_mean_change`: the changes of the control.
+    - losses, accuracies, norms and margins: those of training on S.
+    - `curve`: a dictionary with the changes, losses and accuracies for each epoch.
+
+    Returns None if time runs out first. Raises InputError if the training set has too few examples
+    to replace others.
     """
     twins = Twins(config)
     for r in (None, *range(config.replacements)):
@@ -46,9 +55,8 @@ def measure(config: ConfigDict, log: Log) -> Line | None:
         if log.late():
             return None
         for epoch, line in enumerate(twins.compare(r)):
-            if not log.lines(
-                replacement=r, epoch=epoch
-            ):  # it is there if the run was killed at this replacement
+            # A run that was killed during this replacement has logged its first epochs.
+            if not log.lines(replacement=r, epoch=epoch):
                 log.append({"replacement": r, "epoch": epoch} | line)
         _LOG.info(
             "%s: losses change by %.3g on average, %.3g at most",
@@ -60,15 +68,15 @@ def measure(config: ConfigDict, log: Log) -> Line | None:
 
 
 class After(NamedTuple):
-    """What a training has come to after an epoch: on S, the fresh examples and the test set, in this order."""
+    """The state of a training after an epoch, on S, the fresh examples and the test set in turn."""
 
     losses: Float[np.ndarray, " points"]
     predictions: Int[np.ndarray, " points"]
-    network: Line  # norms and margins on S; none before the last epoch
+    network: Line  # norms and margins on S; empty before the last epoch
 
 
 class Twins:
-    """Training on S, and on S with the example at `positions[r]` replaced by number r of the fresh ones."""
+    """Trains on S, and on S with the example at `positions[r]` replaced by fresh example r."""
 
     def __init__(self, config: ConfigDict):
         self.num_train = _num_train(config)
@@ -85,25 +93,31 @@ class Twins:
         self._labels = np.concatenate([data.train.labels, data.test.labels])
 
     def compare(self, r: int | None) -> Iterator[Line]:
-        """Trains with replacement r (None: on S again), and yields what differs from S: before training and after each
-        epoch."""
-        position, fresh = (0, 0) if r is None else (int(self.positions[r]), self.num_train + r)
-        replaced = np.isin(np.arange(len(self._labels)), [] if r is None else [position, fresh])
+        """Trains with replacement r, or on S again for None; yields the differences from S.
+
+        The first line is for the start, the others for the epochs.
+        """
+        position, fresh = 0, 0
+        replaced = np.zeros(len(self._labels), bool)
+        if r is not None:
+            position, fresh = int(self.positions[r]), self.num_train + r
+            replaced[[position, fresh]] = True
         step = self._trainer.programs.steps_per_epoch
-        for epoch, (before, after) in enumerate(
-            zip(self.original, self.train(position, fresh), strict=True)
-        ):
-            yield (
-                {"step": epoch * step} | self._differences(before, after, replaced) | before.network
-            )
+        pairs = zip(self.original, self.train(position, fresh), strict=True)
+        for epoch, (before, after) in enumerate(pairs):
+            differences = self._differences(before, after, replaced)
+            yield {"step": epoch * step} | differences | before.network
 
     @functools.cached_property
     def original(self) -> list[After]:
-        """Training on S."""
+        """The training on S."""
         return list(self.train(0, 0))
 
     def train(self, position: int, source: int) -> Iterator[After]:
-        """Trains on S with example number `source`, of S and then the fresh ones, in the place of `position`."""
+        """Trains on S with the example at `position` replaced by the one at `source`.
+
+        `source` counts the examples of S first and then the fresh ones.
+        """
         images, labels = (
             array[: self.num_train].at[position].set(array[source]) for array in self._train
         )
@@ -112,9 +126,10 @@ class Twins:
             logits = np.concatenate(
                 [programs.logits(state, split[0]) for split in (self._train, self._test)]
             )
-            last = epoch == self._max_epochs
-            n = self.num_train
-            network = measures.measures(state.params, logits[:n], self._labels[:n]) if last else {}
+            network: Line = {}
+            if epoch == self._max_epochs:
+                n = self.num_train
+                network = margins.norms_and_margins(state.params, logits[:n], self._labels[:n])
             yield After(complexity.losses(logits, self._labels), logits.argmax(1), network)
 
     def _differences(
@@ -131,12 +146,14 @@ class Twins:
 
 
 def _num_train(config: ConfigDict) -> int:
+    """The size of S. Raises InputError if the training set has too few images beside it."""
     there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(
-            f"config.replacements={config.replacements} beside {n:,} training images: {config.data.name} "
-            f"has {there:,}. Choose a smaller one, or another config.data.num_train."
+            f"config.replacements={config.replacements} needs as many training images, and as many "
+            f"others. Of the {there:,} images of {config.data.name}, {n:,} are for training. "
+            "Choose fewer replacements or another config.data.num_train."
         )
     return n
 
@@ -147,16 +164,18 @@ def _summary(config: ConfigDict, log: Log) -> Line:
     network = {field: value for field, value in last.items() if trials.is_network_field(field)}
     status = "diverged" if curve[-1]["max_change"] is None else "complete"
     repeat = {f"repeat_{field}": control[field] for field in ("max_change", "mean_change")}
-    return (
-        {"status": status, "replacements": config.replacements}
-        | curve[-1]
-        | repeat
-        | network
-        | {"curve": curve}
-    )
+    return {
+        "status": status,
+        "replacements": config.replacements,
+        **curve[-1],
+        **repeat,
+        **network,
+        "curve": curve,
+    }
 
 
 def _after(log: Log, epoch: int) -> Line:
+    """The changes after an epoch, over all replacements, and the losses and accuracies on S."""
     lines = [line for line in log.lines(epoch=epoch) if line["replacement"] is not None]
     line = {"epoch": epoch, "step": lines[0]["step"]} | trials.means(lines, (*CHANGES, *TRAINED))
     for field in ("max_change", "own_change"):

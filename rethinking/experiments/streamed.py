@@ -6,154 +6,164 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rethinking import randomize, sharding
-from rethinking.data import images, source, stream
-from rethinking.errors import InputError
+from rethinking.data import images, stream
+from rethinking.data.source import Dataset
+from rethinking.errors import require
 from rethinking.experiments import network
-from rethinking.experiments.trainer import Experiment, Interrupted, Leg, log_parameters
-from rethinking.training import evaluate, measures, steps
+from rethinking.experiments.network import Network
+from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
+from rethinking.training import evaluate, margins, steps
+from rethinking.training.state import TrainState
 
 # Batches that are on their way to the devices while one is trained on.
 PREFETCH = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """A network's start and the programs that train and evaluate it on a batch, each compiled when first called.
+class StreamedTrainer(Trainer):
+    """Trains and evaluates on images that are read from disk. A leg is a step."""
 
-    A batch is a `stream.Batch` as `place` leaves it, split over all devices.
-    """
+    def __init__(self, config: ConfigDict):
+        """Checks the config against data, devices and network; reads no image yet.
 
-    mesh: Mesh
-    initialize: Callable  # seed -> state
-    train_step: Callable  # (state, batch, seed) -> (state, loss)
-    evaluate: Callable  # (state, batch) -> sums of what is measured, and of the weights
-    learning_rate: optax.Schedule
+        Raises InputError for what cannot work.
+        """
+        stream.check(config.data.name, config.data.data_dir or None)
+        self.mesh = sharding.device_mesh(config.num_devices)
+        dataset = load_data(config)
+        self.num_train = len(dataset.train)
+        net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
+        super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
+        self.train_step = build_train_step(config, net)
+        self.evaluate_batch = evaluate.make_evaluate_batch(net.model, net.devices, images.center)
+        self.train = dataset.train
+        self.test = dataset.test
+        self.train_sample = self.train
+        sample = choose_sample(config, self.num_train)
+        if sample is not None:
+            indices = self.train.indices[np.sort(sample)]
+            self.train_sample = dataclasses.replace(self.train, indices=indices)
+
+    def last_step(self, epoch: int) -> int:
+        """The number of steps at the end of `epoch` epochs; a batch may span two epochs."""
+        return math.ceil(epoch * self.num_train / self.config.batch_size)
+
+    def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
+        """Trains from `state` on, where `step` steps are done; yields each step, without end."""
+        config = self.config
+        seed = sharding.replicate(np.uint32(config.seed), self.mesh)
+        batches = stream.train_batches(
+            self.train,
+            config.batch_size,
+            config.data.image_size,
+            config.seed,
+            config.augment.crop,
+            self._reading(config.batch_size),
+            step,
+        )
+        with contextlib.closing(batches):
+            for batch in place_batches(batches, self.mesh):
+                state, loss = self.train_step(state, batch, seed)
+                yield Leg(state, loss)
+
+    def evaluate_split(
+        self, state: TrainState, split: stream.Split, stop: Callable[[int], bool]
+    ) -> dict[str, float]:
+        """Loss, accuracy and top-5 accuracy on a split, and the number of images "skipped".
+
+        Calls `stop` before each batch; raises Interrupted if the answer is true. Raises InputError
+        if no image of the split can be read.
+        """
+        batch_size = self.config.eval_batch_size * self.mesh.size
+        batches = stream.eval_batches(
+            split, batch_size, self.config.data.image_size, self._reading(batch_size)
+        )
+        sums = []
+        with contextlib.closing(batches):
+            for number, batch in enumerate(place_batches(batches, self.mesh)):
+                if stop(number):
+                    raise Interrupted
+                sums.append(self.evaluate_batch(state, batch))
+                # The host stays a single batch ahead of the devices.
+                jax.block_until_ready(sums[-2:][0])
+        return _means(sums, len(split))
+
+    def result_fields(self, state: TrainState) -> dict[str, Any]:
+        """The norms of the network's weights."""
+        return margins.norms(state.evaluated["params"])
+
+    def _reading(self, batch_size: int) -> stream.Reading:
+        data = self.config.data
+        return stream.Reading(
+            sharding.local_rows(batch_size, self.mesh),
+            num_threads=data.num_threads,
+            num_workers=data.num_workers,
+            skip_bad=data.skip_bad,
+        )
 
 
-def build(config: ConfigDict, mesh: Mesh, num_train: int, num_classes: int) -> Programs:
-    """The network of `config` and its programs on the devices of `mesh`, for `num_train` training images.
-
-    Raises InputError for a batch size or a network that cannot work.
-    """
-    devices = sharding.DataParallel(mesh)
-    network.check_batch_size(config, num_train, mesh.size)
-    size = config.data.image_size
-    made = network.make(
-        config, devices, (size, size, 3), num_classes, num_train / config.batch_size
+def _means(sums: list[dict[str, jax.Array]], num_images: int) -> dict[str, float]:
+    """Means over the images that count, and how many are "skipped", from the sums over batches."""
+    total = {name: sum(float(batch[name]) for batch in sums) for name in sums[0]}
+    count = total.pop("weight")
+    require(
+        count > 0,
+        f"none of the {num_images} images of a split can be read, and config.data.skip_bad=True "
+        "skips them all. Prepare the data set again: python -m rethinking.data.prepare.",
     )
-    view = functools.partial(images.distort, settings=config.augment)
-    return Programs(
-        mesh=mesh,
-        initialize=made.initialize,
-        train_step=steps.make_streamed_step(made.train_step, devices, view),
-        evaluate=evaluate.make_evaluate_batch(made.model, devices, images.center),
-        learning_rate=made.learning_rate,
-    )
+    means = {name: value / count for name, value in total.items()}
+    return means | {"skipped": num_images - round(count)}
 
 
-def prepare(config: ConfigDict) -> Experiment:
-    """Checks the config against data, devices and network, and opens the data, of which none is in memory."""
+def load_data(config: ConfigDict) -> Dataset[stream.Split]:
+    """The data with its corrupted training labels. No image is read before batches are."""
     data = config.data
-    stream.check(data.name, data.data_dir or None)
-    mesh = sharding.data_mesh(config.num_devices)
     dataset = stream.load(
         data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
     )
-    num_train = len(dataset.train)
-    programs = build(config, mesh, num_train, dataset.num_classes)
-    state = sharding.replicate(programs.initialize(jnp.uint32(config.seed)), mesh)
-    log_parameters(config, state.params)
-    seed = sharding.replicate(np.uint32(config.seed), mesh)
     corrupt = randomize.label_corruption(
         int(dataset.train.indices.max()) + 1,
         dataset.num_classes,
         config.randomize.labels,
         config.randomize.seed,
     )
-    train = on_the_way = dataclasses.replace(dataset.train, corrupt=corrupt)
-    if 0 < config.eval.num_train < num_train:
-        chosen = np.sort(source.subset(num_train, config.eval.num_train, config.seed))
-        on_the_way = dataclasses.replace(train, indices=train.indices[chosen])
-    reading = functools.partial(
-        stream.Reading,
-        num_threads=data.num_threads,
-        num_workers=data.num_workers,
-        skip_bad=data.skip_bad,
-    )
-    train_reading = reading(sharding.local_rows(config.batch_size, mesh))
-    eval_batch_size = config.eval_batch_size * mesh.size
-    eval_reading = reading(sharding.local_rows(eval_batch_size, mesh))
-
-    def legs(state, step) -> Iterator[Leg]:
-        batches = stream.train_batches(
-            train,
-            config.batch_size,
-            data.image_size,
-            config.seed,
-            config.augment.crop,
-            train_reading,
-            step,
-        )
-        with contextlib.closing(batches):
-            for batch in placed(batches, mesh):
-                state, loss = programs.train_step(state, batch, seed)
-                yield Leg(state, loss)
-
-    def evaluate_split(state, split, stop) -> dict[str, float]:
-        sums = []
-        with contextlib.closing(
-            stream.eval_batches(split, eval_batch_size, data.image_size, eval_reading)
-        ) as batches:
-            for number, batch in enumerate(placed(batches, mesh)):
-                if stop(number):
-                    raise Interrupted
-                sums.append(programs.evaluate(state, batch))
-                jax.block_until_ready(sums[-2:][0])  # a single batch ahead of the devices
-        total = {name: sum(float(batch[name]) for batch in sums) for name in sums[0]}
-        count = total.pop("weight")
-        if not count:
-            raise InputError(
-                f"none of the {len(split)} images of a split can be read, and config.data.skip_bad "
-                "leaves all of them out. `python -m rethinking.data.prepare` makes them anew."
-            )
-        return {name: value / count for name, value in total.items()} | {
-            "skipped": len(split) - round(count)
-        }
-
-    def evaluate_both(state, whole, stop) -> dict[str, float]:
-        splits = {"train": train if whole else on_the_way, "test": dataset.test}
-        measured = {name: evaluate_split(state, split, stop) for name, split in splits.items()}
-        return {
-            f"{split}_{name}": value
-            for split in measured
-            for name, value in measured[split].items()
-        }
-
-    return Experiment(
-        state=state,
-        steps_per_leg=1,
-        last_step=lambda epoch: math.ceil(epoch * num_train / config.batch_size),
-        legs=legs,
-        evaluate=evaluate_both,
-        learning_rate=programs.learning_rate,
-        measure_at_end=lambda state: measures.norms(state.evaluated["params"]),
-    )
+    return dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, corrupt=corrupt))
 
 
-def placed(batches: Iterable[stream.Batch], mesh: Mesh) -> Iterator[stream.Batch]:
-    """Batches on the devices of `mesh`, each process having given its rows; `PREFETCH` are on their way at a time."""
+def build_network(config: ConfigDict, mesh: Mesh, num_train: int, num_classes: int) -> Network:
+    """The network of `config` on the devices of `mesh`, for `num_train` training images.
+
+    Raises InputError for a batch size or a network that cannot work.
+    """
+    size = config.data.image_size
+    steps_per_epoch = num_train / config.batch_size
+    return network.build(config, mesh, (size, size, 3), num_classes, num_train, steps_per_epoch)
+
+
+def build_train_step(config: ConfigDict, net: Network) -> Callable:
+    """The program (state, batch, seed) -> (state, loss), for a batch that the devices share.
+
+    A batch is a `stream.Batch` of `place_batches`. The program is compiled when it is first called.
+    """
+    view = functools.partial(images.distort, settings=config.augment.to_dict())
+    return steps.make_streamed_step(net.train_step, net.devices, view)
+
+
+def place_batches(batches: Iterable[stream.Batch], mesh: Mesh) -> Iterator[stream.Batch]:
+    """Yields the batches, split over the devices of `mesh`. `PREFETCH` more are on their way.
+
+    Each process gives its own rows of a batch.
+    """
     waiting = collections.deque()
     for batch in batches:
-        # 32 bits are what devices index with; padding's index -1 becomes one that no draw is ever used of.
+        # Devices index with 32 bits. The index -1 of padding wraps around; no draw for it is used.
         narrow = batch._replace(
             indices=batch.indices.astype(np.uint32), epochs=batch.epochs.astype(np.uint32)
         )

@@ -1,15 +1,19 @@
-"""What the training loop needs of a network and its data, wherever those are."""
+"""`Trainer`: a network with its data, as the training loop sees it, wherever the data are."""
 
-import dataclasses
+import abc
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from clu import parameter_overview
+from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from rethinking import provenance
+from rethinking.data import source
+from rethinking.experiments.network import Network
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -22,42 +26,81 @@ class Interrupted(Exception):
 class Leg(NamedTuple):
     """What a part of training leaves behind."""
 
-    state: TrainState  # gone when the next leg is asked for
+    state: TrainState  # its buffers are reused by the next leg
     loss: jax.Array  # mean over the leg's steps
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """A run's start, and the means to go on from there.
+class Trainer(abc.ABC):
+    """Trains and evaluates one network on one data set.
 
-    An epoch is a whole number of legs: one where the data are on the device, as many as it has steps where they are
-    streamed.
+    Training advances in legs of `steps_per_leg` steps, and an epoch is a whole number of legs. With
+    data on the devices a leg is an epoch, with streamed data a leg is a step.
     """
 
-    state: TrainState
-    steps_per_leg: int
-    last_step: Callable[[int], int]  # e -> the steps taken when e epochs are over
-    legs: Callable[
-        [TrainState, int], Iterator[Leg]
-    ]  # (state, steps taken) -> training from there on, without end
-    # (state, whether all training images count, not config.eval.num_train of them, stop) -> {"train_loss": ..., ...}.
-    # Where that takes long, it asks `stop`, with the numbers from 0 on, and raises Interrupted when told so.
-    evaluate: Callable[[TrainState, bool, Callable[[int], bool]], dict[str, float]]
-    learning_rate: Callable[[int], Any]  # of a step
-    measure_at_end: Callable[[TrainState], dict[str, Any]]  # -> further fields of result.json
+    # What `evaluate_split` takes; each subclass sets these three.
+    train: Any
+    train_sample: Any  # the training images that are evaluated before the end
+    test: Any
 
-    @property
-    def streamed(self) -> bool:
-        """Whether training can be left in the middle of an epoch."""
-        return self.steps_per_leg == 1
+    def __init__(
+        self, config: ConfigDict, network: Network, initial: TrainState, steps_per_leg: int
+    ):
+        self.config = config
+        self.network = network
+        self.initial = initial  # the state before the first step
+        self.steps_per_leg = steps_per_leg
+        table = parameter_overview.get_parameter_overview(initial.params, include_stats=False)
+        _LOG.info("%s on %s:\n%s", config.model.name, provenance.device_name(), table)
 
     @property
     def num_params(self) -> int:
         """The number of trained parameters."""
-        return sum(param.size for param in jax.tree.leaves(self.state.params))
+        return sum(param.size for param in jax.tree.leaves(self.initial.params))
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return float(self.network.learning_rate(step))
+
+    def evaluate(
+        self, state: TrainState, whole: bool, stop: Callable[[int], bool]
+    ) -> dict[str, float]:
+        """Loss and accuracy on both splits, as {"train_loss": ..., "test_loss": ..., ...}.
+
+        The training images are all of them if `whole`, else `train_sample`. See `evaluate_split`
+        for `stop`, which may raise Interrupted.
+        """
+        splits = {"train": self.train if whole else self.train_sample, "test": self.test}
+        fields = {}
+        for name, split in splits.items():
+            for field, value in self.evaluate_split(state, split, stop).items():
+                fields[f"{name}_{field}"] = value
+        return fields
+
+    @abc.abstractmethod
+    def last_step(self, epoch: int) -> int:
+        """The number of steps at the end of `epoch` epochs."""
+
+    @abc.abstractmethod
+    def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
+        """Trains from `state` on, where `step` steps are done; yields each leg, without end."""
+
+    @abc.abstractmethod
+    def evaluate_split(
+        self, state: TrainState, split: Any, stop: Callable[[int], bool]
+    ) -> dict[str, float]:
+        """Loss and accuracy on a split.
+
+        A long evaluation calls `stop` with the numbers 0, 1, ... on its way. It raises Interrupted
+        when the answer is true.
+        """
+
+    @abc.abstractmethod
+    def result_fields(self, state: TrainState) -> dict[str, Any]:
+        """Further fields of result.json, about the trained network."""
 
 
-def log_parameters(config: ConfigDict, params: Any) -> None:
-    """Shows the network's parameters."""
-    table = parameter_overview.get_parameter_overview(params, include_stats=False)
-    _LOG.info("%s on %s:\n%s", config.model.name, provenance.device_name(), table)
+def choose_sample(config: ConfigDict, num_train: int) -> Int64[np.ndarray, " n"] | None:
+    """Positions of the training images to evaluate before the end; None means all."""
+    if not 0 < config.eval.num_train < num_train:
+        return None
+    return source.subset(num_train, config.eval.num_train, config.seed)

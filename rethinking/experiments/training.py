@@ -1,23 +1,39 @@
-"""Training a network, on true data or on a randomized copy (sections 2 and 3)."""
+"""Training a network, on true data or on a randomized copy (sections 2 and 3).
 
+`FIELDS` declares the settings, `check` refuses settings that do not go together, and `run` makes
+one run. Its parts are in the modules that `run` imports:
+
+    resident.py, streamed.py   a network with its data, on the devices or read from disk
+    loop.py                    the training loop: train, evaluate, save, stop in time
+    checkpoint.py progress.py  the saved states; what the terminal and TensorBoard show
+"""
+
+import contextlib
 import math
+import statistics
+import time
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import runs
+from rethinking import distributed, runs
 from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
 from rethinking.errors import require
 from rethinking.randomize import PIXELS
 
-# The defaults switch off whatever a row does not ask for.
+# By default, everything is off that a row can switch on.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
-    "batch_size": Field(128, "examples in a batch, over all devices", minimum=1, below=LARGEST),
-    "max_epochs": Field(100, "number of epochs after which the run ends", minimum=1, below=LARGEST),
-    "stop_when_fit": Field(False, "stop at the first epoch that reaches `fit_accuracy`"),
+    "batch_size": Field(
+        128, "training examples in a batch, over all devices", minimum=1, below=LARGEST
+    ),
+    "max_epochs": Field(100, "number of epochs to train", minimum=1, below=LARGEST),
+    "stop_when_fit": Field(False, "stop after the first epoch that reaches `fit_accuracy`"),
     "fit_accuracy": Field(
-        0.99, "training accuracy, in evaluation mode, that counts as fitted", minimum=0, maximum=1
+        0.99,
+        "training accuracy, in evaluation mode, from which the training set counts as fitted",
+        minimum=0,
+        maximum=1,
     ),
     "optimizer": Field(
         "sgd",
@@ -27,7 +43,7 @@ FIELDS: Fields = COMMON | {
     "learning_rate": Field(0.01, "learning rate at the start", above=0),
     "reference_batch_size": Field(
         0,
-        "`learning_rate` is for batches of this size, and scaled in proportion; 0: not scaled",
+        "`learning_rate` is for batches of this size and is scaled in proportion; 0: no scaling",
         minimum=0,
         below=LARGEST,
     ),
@@ -37,19 +53,21 @@ FIELDS: Fields = COMMON | {
     ),
     "epochs_per_decay": Field(1.0, "epochs between two decays of the learning rate", above=0),
     "warmup_epochs": Field(0.0, "epochs in which the learning rate rises from zero", minimum=0),
-    "weight_decay": Field(0.0, "coefficient of half the squared norm of the kernels", minimum=0),
+    "weight_decay": Field(
+        0.0, "coefficient of half the squared norm of the weights, without biases", minimum=0
+    ),
     "label_smoothing": Field(
-        0.0, "part of a label that is spread over all classes, in training", minimum=0, below=1
+        0.0, "part of a training label that is spread evenly over all classes", minimum=0, below=1
     ),
     "workers": Field(
         1,
-        "asynchronous workers to imitate: gradients come workers - 1 steps late",
+        "asynchronous workers to imitate: gradients arrive workers - 1 steps late",
         minimum=1,
         below=LARGEST,
     ),
     "average_decay": Field(
         0.0,
-        "decay of a moving average of the weights, which is then evaluated; 0: no average",
+        "decay of a moving average of the weights, which evaluations then use; 0: no average",
         minimum=0,
         below=1,
     ),
@@ -78,57 +96,64 @@ FIELDS: Fields = COMMON | {
     "data.num_test": NUM_TEST,
     "data.crop_size": Field(
         0,
-        "side of the centre crop that the network sees; 0: the whole image",
+        "side of the centre crop that the network sees, in pixels; 0: the whole image",
         minimum=0,
         below=LARGEST,
     ),
     "data.whiten": Field(True, "scale each image to mean zero and variance one"),
     "data.stream": Field(
         False,
-        "read the data from disk batch by batch, for large sets of JPEGs; else they stay on the device",
+        "read the images from disk batch by batch, for large sets; else all stay on the device",
     ),
     "data.image_size": Field(
-        299, "side to which streamed images are resized", minimum=1, below=LARGEST
+        299, "side of streamed images after resizing, in pixels", minimum=1, below=LARGEST
     ),
     "data.skip_bad": Field(
-        False, "leave out and count streamed images that cannot be read, instead of stopping"
+        False, "skip and count streamed images that cannot be read, instead of stopping"
     ),
     "data.num_threads": Field(
         16,
-        "threads that read, decode and distort streamed images, in each process",
+        "threads that read, decode and distort streamed images, per process",
         minimum=1,
         below=LARGEST,
         scientific=False,
     ),
     "data.num_workers": Field(
         0,
-        "further processes, on each host, that these threads are spread over",
+        "worker processes per host to spread these threads over; 0: none",
         minimum=0,
         below=LARGEST,
         scientific=False,
     ),
     "eval.num_train": Field(
         0,
-        "training images to evaluate on the way, a seeded choice; the last evaluation has all; 0: always all",
+        "training images to evaluate before the end, a seeded choice; "
+        "the last evaluation uses all; 0: always all",
         minimum=0,
         below=LARGEST,
     ),
     "eval.shifts": Field(
-        "", 'further test sets for the end, such as "noise,blur=2,cifar10_1": see data/shifts.py'
+        "",
+        'shifted test sets to evaluate at the end, such as "noise,blur=2,cifar10_1": '
+        "see data/shifts.py",
     ),
     "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:Class"),
     "model.sync_batch_norm": Field(
-        False, "batch norm over the global batch instead of each device's own part"
+        False, "batch norm over the global batch instead of over each device's part of it"
     ),
-    "model.options": Field({}, "further fields of the network, such as inception_v3's `dropout`"),
+    "model.options": Field(
+        {}, "further arguments of the network, such as `dropout` of inception_v3"
+    ),
     "randomize.pixels": Field("none", "what replaces the images (section 2.1)", choices=PIXELS),
     "augment.crop": Field(
         False,
         "train on random crops of `data.crop_size`; streamed images: on a random box, resized",
     ),
-    "augment.flip": Field(False, "flip training images at random"),
+    "augment.flip": Field(False, "flip half of the training images left to right, at random"),
     "augment.brightness": Field(
-        0.0, "largest shift of training pixels, which are in [0, 1]", minimum=0
+        0.0,
+        "largest shift of the brightness of training images, whose values are in [0, 1]",
+        minimum=0,
     ),
     "augment.saturation": Field(
         0.0,
@@ -137,7 +162,10 @@ FIELDS: Fields = COMMON | {
         maximum=1,
     ),
     "augment.hue": Field(
-        0.0, "largest shift of the hue of training images, in full turns", minimum=0, maximum=0.5
+        0.0,
+        "largest shift of the hue of training images, in turns of the colour circle",
+        minimum=0,
+        maximum=0.5,
     ),
     "augment.contrast": Field(
         0.0,
@@ -153,38 +181,105 @@ def check(config: ConfigDict) -> None:
     data, augment = config.data, config.augment
     require(
         not (augment.crop and config.randomize.pixels != "none"),
-        "config.augment.crop=True with randomized pixels: pixels are randomized in the crop that the network sees, so "
-        "that nothing is left to crop from. Set one of the two off.",
+        "config.augment.crop=True with config.randomize.pixels: pixels are randomized within the "
+        "crop that the network sees, so nothing is left to crop from. Switch one of the two off.",
     )
     require(
         not augment.crop or data.crop_size > 0 or data.stream,
-        "config.augment.crop=True needs config.data.crop_size, the side of the crop.",
+        "config.augment.crop=True needs the side of the crop. Set config.data.crop_size.",
     )
     if data.stream:
-        require(
-            not config.eval.shifts,
-            "config.eval.shifts is for sets that fit into memory. Set config.data.stream=False.",
-        )
-        require(
-            config.randomize.pixels == "none" and data.crop_size == 0,
-            "config.data.stream=True reads images of any size. config.randomize.pixels and config.data.crop_size are "
-            "for sets that fit into memory.",
-        )
-        require(
-            data.whiten,
-            "config.data.whiten=False: streamed images are scaled to [-1, 1] and never whitened. Leave it True.",
-        )
+        _check_streamed(config)
     else:
         require(
             data.image_size == FIELDS["data.image_size"].default and not data.skip_bad,
-            "config.data.image_size and config.data.skip_bad are for streamed images. Set config.data.stream=True.",
+            "config.data.image_size and config.data.skip_bad are for streamed images. "
+            "Set config.data.stream=True.",
         )
+
+
+def _check_streamed(config: ConfigDict) -> None:
+    """Raises InputError for settings that do nothing where the images are streamed."""
+    require(
+        not config.eval.shifts,
+        "config.eval.shifts is for sets that fit into memory. Set config.data.stream=False.",
+    )
+    require(
+        config.randomize.pixels == "none" and config.data.crop_size == 0,
+        "config.data.stream=True reads images of any size, but config.randomize.pixels and "
+        "config.data.crop_size are for sets that fit into memory. "
+        "Set config.randomize.pixels=none and config.data.crop_size=0.",
+    )
+    require(
+        config.data.whiten,
+        "config.data.whiten=False: streamed images are scaled to [-1, 1] and never whitened. "
+        "Leave it True.",
+    )
 
 
 def run(
     config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
 ) -> dict[str, Any] | None:
-    """Trains as `config` says, or continues; returns the fields of result.json, or None if it had to stop."""
-    from rethinking.experiments import loop
+    """Trains as `config` says, or continues; returns the fields of result.json.
 
-    return loop.run(config, run_directory, deadline)
+    Returns None if the run had to stop before its end: because of `deadline` (of time.time()), or,
+    where data are streamed, because of SIGTERM. Its state is saved, and the same call continues.
+    Raises InputError for settings or data that cannot work, before any time is spent.
+    """
+    # Imported here because everything but a run works without JAX.
+    from rethinking.experiments.checkpoint import Checkpoints
+    from rethinking.experiments.loop import Loop
+    from rethinking.experiments.resident import ResidentTrainer
+    from rethinking.experiments.streamed import StreamedTrainer
+
+    start = time.time()
+    make_trainer = StreamedTrainer if config.data.stream else ResidentTrainer
+    with _notice_sigterm(config):
+        trainer = make_trainer(config)
+        with contextlib.closing(Checkpoints(run_directory.path)) as checkpoints:
+            loop = Loop(config, trainer, run_directory, checkpoints, start, deadline)
+            status = loop.run()
+            if status is None:
+                return None
+            fields = {"status": status, "num_params": trainer.num_params}
+            fields |= summarize(run_directory.metrics, config.fit_accuracy)
+            return fields | trainer.result_fields(loop.state)
+
+
+def _notice_sigterm(config: ConfigDict) -> contextlib.AbstractContextManager:
+    """A context in which SIGTERM stops a streamed run after its present step.
+
+    A resident run cannot stop in the middle of an epoch. There SIGTERM ends the process at once,
+    unless a sweep or several processes around the run handle it.
+    """
+    return distributed.notice_sigterm() if config.data.stream else contextlib.nullcontext()
+
+
+def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any]:
+    """The training fields of result.json, from the lines of metrics.jsonl.
+
+    `fit_step` is the step at the end of the first epoch after which the training accuracy, in
+    evaluation mode, is at least `fit_accuracy`; None if it never is. `examples_per_second` is the
+    median over epochs.
+    """
+    last = lines[-1]
+    fit_steps = [line["step"] for line in lines if (line["train_accuracy"] or 0) >= fit_accuracy]
+    rates = [line["examples_per_second"] for line in lines]
+    rates = [rate for rate in rates if rate is not None]
+    fields = {
+        "seconds": last["seconds"],
+        "steps": last["step"],
+        "epochs": last["epoch"],
+        "fit_step": fit_steps[0] if fit_steps else None,
+        "train_accuracy": last["train_accuracy"],
+        "test_accuracy": last["test_accuracy"],
+        "best_test_accuracy": max(line["test_accuracy"] for line in lines),
+        "train_loss": last["train_loss"],
+        "examples_per_second": statistics.median(rates) if rates else None,
+    }
+    for name, value in last.items():
+        if name.endswith(("_top5", "_skipped")):
+            fields[name] = value
+    if "test_accuracy_top5" in last:
+        fields["best_test_accuracy_top5"] = max(line["test_accuracy_top5"] for line in lines)
+    return fields

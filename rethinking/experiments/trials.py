@@ -1,4 +1,4 @@
-"""Many trainings of one network, alike but for what they are trained on, and the log of what each one measured."""
+"""Many trainings of one network on different sets, and the log of what each one measured."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ Line = dict[str, Any]
 
 
 class Log:
-    """What a run has measured, in metrics.jsonl, and how long it took, also before it was last continued."""
+    """The measurements of a run, in metrics.jsonl, and its time, including earlier sessions."""
 
     def __init__(self, run_directory: runs.RunDirectory, deadline: float = math.inf):
         run_directory.keep_metrics()
@@ -30,26 +30,26 @@ class Log:
         self._start = time.time() - spent
 
     def seconds(self) -> float:
-        """Spent on the run so far."""
+        """The seconds spent on the run so far."""
         return time.time() - self._start
 
     def late(self) -> bool:
-        """Whether to stop, the same on all processes: the deadline has come, or SIGTERM."""
+        """Whether to stop, because of the deadline or SIGTERM; the same on all processes."""
         return distributed.must_stop(self._deadline)
 
     def append(self, line: Line) -> None:
-        """Writes one measurement down; What is not finite becomes None."""
+        """Writes one measurement. A number that is not finite becomes None."""
         self._run_directory.append(line | {"seconds": self.seconds()})
 
     def lines(self, **fields: Any) -> list[Line]:
-        """The measurements in which `fields` have these values."""
+        """The measurements whose `fields` have these values."""
         return [line for line in self._run_directory.metrics if fields.items() <= line.items()]
 
 
 class Trainer:
     """Trains a network on sets of one size, always from the same start and in the same order.
 
-    Raises InputError, when made, for a network, data or devices that cannot work.
+    The constructor raises InputError for a network, data or devices that cannot work.
     """
 
     def __init__(self, config: ConfigDict, num_train: int, num_classes: int):
@@ -65,9 +65,10 @@ class Trainer:
         labels: Int[Array, " n"],
         indices: Int[np.ndarray, " n"],
     ) -> Iterator[tuple[int, TrainState]]:
-        """Yields (0, state before training), (1, state after an epoch), ...; each is gone when the next is asked for.
+        """Yields (0, state before training), (1, state after one epoch), and so on.
 
-        Images and labels are as `resident.Programs.place` puts them; `indices` decide on augmentation.
+        A state is valid until the next one is asked for. `resident.Programs.place` gives images and
+        labels. The augmentation depends on `indices`.
         """
         programs = self.programs
         state = jax.tree.map(jnp.copy, programs.initial)
@@ -82,14 +83,14 @@ class Trainer:
 
 
 def is_network_field(field: str) -> bool:
-    """Whether `training.measures.measures` has a field of this name."""
+    """Whether `training.margins.norms_and_margins` returns a field of this name."""
     return field.startswith(("weight_", "spectral_", "margin_"))
 
 
 def means(lines: Iterable[Line], fields: Iterable[str]) -> Line:
-    """The mean of each of `fields` over the lines; None where a line has none."""
-    columns = {field: [line.get(field) for line in lines] for field in fields}
-    return {
-        field: None if None in values else float(np.mean(values))
-        for field, values in columns.items()
-    }
+    """The mean of each of `fields` over the lines; None if a line has no number there."""
+    found: Line = {}
+    for field in fields:
+        values = [line.get(field) for line in lines]
+        found[field] = None if None in values else float(np.mean(values))
+    return found

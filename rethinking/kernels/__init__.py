@@ -1,1 +1,1 @@
-"""Exact kernel interpolation: Gram matrices, their Cholesky factors over devices, certified solutions (section 5)."""
+"""Exact kernel interpolation by a Cholesky factorization on one or many devices (section 5)."""

@@ -1,8 +1,9 @@
-"""One process on a CPU: the panels of `rethinking.kernels.layout` as NumPy arrays, worked on by SciPy's BLAS.
+"""One process on a CPU: panels are NumPy arrays, and SciPy's BLAS computes with them.
 
-On a CPU that is about three times as fast in float64 as XLA's own products.
+On a CPU, BLAS is about three times as fast in float64 as XLA's own matrix products.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,61 +11,78 @@ import psutil
 from jaxtyping import Float
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
+from rethinking.kernels import layout as layouts
+from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Kernel
 from rethinking.kernels.layout import Layout
 
+# A panel that is not computed yet is None.
 Storage = list[np.ndarray | None]
-ROWS = (
-    2048  # of a Gram panel that are computed at once: the kernel's temporary arrays are that high
-)
+# How many rows of a Gram matrix are computed at once. It bounds the kernel's temporary arrays.
+ROWS = 2048
 
 
-class BlasBackend:
-    """What `rethinking.kernels.cholesky` needs done to a matrix.
+def wide_layout(n: int, num_panels: int = 0) -> Layout:
+    """The layout of an n x n matrix for `BlasBackend`; `num_panels` 0 chooses it.
 
-    It is stored as a list of panels, [rows from the diagonal down, width] without padding; None where one is not made.
+    BLAS is fastest with wide panels, and nothing above the diagonal is computed here. On two cores
+    at n = 16,000, 8 panels ran at 130 GFLOP/s, 16 at 118 and 32 at 98.
     """
+    return layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 2048)))
 
-    working_rows = ROWS  # of the temporary arrays that computing a panel takes
+
+class BlasBackend(Backend):
+    """Stores each panel as an array [rows from the diagonal down, width] without padding."""
+
+    working_rows = ROWS
 
     def __init__(self, layout: Layout, dtype: str):
-        self.layout, self.dtype = layout, np.dtype(dtype)
+        self.layout = layout
+        self.dtype = np.dtype(dtype)
         sample = np.empty((1, 1), self.dtype)
         self._gemm, self._syrk, self._trsm = get_blas_funcs(("gemm", "syrk", "trsm"), (sample,))
         (self._potrf,) = get_lapack_funcs(("potrf",), (sample,))
 
-    def deal(self, rows: np.ndarray) -> np.ndarray:
-        """One value per row of the matrix, placed as the rows are."""
+    def like(self, n: int) -> "BlasBackend":
+        return BlasBackend(wide_layout(n), str(self.dtype))
+
+    def in_float64(self) -> "BlasBackend":
+        if self.dtype == np.float64:
+            return self
+        return BlasBackend(self.layout, "float64")
+
+    def memories(self) -> list[tuple[str, int, int]]:
+        return [("this machine", 1, psutil.virtual_memory().available)]
+
+    def kernel_shape(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> tuple[int, ...]:
+        return np.shape(kernel(x, z))
+
+    def distribute(self, rows: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(rows, self.dtype)
 
-    deal_examples = deal
-
-    def collect(self, dealt: np.ndarray) -> np.ndarray:
-        """The inverse of `deal`."""
-        return dealt
+    def distribute_examples(self, x: np.ndarray) -> np.ndarray:
+        return self.distribute(x)
 
     def zeros(self) -> Storage:
-        """The storage of a matrix to which products are to be added."""
-        return [self._empty(g, np.zeros) for g in range(self.layout.num_panels)]
+        return [self._panel(g, np.zeros) for g in range(self.layout.num_panels)]
 
-    def unmade(self) -> Storage:
-        """The storage of a matrix whose panels are to be made one by one."""
+    def empty(self) -> Storage:
         return [None] * self.layout.num_panels
 
     def gram_panel(
         self, storage: Storage, kernel: Kernel, x: np.ndarray, ridge: float, g: int
     ) -> Storage:
-        """Makes panel g that of the kernel's Gram matrix of x [n, d] plus ridge times the identity."""
         columns = self.layout.columns(g)
-        storage[g] = panel = self._empty(g, np.empty)
+        panel = self._panel(g, np.empty)
         for first in range(0, len(panel), ROWS):
-            rows = x[columns.start + first : columns.start + min(first + ROWS, len(panel))]
-            panel[first : first + len(rows)] = kernel(rows, x[columns])
+            stop = min(first + ROWS, len(panel))
+            rows = x[columns.start + first : columns.start + stop]
+            panel[first:stop] = kernel(rows, x[columns])
+        storage[g] = panel
         return self.add_ridge(storage, ridge, g)
 
     def add_product(self, storage: Storage, features: Float[np.ndarray, "n f"]) -> Storage:
-        """Adds features features^T."""
-        features = self.deal(features)
+        features = self.distribute(features)
         for g, panel in enumerate(storage):
             columns = self.layout.columns(g)
             below = features[columns.start :]
@@ -74,19 +92,13 @@ class BlasBackend:
         return storage
 
     def add_ridge(self, storage: Storage, ridge: float, g: int) -> Storage:
-        """Adds ridge to the diagonal within panel g."""
         storage[g][np.diag_indices(storage[g].shape[1])] += ridge
         return storage
 
     def factor_panel(self, storage: Storage, g: int) -> tuple[Storage, int]:
-        """Makes panel g of the matrix that of the factor, given the factor's panels before.
-
-        Also returns the first of its columns, counted from 1, at which the matrix is seen not to be positive definite,
-        or 0; -1 where it is not finite.
-        """
         panel = storage[g]
         width = panel.shape[1]
-        # BLAS reads a C-ordered panel as its transpose, which is what it is told to work on.
+        # BLAS reads a C-ordered panel as its transpose. So all calls here are for the transposes.
         diagonal = np.array(panel[:width].T, order="F")
         for k, done in enumerate(storage[:g]):
             first = (g - k) * self.layout.width
@@ -106,7 +118,6 @@ class BlasBackend:
         return storage, bad
 
     def solve(self, storage: Storage, b: np.ndarray) -> np.ndarray:
-        """Solves L L^T x = b, for b [n, c]."""
         x = np.array(b, self.dtype, order="C")
         for g, panel in enumerate(storage):
             columns, width = self.layout.columns(g), panel.shape[1]
@@ -119,7 +130,6 @@ class BlasBackend:
         return x
 
     def multiply(self, storage: Storage, v: np.ndarray) -> np.ndarray:
-        """L L^T v, for v [n, c]."""
         product = np.zeros_like(v, dtype=self.dtype)
         for g, panel in enumerate(storage):
             start = self.layout.columns(g).start
@@ -129,9 +139,8 @@ class BlasBackend:
     def gram_product(
         self, kernel: Kernel, x: np.ndarray, ridge: float, v: np.ndarray
     ) -> np.ndarray:
-        """(K + ridge I) v for the kernel's Gram matrix K of x and v [n, c], with little memory."""
         product = ridge * v
-        parts = [slice(first, min(first + ROWS, len(x))) for first in range(0, len(x), ROWS)]
+        parts = _parts(len(x))
         for index, columns in enumerate(parts):
             for rows in parts[index:]:
                 block = kernel(x[rows], x[columns])
@@ -143,20 +152,17 @@ class BlasBackend:
     def predict(
         self, kernel: Kernel, x: np.ndarray, alpha: np.ndarray, z: np.ndarray
     ) -> np.ndarray:
-        """sum_i k(z_j, x_i) alpha_i for z [m, d]; [m, c]."""
-        batches = np.split(z, range(ROWS, len(z), ROWS))
-        parts = range(0, len(x), ROWS)
-        return np.concatenate(
-            [
-                sum(kernel(batch, x[i : i + ROWS]) @ alpha[i : i + ROWS] for i in parts)
-                for batch in batches
-            ]
-        )
+        outputs = np.zeros((len(z), alpha.shape[1]), self.dtype)
+        for batch in _parts(len(z)):
+            for rows in _parts(len(x)):
+                outputs[batch] += kernel(z[batch], x[rows]) @ alpha[rows]
+        return outputs
 
-    def _empty(self, g: int, make: Callable) -> np.ndarray:
+    def _panel(self, g: int, make: Callable) -> np.ndarray:
         columns = self.layout.columns(g)
         return make((self.layout.n - columns.start, columns.stop - columns.start), self.dtype)
 
-    def memories(self) -> list[tuple[str, int, int]]:
-        """(name, devices that share it, free bytes) of every memory that is used."""
-        return [("this machine", 1, psutil.virtual_memory().available)]
+
+def _parts(n: int) -> list[slice]:
+    """Slices of at most ROWS rows that together cover n rows."""
+    return [slice(first, min(first + ROWS, n)) for first in range(0, n, ROWS)]

@@ -1,81 +1,87 @@
-"""The Cholesky factorization of a symmetric positive definite matrix, half of it stored, over any number of devices.
+"""The Cholesky factor of a symmetric positive definite matrix, half of it stored, on many devices.
 
-Left-looking: panel g of the matrix is made where the factor's will lie when its turn comes, has all earlier panels'
-products subtracted, and is overwritten by panel g of the factor. So nothing is stored beside the factor.
+The factorization is left-looking. It makes panel g of the matrix in the place of the factor's panel
+g, subtracts the products of all earlier panels, and overwrites it with panel g of the factor. So
+nothing is stored besides the factor.
 """
 
 import functools
 import logging
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 from scipy.sparse.linalg import LinearOperator, onenormest
 
+from rethinking import sharding
 from rethinking.errors import InputError
 from rethinking.kernels import layout as layouts
-from rethinking.kernels.blas import BlasBackend
+from rethinking.kernels.backend import Backend
+from rethinking.kernels.blas import BlasBackend, wide_layout
 from rethinking.kernels.sharded import ShardedBackend
 
 _LOG = logging.getLogger(__name__)
-Backend = BlasBackend | ShardedBackend
+# Refinement stops below this residual, relative to the right-hand side.
+REFINED = 1e-10
+# A solution with a larger residual is refused.
+LARGEST_RESIDUAL = 1e-8
+MOST_REFINEMENTS = 20
 
 
 class NotPositiveDefiniteError(InputError):
-    """The matrix has no Cholesky factor; `pivot` is the first row, counted from 0, at which that shows."""
+    """The matrix has no Cholesky factor. `pivot` is the first row, from 0, that shows it."""
 
     def __init__(self, pivot: int, dtype: str):
-        remedies = "add a ridge" + ("" if dtype == "float64" else ", compute in float64")
+        remedies = ["remove examples that repeat others", "add a ridge"]
+        if dtype != "float64":
+            remedies.append("compute in float64")
         super().__init__(
-            f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. Remedies: "
-            f"remove examples that repeat others, {remedies}, or choose a narrower kernel."
+            f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. "
+            f"Remedies: {', '.join(remedies)}, or choose a narrower kernel."
         )
         self.pivot = pivot
 
 
 def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int = 0) -> Backend:
-    """Where and how an n x n matrix is worked on: JAX on the devices of `mesh`, a mesh of one axis, or all there are.
+    """The backend for an n x n matrix on the devices of `mesh`, by default on all devices.
 
-    If that is a single CPU device, or a TPU, which has no float64, is to compute in it: SciPy's BLAS on this host.
-    Raises InputError for n below 1 and for dtypes other than float32 and float64.
+    A single CPU device uses SciPy's BLAS, and so does a TPU in float64, which it does not have:
+    then the host's processors compute. In all other cases JAX computes on the devices.
+
+    Args:
+        n: rows of the matrix.
+        dtype: "float64" or "float32".
+        mesh: devices along a single axis.
+        num_panels: 0 chooses it.
+
+    Raises InputError for n below 1 and for other dtypes.
     """
     if n < 1:
         raise InputError(f"a system of n = {n} examples: at least 1 is needed")
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
-    mesh = mesh or jax.make_mesh((jax.device_count(),), ("rows",))
+    if mesh is None:
+        mesh = sharding.device_mesh(0, "rows")
     platform = mesh.devices.flat[0].platform
-    if without := platform == "tpu" and dtype == "float64":
+    lacks_float64 = platform == "tpu" and dtype == "float64"
+    if lacks_float64:
         _LOG.info(
-            "A TPU has no float64: this host's processors solve. dtype=float32 uses the TPU, and refines."
+            "A TPU has no float64, so this host's processors solve the system. "
+            'With dtype="float32" the TPU factors the matrix, and the host refines the solution.'
         )
-    if without or (mesh.size == 1 and platform == "cpu"):
-        # Nothing above the diagonal is computed here, and BLAS wants wide panels: on two cores at n = 16,000 eight of
-        # them ran at 130 GFLOP/s, 16 at 118, 32 at 98.
-        return BlasBackend(
-            layouts.make(n, num_panels=num_panels or min(32, math.ceil(n / 2048))), dtype
-        )
+    if lacks_float64 or (mesh.size == 1 and platform == "cpu"):
+        return BlasBackend(wide_layout(n, num_panels), dtype)
     return ShardedBackend(layouts.make(n, mesh.size, num_panels), dtype, mesh)
 
 
-def in_float64(backend: Backend) -> Backend:
-    """The backend itself if it computes in float64, else one beside it that does: on a TPU, which has none, the CPU."""
-    if backend.dtype == np.float64:
-        return backend
-    if isinstance(backend, BlasBackend) or backend.platform == "tpu":
-        return BlasBackend(layouts.make(backend.layout.n), "float64")
-    return ShardedBackend(backend.layout, "float64", backend.mesh)
-
-
 class Cholesky:
-    """L with L L^T = A, in the storage of its backend. See `factor`."""
+    """L with L L^T = A, in the storage of its backend; `factor` makes it."""
 
     def __init__(self, backend: Backend, storage: Any):
-        self.backend, self.storage = backend, storage
+        self.backend = backend
+        self.storage = storage
 
     def solve(self, b: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """x with A x = b."""
@@ -87,18 +93,21 @@ class Cholesky:
 
     @functools.cached_property
     def norm(self) -> float:
-        """An estimate of A's 1-norm, from below and seldom far off (Higham and Tisseur, 2000)."""
+        """An estimate of A's 1-norm (Higham and Tisseur, 2000).
+
+        It is never above the norm, and seldom far below it.
+        """
         return _one_norm(self.multiply, self.backend.layout.n)
 
     @functools.cached_property
     def condition(self) -> float:
-        """An estimate of A's condition number in the 1-norm, likewise."""
+        """An estimate of A's condition number in the 1-norm, from two such norms."""
         return self.norm * _one_norm(self.solve, self.backend.layout.n)
 
 
 def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
-    """The 1-norm of the symmetric n x n matrix whose product with [n, c] is given."""
-    if n < 5:  # too small for the estimate
+    """The 1-norm of a symmetric n x n matrix, given the function that multiplies it by [n, c]."""
+    if n < 5:  # The estimate needs more rows.
         return float(np.abs(product(np.eye(n))).sum(0).max())
 
     def vector(v: np.ndarray) -> np.ndarray:
@@ -107,7 +116,8 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
     operator = LinearOperator(
         (n, n), dtype=np.float64, matvec=vector, rmatvec=vector, matmat=product, rmatmat=product
     )
-    before = np.random.get_state()  # SciPy draws from it, and all processes must draw the same
+    # SciPy draws from NumPy's global generator, and all processes must draw the same numbers.
+    before = np.random.get_state()
     try:
         np.random.seed(0)
         return float(onenormest(operator))
@@ -118,19 +128,70 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
 def factor(
     make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None
 ) -> Cholesky:
-    """The factor of a matrix whose panel g is made by `make_panel(storage, g)`, which returns the storage.
+    """The factor of a matrix whose panels are made one by one.
 
-    `storage`, by default a new one, is overwritten. Raises NotPositiveDefiniteError, and InputError for a matrix that
-    is not finite.
+    Args:
+        make_panel: `make_panel(storage, g)` returns the storage with panel g of the matrix.
+        backend: where the matrix is stored.
+        storage: is overwritten; by default an empty one.
+
+    Raises NotPositiveDefiniteError, and InputError if the matrix is not finite.
     """
-    storage = backend.unmade() if storage is None else storage
+    if storage is None:
+        storage = backend.empty()
     for g in range(backend.layout.num_panels):
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad < 0:
             raise InputError(
-                "the matrix has entries that are not finite: the kernel must give finite values for all "
-                "pairs of examples (a cosine, for one, is not defined for an example of zeros)"
+                "the matrix has entries that are not finite. The kernel must give finite values "
+                "for all pairs of examples. A cosine, for instance, is undefined for zero vectors."
             )
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
     return Cholesky(backend, storage)
+
+
+class Solution(NamedTuple):
+    """alpha with A alpha = targets up to `residual` = targets - A alpha, in float64."""
+
+    alpha: Float[np.ndarray, "n c"]
+    residual: Float[np.ndarray, "n c"]
+    refinements: int
+
+
+def refine(factor: Cholesky, product: Callable, targets: Float[np.ndarray, "n c"]) -> Solution:
+    """The solution of A alpha = targets by iterative refinement.
+
+    Refinement stops when the residual is small enough, or when a step does not halve it.
+    Raises InputError if the residual is too large then.
+
+    Args:
+        factor: of A; it may be in float32.
+        product: A times an array [n, c], in float64.
+        targets: the right-hand sides.
+    """
+    scale = np.linalg.norm(targets) or 1.0
+    alpha = factor.solve(targets).astype(np.float64)
+    residual = targets - product(alpha)
+    size = np.linalg.norm(residual) / scale
+    steps = 0
+    while size > REFINED and steps < MOST_REFINEMENTS:
+        better = alpha + factor.solve(residual)
+        left = targets - product(better)
+        before, size_left = size, np.linalg.norm(left) / scale
+        if not size_left < before:
+            break
+        alpha, residual, size = better, left, size_left
+        steps += 1
+        _LOG.info("Refinement %d: residual %.1e", steps, size)
+        if size > before / 2:
+            break
+    # NaN fails this comparison, too.
+    if not size <= LARGEST_RESIDUAL:
+        remedy = "" if factor.backend.dtype == np.float64 else "float64, "
+        raise InputError(
+            f"the {factor.backend.dtype} factor reaches a residual of {size:.1e} after {steps} "
+            f"refinements, not {LARGEST_RESIDUAL:g}: the matrix is too ill-conditioned for it. "
+            f"Remedies: {remedy}a ridge, or a narrower kernel."
+        )
+    return Solution(alpha, residual, steps)

@@ -1,4 +1,4 @@
-"""Kernels, and Gram matrices made of them panel by panel, straight into the storage of their factor."""
+"""Kernels: functions of two sets of examples that give their Gram matrix."""
 
 import dataclasses
 import math
@@ -9,21 +9,25 @@ from rethinking.errors import InputError
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A positive definite function. Own kernels need only this, be hashable, and use the arrays' own namespace."""
+    """A positive definite function of two examples, computed for all pairs at once.
+
+    Your own kernel must be hashable, as a frozen dataclass is. Its arguments are NumPy arrays on
+    one CPU and JAX arrays elsewhere, so it must use the functions of `x.__array_namespace__()`.
+    """
 
     def __call__(self, x: Any, z: Any) -> Any:
-        """k(x_i, z_j) for x [m, d] and z [k, d], arrays of NumPy or JAX; [m, k] of the same kind and dtype."""
+        """k(x_i, z_j) as [m, k] for x [m, d] and z [k, d], of the same kind and dtype."""
 
 
 def squared_distances(x, z):
-    """||x_i - z_j||^2, [m, k], by one product of matrices; zero where it is less than that product's rounding.
+    """||x_i - z_j||^2 as [m, k], computed by one matrix product.
 
-    So a point is at distance zero from itself, and no square is below zero.
+    Values below the product's rounding error become zero. So a point has distance zero from itself,
+    and no value is negative.
     """
     xp = x.__array_namespace__()
-    center = z.mean(
-        0, keepdims=True
-    )  # Far from the origin norms would hide the distances between points.
+    # Far from the origin the large norms would cancel the distances between points.
+    center = z.mean(0, keepdims=True)
     x, z = x - center, z - center
     norms = (x * x).sum(1)[:, None] + (z * z).sum(1)[None, :]
     squares = norms - 2 * (x @ z.T)
@@ -46,7 +50,7 @@ class Gaussian:
 
 @dataclasses.dataclass(frozen=True)
 class Laplacian:
-    """exp(-||x - z|| / bandwidth), with the Euclidean norm as in Belkin, Ma and Mandal (2018)."""
+    """exp(-||x - z|| / bandwidth) with the Euclidean norm (Belkin, Ma and Mandal, 2018)."""
 
     bandwidth: float
 
@@ -60,7 +64,11 @@ class Laplacian:
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """<x, z>, the X X^T of section 5; positive definite only for independent examples, so for no more than d."""
+    """<x, z>; its Gram matrix is the X X^T of section 5.
+
+    That matrix is positive definite only if the examples are linearly independent, so for at most d
+    examples.
+    """
 
     def __call__(self, x, z):
         return x @ z.T
@@ -76,8 +84,8 @@ class Polynomial:
     def __post_init__(self):
         if self.degree < 1 or self.offset < 0:
             raise InputError(
-                f"polynomial kernel of degree {self.degree} and offset {self.offset}: needed are a "
-                "degree of at least 1 and an offset of at least 0, else it is not positive definite"
+                f"polynomial kernel of degree {self.degree} and offset {self.offset}: it is not "
+                "positive definite. The degree must be at least 1 and the offset at least 0."
             )
 
     def __call__(self, x, z):
@@ -87,6 +95,6 @@ class Polynomial:
 def _check_bandwidth(bandwidth: float) -> None:
     if not 0 < bandwidth < math.inf:
         raise InputError(
-            f"kernel bandwidth {bandwidth}: must be a positive number, a distance between examples at "
-            "which they still resemble each other (on MNIST, pixels in [0, 1], 5)"
+            f"kernel bandwidth {bandwidth}: it must be a positive number. Choose a distance at "
+            "which two examples still resemble each other; for MNIST's pixels in [0, 1] that is 5."
         )

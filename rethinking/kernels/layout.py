@@ -1,4 +1,4 @@
-"""How a symmetric matrix lies in memory: column panels of its lower half, their rows dealt to devices in turn."""
+"""The place of each entry of a symmetric matrix: column panels, whose rows the devices share."""
 
 import dataclasses
 import functools
@@ -10,10 +10,12 @@ from jaxtyping import Int64
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Panel g is `width` columns of the lower half, from the diagonal down; n rows are padded to whole panels.
+    """Where the lower half of an n x n matrix lies on `num_devices` devices.
 
-    A panel's rows are cut into slots of `width` rows, and each slot into a block per device, so that every device owns
-    the same part of every panel, and a row keeps its owner. A block of a panel, `block` by `width` numbers, is a tile.
+    - Panel g is `width` columns, from the diagonal down. The n rows are padded to whole panels.
+    - A slot is `width` rows of a panel. A slot has one block of `block` rows for each device.
+    - So every device owns the same part of every panel, and a row always has the same owner.
+    - A tile is one device's block of one slot of one panel: `block` by `width` numbers.
     """
 
     n: int
@@ -23,6 +25,7 @@ class Layout:
 
     @property
     def width(self) -> int:
+        """Columns of a panel, and rows of a slot."""
         return self.block * self.num_devices
 
     @property
@@ -37,11 +40,14 @@ class Layout:
 
     @property
     def entries(self) -> int:
-        """Numbers that each device stores: n^2 / 2 and half a panel, over the number of devices."""
+        """Numbers that each device stores: its share of n^2 / 2 and of half a panel."""
         return self.num_tiles * self.block * self.width
 
     def tile(self, panel, slot):
-        """The place among a device's tiles, which lie panel by panel, of that of a panel and a slot not before it."""
+        """The index of a tile among those of its device, which are ordered by panel, then by slot.
+
+        The slot must not lie above the panel's diagonal: slot >= panel.
+        """
         return panel * self.num_panels - panel * (panel - 1) // 2 + slot - panel
 
     def columns(self, panel: int) -> slice:
@@ -50,7 +56,7 @@ class Layout:
 
     @functools.cached_property
     def order(self) -> Int64[np.ndarray, " size"]:
-        """The matrix's row at each place: device 0's rows first, then device 1's, ..."""
+        """The rows of the padded matrix in the order of their owners; device 0's come first."""
         rows = np.arange(self.size).reshape(self.num_panels, self.num_devices, self.block)
         return rows.transpose(1, 0, 2).ravel()
 
@@ -58,20 +64,22 @@ class Layout:
 def make(n: int, num_devices: int = 1, num_panels: int = 0) -> Layout:
     """The layout of an n x n matrix; `num_panels` 0 chooses it.
 
-    It chooses blocks of a multiple of 32 rows, or of the power of two that is at least a 64th of one: a GPU's products
-    want rows that begin at multiples of 16 bytes, and are cut into tiles of such sizes.
+    If it chooses, the number of a block's rows is a multiple of 32. Small blocks have a multiple of
+    a smaller power of two, at least a 64th of the block. A GPU's matrix products are fast for rows
+    that begin at multiples of 16 bytes, and they work on tiles of such sizes.
 
-    More panels waste less work (the half of the diagonal blocks above the diagonal, and their factorization, which
-    every device does for itself), wider ones make faster products. The waste is 3 / (2 num_panels) + num_devices /
-    num_panels^2 of n^3 / 3, and that of the padding.
+    More panels waste less work, and wider panels make faster products. The waste is the upper half
+    of each diagonal block, and the factor of that block, which every device computes. Relative to
+    n^3 / 3 it is 3 / (2 num_panels) + num_devices / num_panels^2. Padding adds to it.
     """
     least = num_panels or min(max(32, 4 * math.isqrt(num_devices)), math.ceil(n / 256))
-    most = num_panels or least * 5 // 4  # among which the padding is small for one
-    blocks = [math.ceil(n / num_devices / panels) for panels in range(least, most + 1)]
-    if not num_panels:
-        steps = [1 << min(5, max(0, (block // 32).bit_length() - 1)) for block in blocks]
-        blocks = [math.ceil(block / step) * step for block, step in zip(blocks, steps, strict=True)]
-    layouts = [
-        Layout(n, num_devices, math.ceil(n / (block * num_devices)), block) for block in blocks
-    ]
+    most = num_panels or least * 5 // 4
+    layouts = []
+    for panels in range(least, most + 1):
+        block = math.ceil(n / num_devices / panels)
+        if not num_panels:
+            step = 1 << min(5, max(0, (block // 32).bit_length() - 1))
+            block = math.ceil(block / step) * step
+        layouts.append(Layout(n, num_devices, math.ceil(n / (block * num_devices)), block))
+    # The candidate with the least padding.
     return min(layouts, key=lambda layout: layout.size)

@@ -1,92 +1,124 @@
-"""The linear systems that are solved: what `rethinking.kernels.interpolate` needs to know of each."""
+"""The linear systems that `rethinking.kernels.interpolate` solves: a matrix K and its functions."""
 
+import abc
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from rethinking.errors import InputError
-from rethinking.kernels import cholesky
-from rethinking.kernels.cholesky import Backend
+from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Kernel
 
 Blocks = Callable[[np.ndarray], Iterator[np.ndarray]]
+# The mean of K's diagonal is computed from so many examples.
+DIAGONAL_SAMPLE = 1000
 
 
-@runtime_checkable
-class System(Protocol):
-    """A symmetric positive definite matrix K + ridge I, and the functions that its solutions stand for."""
+class System(abc.ABC):
+    """A symmetric positive definite matrix K, and the functions that solutions alpha stand for.
 
-    ridge: float
+    The system (K + ridge I) alpha = y is solved. `backend` stores K and then its factor.
+    """
+
     backend: Backend
 
+    @abc.abstractmethod
     def storage(self) -> Any:
-        """Where the matrix is to be made, in the backend's storage."""
+        """A storage of the backend, in which `make_panel` makes K's panels."""
 
-    def make_panel(self, storage: Any, g: int) -> Any:
-        """Makes panel g of the matrix there; returns the storage."""
+    @abc.abstractmethod
+    def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
+        """The storage with panel g of K + ridge I."""
 
-    def product(self, v: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
-        """The matrix times v, in float64."""
+    @abc.abstractmethod
+    def product(self, v: Float[np.ndarray, "n c"], ridge: float) -> Float[np.ndarray, "n c"]:
+        """(K + ridge I) v, in float64."""
 
+    @abc.abstractmethod
     def predict(self, alpha: Float[np.ndarray, "n c"], z: np.ndarray) -> Float[np.ndarray, "m c"]:
-        """The solution's values at the examples z."""
+        """The values of the solution's function at the examples z [m, ...]."""
+
+    @abc.abstractmethod
+    def gram(self, x: np.ndarray) -> Float[np.ndarray, "m m"]:
+        """The matrix that K would be for the examples x, as one array on this host."""
+
+    @abc.abstractmethod
+    def mean_diagonal(self, x: np.ndarray) -> float:
+        """The mean of the diagonal of `gram(x)`, estimated from the first examples."""
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> Float[np.ndarray, " c"]:
-        """Each output's squared norm in its function space, given alpha and K alpha: alpha^T K alpha."""
+        """The squared norm of each output in its function space: alpha^T K alpha.
+
+        `fitted` is K alpha.
+        """
         return (alpha * fitted).sum(0)
 
 
 class KernelSystem(System):
-    """The Gram matrix of a kernel; the function sum_i alpha_i k(x_i, .)."""
+    """K is the Gram matrix of a kernel. The function is sum_i alpha_i k(x_i, .)."""
 
-    def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], ridge: float, backend: Backend):
-        self.kernel, self.ridge, self.backend = kernel, ridge, backend
+    def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend):
+        self.kernel = kernel
+        self.backend = backend
         self._num_features = x.shape[1]
-        self._dealt = backend.deal_examples(x)
-        self._precise = cholesky.in_float64(backend)
-        self._dealt_precise = (
-            self._dealt if self._precise is backend else self._precise.deal_examples(x)
-        )
+        self._examples = backend.distribute_examples(x)
+        self._precise = backend.in_float64()
+        self._precise_examples = self._examples
+        if self._precise is not backend:
+            self._precise_examples = self._precise.distribute_examples(x)
 
     def storage(self) -> Any:
-        return self.backend.unmade()
+        return self.backend.empty()
 
-    def make_panel(self, storage: Any, g: int) -> Any:
-        return self.backend.gram_panel(storage, self.kernel, self._dealt, self.ridge, g)
+    def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
+        return self.backend.gram_panel(storage, self.kernel, self._examples, ridge, g)
 
-    def product(self, v: np.ndarray) -> np.ndarray:
-        return self._precise.gram_product(self.kernel, self._dealt_precise, self.ridge, v)
+    def product(self, v: np.ndarray, ridge: float) -> np.ndarray:
+        return self._precise.gram_product(self.kernel, self._precise_examples, ridge, v)
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         z = z.reshape(len(z), -1).astype(np.float64)
         if z.shape[1] != self._num_features:
             raise InputError(
-                f"{len(z)} examples of {z.shape[1]} features, where those fitted have "
-                f"{self._num_features}: [m, ...] of the same shapes is needed, x[None] for a single x"
+                f"{len(z)} examples of {z.shape[1]} features, but the model was fitted to "
+                f"{self._num_features} features. Give examples [m, ...] of the same shape; for a "
+                "single example x that is x[None]."
             )
-        if not (finite := np.isfinite(z).all(1)).all():
+        finite = np.isfinite(z).all(1)
+        if not finite.all():
             raise InputError(
                 f"the features of example {finite.argmin()} are not finite ({(~finite).sum()} such "
-                "examples)"
+                "examples). Remove or repair them."
             )
-        return self._precise.predict(self.kernel, self._dealt_precise, alpha, z)
+        return self._precise.predict(self.kernel, self._precise_examples, alpha, z)
+
+    def gram(self, x: np.ndarray) -> np.ndarray:
+        return self.kernel(x, x)
+
+    def mean_diagonal(self, x: np.ndarray) -> float:
+        entries = [self.kernel(row[None], row[None])[0, 0] for row in x[:DIAGONAL_SAMPLE]]
+        return float(np.mean(entries))
 
 
 class FeatureSystem(System):
-    """The Gram matrix of features that are too many to exist at once; the linear function of least norm.
+    """K is the Gram matrix of features that need too much memory to exist at once.
+
+    The function is the linear function of the features with the least norm.
 
     Args:
-        blocks: from examples to their features, some at a time: arrays [n, f] whose columns together are all features.
+        blocks: yields the features of examples in arrays [n, f], whose columns together are all.
         x: the training examples.
+        backend: where K is stored.
     """
 
-    def __init__(self, blocks: Blocks, x: np.ndarray, ridge: float, backend: Backend):
-        self.blocks, self.x, self.ridge, self.backend = blocks, x, ridge, backend
-        self._last: tuple[np.ndarray, np.ndarray] | None = (
-            None  # what `weights` was last asked for, and its answer
-        )
+    def __init__(self, blocks: Blocks, x: np.ndarray, backend: Backend):
+        self.blocks = blocks
+        self.x = x
+        self.backend = backend
+        # The last vectors that `product` multiplied, and their products with the features.
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
 
     def storage(self) -> Any:
         storage = self.backend.zeros()
@@ -94,11 +126,12 @@ class FeatureSystem(System):
             storage = self.backend.add_product(storage, block)
         return storage
 
-    def make_panel(self, storage: Any, g: int) -> Any:
-        return self.backend.add_ridge(storage, self.ridge, g)
+    def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
+        return self.backend.add_ridge(storage, ridge, g)
 
-    def product(self, v: np.ndarray) -> np.ndarray:
-        product, weights = self.ridge * v, []
+    def product(self, v: np.ndarray, ridge: float) -> np.ndarray:
+        product = ridge * v
+        weights = []
         for block in self.blocks(self.x):
             weights.append(block.T @ v)
             product += block @ weights[-1]
@@ -106,24 +139,41 @@ class FeatureSystem(System):
         return product
 
     def weights(self, alpha: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "f c"]:
-        """The linear function's coefficients, features^T alpha; those of the last `product` are not computed again."""
+        """The coefficients of the linear function, features^T alpha.
+
+        `product` computes them too. So those of its last argument are kept.
+        """
         if self._last is None or self._last[0] is not alpha:
             self._last = alpha, np.concatenate([block.T @ alpha for block in self.blocks(self.x)])
         return self._last[1]
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
-        weights, first = self.weights(alpha), 0
+        weights = self.weights(alpha)
         outputs = np.zeros((len(z), alpha.shape[1]))
+        first = 0
         for block in self.blocks(z):
-            outputs += block @ weights[first : first + block.shape[1]]
-            first += block.shape[1]
+            stop = first + block.shape[1]
+            outputs += block @ weights[first:stop]
+            first = stop
         return outputs
+
+    def gram(self, x: np.ndarray) -> np.ndarray:
+        gram = np.zeros((len(x), len(x)))
+        for block in self.blocks(x):
+            gram += block @ block.T
+        return gram
+
+    def mean_diagonal(self, x: np.ndarray) -> float:
+        sample = x[:DIAGONAL_SAMPLE]
+        total = sum(np.square(block, dtype=np.float64).sum() for block in self.blocks(sample))
+        return float(total / len(sample))
 
 
 class CentersSystem(FeatureSystem):
-    """A kernel placed at given centers instead of the examples: f = sum_j w_j k(c_j, .), w of least length.
+    """The features are a kernel's values k(x, c_j) at given centers c_j.
 
-    The features of x are k(x, c_j); norms are those of f in the kernel's space, w^T K(c, c) w, as for `KernelSystem`.
+    The function is f = sum_j w_j k(c_j, .) with the least ||w||. Its norm is taken in the kernel's
+    space, as for `KernelSystem`: w^T K(c, c) w.
     """
 
     def __init__(
@@ -136,19 +186,16 @@ class CentersSystem(FeatureSystem):
     ):
         def blocks(z: np.ndarray) -> Iterator[np.ndarray]:
             z = z.reshape(len(z), -1).astype(np.float64)
-            return (
-                kernel(z, centers[first : first + block]) for first in range(0, len(centers), block)
-            )
+            for first in range(0, len(centers), block):
+                yield kernel(z, centers[first : first + block])
 
-        super().__init__(blocks, x, 0.0, backend)
-        self.kernel, self.centers = kernel, centers
+        super().__init__(blocks, x, backend)
+        self.kernel = kernel
+        self.centers = centers
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
         weights = self.weights(alpha)
-        centers = cholesky.make_backend(
-            len(self.centers), "float64", getattr(self.backend, "mesh", None)
-        )
-        return (
-            weights
-            * centers.gram_product(self.kernel, centers.deal_examples(self.centers), 0.0, weights)
-        ).sum(0)
+        backend = self.backend.in_float64().like(len(self.centers))
+        centers = backend.distribute_examples(self.centers)
+        product = backend.gram_product(self.kernel, centers, 0.0, weights)
+        return (weights * product).sum(0)

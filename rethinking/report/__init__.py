@@ -1,6 +1,6 @@
 """Tables, figures and a page from run directories, and from nothing else.
 
-    python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]
+python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]
 """
 
 import os
@@ -9,43 +9,65 @@ import time
 from collections.abc import Iterator, Sequence
 
 from rethinking.errors import InputError
-from rethinking.report import collect, draw, figures, formats, page, tables
+from rethinking.report import collect, figures, findings, formats, page, tables, vega
 
 
 def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
-    """Writes the report on all run directories found below `runs` into the folder `output`.
+    """The findings and the tables that have runs, as Markdown; writes the report into `output`.
 
-    That is: index.html (everything in one file), report.md (tables and figures, as GitHub shows them), each table as
-    Markdown and LaTeX, rows.csv, and each figure as PNG, SVG, PDF and CSV. Runs may be unfinished, missing or broken;
-    the report says which. Same runs, same files. Returns the tables that have runs, as Markdown. Raises InputError if
-    one of `runs` is no folder, or if `output` cannot be written.
+    The report is index.html (everything in one file), report.md (for GitHub), rows.csv (the
+    numbers of all tables), and each figure as PNG, SVG, PDF and CSV. Runs may be unfinished,
+    missing or broken: the report says which. The same runs give the same files, except that the
+    order of objects in a PDF varies. Raises InputError if one of `runs` is not a folder, or if
+    `output` cannot be written.
     """
     output = pathlib.Path(output)
-    collection = collect.collect(runs)
-    made, drawn = tables.make(collection), figures.make(collection)
+    content = gather(runs)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for table in made:
-            name = collect.slug(table.name)
-            _write(output / f"{name}.md", formats.to_markdown(table))
-            _write(output / f"{name}.tex", formats.to_latex(table))
-        _write(output / "rows.csv", formats.to_csv(made))
-        draw.draw(drawn, output)
-        _write(output / "report.md", formats.to_report(made, drawn))
-        _write(output / "index.html", page.render(collection, made, drawn, output))
+        _write(output / "rows.csv", formats.to_csv(content.tables))
+        for figure in content.figures:
+            _write(output / f"{figure.name}.csv", formats.figure_to_csv(figure))
+            for ending, picture in vega.render(content.specs[figure.name]).items():
+                (output / f"{figure.name}.{ending}").write_bytes(picture)
+        _write(output / "report.md", formats.to_report(content))
+        _write(output / "index.html", page.render(content, output))
     except OSError as error:
-        raise InputError(f"--output={output} cannot be written: {error.strerror}. Choose another.") from error
-    return "\n".join(formats.to_markdown(table) for table in made if table.runs) or "No runs.\n"
+        raise InputError(
+            f"--output={output} cannot be written: {error.strerror}. Choose another folder."
+        ) from error
+    if not content.collection.runs:
+        return "No runs.\n"
+    shown = [formats.to_markdown(table) for table in content.tables if table.runs]
+    return "\n".join([*content.findings, "", *shown])
 
 
-def watch(runs: Sequence[str | os.PathLike], output: str | os.PathLike, seconds: float = 2.0) -> Iterator[str]:
-    """Calls `build`, and again whenever run directories below `runs` have changed; yields what it returns. Never ends.
+def gather(runs: Sequence[str | os.PathLike]) -> formats.Content:
+    """What the report on all run directories found below `runs` says and shows."""
+    collection = collect.collect(runs)
+    found = findings.table(collection)
+    made = tables.make(collection)
+    drawn = figures.make(collection)
+    return formats.Content(
+        findings=findings.sentences(found, collection),
+        tables=[found, *made] if found.rows else made,
+        figures=drawn,
+        specs={figure.name: vega.to_spec(figure) for figure in drawn},
+        collection=collection,
+    )
 
-    Looks every `seconds` seconds, or more seldom if a report takes long, so that training beside it is hardly slowed.
+
+def watch(
+    runs: Sequence[str | os.PathLike], output: str | os.PathLike, seconds: float = 2.0
+) -> Iterator[str]:
+    """What `build` returns, now and whenever run directories below `runs` have changed. Never ends.
+
+    Waits `seconds` between looks, and longer if a report takes long, so that training goes on.
     """
     before = None
     while True:
-        now, start = collect.state(runs), time.monotonic()
+        start = time.monotonic()
+        now = collect.state(runs)
         if now != before:
             before = now
             yield build(runs, output)
@@ -53,5 +75,5 @@ def watch(runs: Sequence[str | os.PathLike], output: str | os.PathLike, seconds:
 
 
 def _write(file: pathlib.Path, text: str) -> None:
-    # A folder's name may hold bytes that are no UTF-8.
+    # A folder's name may hold bytes that are not UTF-8.
     file.write_text(text, encoding="utf-8", errors="replace", newline="")

@@ -1,4 +1,4 @@
-"""The command `python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]`; see `rethinking.report`."""
+"""The command `python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]`."""
 
 import contextlib
 import functools
@@ -9,13 +9,15 @@ from absl import app, flags
 from rethinking import cli, report
 from rethinking.errors import InputError
 
-_RUNS = flags.DEFINE_list("runs", None, "Folders in which to look for run directories, at any depth.")
-_OUTPUT = flags.DEFINE_string("output", None, "The folder for the report, made if it is not there.")
-_WATCH = flags.DEFINE_boolean("watch", False, "Make it again whenever run directories change, until interrupted.")
+_RUNS = flags.DEFINE_list("runs", None, "Folders to search for run directories, at any depth.")
+_OUTPUT = flags.DEFINE_string("output", None, "The folder for the report; made if missing.")
+_WATCH = flags.DEFINE_boolean(
+    "watch", False, "Make the report again whenever run directories change, until interrupted."
+)
 
 
 def main(_) -> None:
-    """Makes the report that the flags describe, and prints its tables."""
+    """Makes the report that the flags describe, and prints its findings and tables."""
     cli.log_to_terminal()
     reports = report.watch(_RUNS.value, _OUTPUT.value)
     try:

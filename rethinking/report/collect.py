@@ -1,7 +1,8 @@
-"""Run directories as values: reading them, whatever state they are in, and grouping them into rows."""
+"""Run directories as values: reading them in whatever state they are, and grouping them by row."""
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -9,20 +10,18 @@ import math
 import os
 import pathlib
 import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rethinking import config as fields
-from rethinking import experiments
+from rethinking import experiments, rows
+from rethinking.config import flat
 from rethinking.errors import InputError
-from rethinking.report import catalog, paper
-from rethinking.report.catalog import DataSet
+from rethinking.report import kinds, paper
+from rethinking.report.paper import DataSet
 from rethinking.runs import read_lines
 
 _LOG = logging.getLogger(__name__)
 STATUSES = ("complete", "diverged", "unfinished")
-MEASURED = ("training", "complexity")  # kinds of experiments that write metrics.jsonl on their way
 FILES = ("config.json", "metrics.jsonl", "result.json")
 
 
@@ -34,7 +33,7 @@ class Run:
     settings: dict[str, Any]  # the config, flat: "data.name" -> "cifar10"
     metrics: list[dict[str, Any]]  # in order, up to the first line that cannot be read
     result: dict[str, Any] | None
-    digest: str  # equal for runs that differ in their seeds alone
+    digest: str  # equal for runs that differ only in their seeds
 
     @property
     def status(self) -> str:
@@ -48,8 +47,13 @@ class Run:
         return row if ":" in row else f"{self.settings.get('experiment')}:{row}"
 
     @property
+    def experiment(self) -> str:
+        """The first part of `row`."""
+        return self.row.partition(":")[0]
+
+    @property
     def kind(self) -> str:
-        """What was done: "training", "kernels", "expressivity", "complexity"."""
+        """The kind of experiment, a key of `rethinking.experiments.KINDS`."""
         return self.settings.get("kind", "training")
 
     @property
@@ -57,13 +61,29 @@ class Run:
         return self.settings["seed"]
 
     @property
+    def model(self) -> str:
+        """The network's name in the config."""
+        return str(self.settings.get("model.name"))
+
+    @property
+    def labels(self) -> float | None:
+        """The probability with which a training label is corrupted; None if it is not a number."""
+        return number(self.settings.get("randomize.labels", 0.0))
+
+    @property
+    def pixels(self) -> str:
+        """How pixels are randomized; "none" if they are not."""
+        return str(self.settings.get("randomize.pixels", "none"))
+
+    @property
     def data(self) -> DataSet:
         """The training set."""
-        return DataSet(str(self.settings.get("data.name")), int(number(self.settings.get("data.num_train")) or 0))
+        size = number(self.settings.get("data.num_train")) or 0
+        return DataSet(str(self.settings.get("data.name")), int(size))
 
     @property
     def revision(self) -> str:
-        """The code it was made with, as result.json says; of an unfinished run it is not known."""
+        """The revision of the code in result.json; "unknown" for an unfinished run."""
         return str(self.result.get("revision")) if self.result else "unknown"
 
     @property
@@ -72,118 +92,153 @@ class Run:
         return self.digest, self.seed, experiments.scientific(self.settings).get("randomize.seed")
 
     def value(self, field: str) -> float | None:
-        """A number of result.json; None where there is none."""
+        """A number of result.json, or None. "fit_epoch" is computed from others."""
+        if field == "fit_epoch":
+            return self._fit_epoch()
         return number((self.result or {}).get(field))
 
     @property
     def shifts(self) -> list[str]:
-        """The names of the shifted test sets that it was evaluated on; `value("shifts.NAME")` is the accuracy."""
-        prefix = "shifts."
-        return [field.removeprefix(prefix) for field in self.result or {} if field.startswith(prefix)]
+        """The names of the shifted test sets; `value("shifts.NAME")` is the accuracy on one."""
+        fields = self.result or {}
+        return [name.removeprefix("shifts.") for name in fields if name.startswith("shifts.")]
 
-    @property
-    def fit_epoch(self) -> float | None:
-        """The number of epochs after which the training set was fitted; None if it never was."""
-        step, steps, epochs = (self.value(field) for field in ("fit_step", "steps", "epochs"))
+    def _fit_epoch(self) -> float | None:
+        """The number of epochs until the training set is fitted; None if it never is."""
+        step, steps, epochs = map(self.value, ("fit_step", "steps", "epochs"))
         return step * epochs / steps if step is not None and steps and epochs else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """Every run found, each experiment once per seed, and what is to be said about those left out."""
+    """Every run found, each experiment once per seed, and what was left out."""
 
     runs: list[Run]
-    digests: dict[str, set[str]]  # row -> the configs of its runs, also where another row's run stands for it
+    digests: dict[str, set[str]]  # row -> the digests of its runs, see `_digests`
     broken: list[str]
     repeated: list[str]
 
     def of_row(self, row: str) -> list[Run]:
-        """The runs of a row: those that bear its name, and those of the same config that were made for another row."""
+        """The runs of a row by seed, also those made for another row with the same config."""
         digests = self.digests.get(row, set())
         return sorted((run for run in self.runs if run.digest in digests), key=lambda run: run.seed)
 
+    def rows(self, experiment: str) -> list[str]:
+        """The names of an experiment's rows that have runs, without the experiment."""
+        names = (row.partition(":") for row in sorted(self.digests))
+        return [name for of, _, name in names if of == experiment]
 
-@dataclasses.dataclass(frozen=True)
-class Statistic:
-    """Mean and sample standard deviation (divisor n - 1; None for n = 1) of n values."""
-
-    mean: float
-    std: float | None
-    n: int
-
-
-def statistic(values: Iterable[float | None]) -> Statistic | None:
-    """The statistic of the values that are there; None if none is."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return None
-    return Statistic(statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
+    def of_experiment(self, experiment: str) -> list[Run]:
+        """The runs of all rows of an experiment."""
+        found = {}
+        for name in self.rows(experiment):
+            found |= {run.path: run for run in self.of_row(f"{experiment}:{name}")}
+        return list(found.values())
 
 
 def number(value: Any) -> float | None:
-    """`value` as a float if it is a finite number (JSON's true and false are not), else None."""
+    """`value` as a float if it is a finite number, else None. JSON's true and false are not."""
     return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def grouped(values: Iterable, key: Callable) -> dict:
+    """Values by key, in the order in which the keys appear."""
+    groups = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return groups
 
 
 def collect(folders: Sequence[str | os.PathLike]) -> Collection:
     """Reads every run directory (a folder with one of FILES) at or below `folders`.
 
-    A run that cannot be read is named in a warning and left out. Of runs with equal config and seeds one is kept, the
-    one that got furthest. Raises InputError if one of `folders` is no folder.
+    A warning names each run that cannot be read. Of runs with equal config and seeds, the one that
+    got furthest is kept. Raises InputError if one of `folders` is not a folder.
     """
-    found, broken = [], []
+    found, broken, repeated = [], [], []
     for path in _find(folders):
         try:
             found.append(read(path))
         except (ValueError, OSError) as error:  # JSON's and UTF-8's errors are ValueErrors
             broken.append(printable(f"{path}: {error}"))
             _LOG.warning("left out %s", broken[-1])
-    kept, repeated = {}, []
+    kept = {}
     for run in sorted(found, key=lambda run: (STATUSES.index(run.status), -len(run.metrics))):
         first = kept.setdefault(run.key, run)
         if first is not run:
-            repeated.append(printable(f"{run.path} ({run.status}) repeats {first.path} ({first.status})"))
-    return Collection([run for run in found if kept[run.key] is run], _digests(found), broken, repeated)
+            text = f"{run.path} ({run.status}) repeats {first.path} ({first.status})"
+            repeated.append(printable(text))
+    runs = [run for run in found if kept[run.key] is run]
+    return Collection(runs, _digests(found), broken, repeated)
 
 
 def _digests(runs: Sequence[Run]) -> dict[str, set[str]]:
-    """`Collection.digests`: of the rows that were run, and, once for each config, of those of configs/ that the runs of
-    other experiments stand for."""
+    """The digests of every row that was run.
+
+    A row of `rethinking.rows` that was not run takes the runs of another experiment with the same
+    config: Figure 1 and Table 1 share some. Of one experiment, only the first such row does.
+    """
     digests: dict[str, set[str]] = {}
-    named = set()  # (experiment, digest)
+    named = set()
     for run in runs:
         digests.setdefault(run.row, set()).add(run.digest)
-        named.add((run.row.partition(":")[0], run.digest))
+        named.add((run.experiment, run.digest))
     there = {digest for _, digest in named}
     for experiment in sorted({*paper.TABLES, *(experiment for experiment, _ in named)}):
-        for row, digest in catalog.digests(experiment).items():
+        for row, digest in row_digests(experiment).items():
             if digest in there and (experiment, digest) not in named:
                 digests.setdefault(row, set()).add(digest)
                 named.add((experiment, digest))
     return digests
 
 
-def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:
-    """When each file of the run directories was last written, and its size: it differs if anything has changed.
+@functools.cache
+def row_settings(experiment: str, row: str) -> dict[str, Any] | None:
+    """The flat config of a row of `rethinking.rows`; None if it has no such row."""
+    if experiment not in rows.EXPERIMENTS:
+        return None
+    try:
+        config = rows.EXPERIMENTS[experiment].get_config(row)
+    except (ValueError, LookupError):  # the name comes from a file and may be anything
+        return None
+    return flat(json.loads(config.to_json()))  # as a run directory has it: lists, not tuples
 
-    Raises InputError if one of `folders` is no folder.
+
+@functools.cache
+def row_digests(experiment: str) -> dict[str, str]:
+    """EXPERIMENT:ROW -> the digest of its config, for each row of `rethinking.rows`."""
+    if experiment not in rows.EXPERIMENTS:
+        return {}
+    names = rows.EXPERIMENTS[experiment].rows
+    return {
+        f"{experiment}:{row}": experiments.digest(row_settings(experiment, row)) for row in names
+    }
+
+
+def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:
+    """When each file of the run directories was last written, and its size.
+
+    Two states differ if anything has changed. Raises InputError if one of `folders` is not a folder.
     """
     found = {}
-    for file in (path / name for path in _find(folders) for name in FILES):
-        with contextlib.suppress(FileNotFoundError):
-            status = file.stat()
-            found[file] = status.st_mtime_ns, status.st_size
+    for path in _find(folders):
+        for name in FILES:
+            with contextlib.suppress(FileNotFoundError):
+                status = (path / name).stat()
+                found[path / name] = status.st_mtime_ns, status.st_size
     return found
 
 
 def slug(name: str) -> str:
-    """`name` as part of a file name; one that has to be changed for that gets a hash, so that it stays unique."""
+    """`name` as part of a file name. A changed one gets a hash, so that names stay different."""
     cleaned = re.sub(r"[^\w.-]", "_", name)[:80]
-    return cleaned if cleaned == name else f"{cleaned}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    if cleaned == name:
+        return name
+    return f"{cleaned}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with a blank for every sign that cannot be printed."""
+    """`text` on one line, with a blank for every character that cannot be printed."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -191,10 +246,14 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     paths = {}  # by resolved path, since folders may overlap
     for folder in folders:
         if "://" in os.fspath(folder):
-            raise InputError(f"--runs={folder}: runs are read from this machine. Copy them: gcloud storage cp "
-                              f"--recursive {folder} runs")
+            raise InputError(
+                f"--runs={folder}: the report reads runs from this machine. "
+                f"Copy them: gcloud storage cp --recursive {folder} runs"
+            )
         if not pathlib.Path(folder).is_dir():
-            raise InputError(f"--runs={folder}: no such folder. Name one that holds run directories.")
+            raise InputError(
+                f"--runs={folder}: no such folder. Name one that holds run directories."
+            )
         for place, subfolders, files in os.walk(folder):
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints")
             if not {*FILES}.isdisjoint(files):
@@ -203,34 +262,38 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
 
 
 def read(path: pathlib.Path) -> Run:
-    """Reads one run directory; raises ValueError, with the reason, or OSError if it cannot be read."""
+    """One run directory. Raises ValueError with the reason, or OSError, if it cannot be read."""
     if not (path / "config.json").exists():
         raise ValueError("no config.json beside its other files")
     config = _json_object(path / "config.json")
-    settings = {printable(field): printable(value) if isinstance(value, str) else value
-                for field, value in fields.flat(config).items()}
+    settings = {}
+    for field, value in flat(config).items():
+        settings[printable(field)] = printable(value) if isinstance(value, str) else value
     if not isinstance(settings.get("row"), str) or type(settings.get("seed")) is not int:
-        raise ValueError("config.json is not that of a run: no row or no seed")
-    if settings.get("kind", "training") not in experiments.KINDS:
-        raise ValueError(f"config.json is of an unknown kind: {settings['kind']!r}")
-    result = _json_object(path / "result.json") if (path / "result.json").exists() else None
-    if result is not None and result.get("status") not in ("complete", "diverged"):
-        raise ValueError(f"result.json has status {result.get('status')!r}, not complete or diverged")
-    if result is not None:
-        result |= _flat_shifts(result.pop("shifts", {}))
+        raise ValueError("config.json is not that of a run: it has no row or no seed")
+    kind = settings.get("kind", "training")
+    if kind not in experiments.KINDS:
+        raise ValueError(f"config.json has an unknown kind: {kind!r}")
+    result = _read_result(path / "result.json")
     metrics = read_lines(path / "metrics.jsonl")
-    if result is not None and not metrics and settings.get("kind", "training") in MEASURED:
-        raise ValueError("result.json says that it ended, but metrics.jsonl is empty or missing")
+    if result is not None and not metrics and kinds.of(kind).has_metrics:
+        raise ValueError("the run has ended, but metrics.jsonl is empty or missing")
     digest = (result or {}).get("config_digest") or experiments.digest(config)
     return Run(path, settings, metrics, result, str(digest))
 
 
-def _flat_shifts(shifts: Any) -> dict[str, Any]:
-    """result.json's {"noise=1": {"accuracy": ...}} as {"shifts.noise=1": ...}; nothing of what isn't of that form."""
-    if not isinstance(shifts, dict):
-        return {}
-    return {f"shifts.{name}": measured.get("accuracy")
-            for name, measured in shifts.items() if isinstance(measured, dict)}
+def _read_result(file: pathlib.Path) -> dict[str, Any] | None:
+    """result.json, with {"shifts": {"noise=1": {"accuracy": ...}}} as {"shifts.noise=1": ...}."""
+    if not file.exists():
+        return None
+    result = _json_object(file)
+    if result.get("status") not in ("complete", "diverged"):
+        raise ValueError(f"result.json has status {result.get('status')!r}")
+    shifts = result.pop("shifts", {})
+    for name, measured in shifts.items() if isinstance(shifts, dict) else ():
+        if isinstance(measured, dict):
+            result[f"shifts.{name}"] = measured.get("accuracy")
+    return result
 
 
 def _json_object(file: pathlib.Path) -> dict[str, Any]:

@@ -1,19 +1,32 @@
-"""What the columns of the tables say of a row's runs."""
+"""The columns of the tables, and what they say about a row's runs."""
 
 import dataclasses
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterable
 
-from rethinking.report.collect import Run, Statistic, statistic
+from rethinking.report.collect import Run
+from rethinking.report.kinds import Shown
 from rethinking.report.paper import MISSING, Number, Published
 
-DIFFERENCES = ("Difference: ours less the paper's; ≈ it lies within one standard deviation of ours, ≠ it does not; "
-               "unmarked where one run shows no spread.")  # fmt: skip
+DIFFERENCES = (
+    "Difference: ours minus the paper's. ≈: within one standard deviation of ours. ≠: further away. "
+    "A single run has no standard deviation and no mark."
+)
 _ROUNDING = 0.005  # of the published percentages
 
 
 @dataclasses.dataclass(frozen=True)
+class Statistic:
+    """Mean and sample standard deviation (divisor n - 1; None for n = 1) of n values."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table and the runs behind it: none if it is missing."""
+    """A row of a table and its runs; no runs if it is missing."""
 
     name: str
     runs: list[Run]
@@ -23,14 +36,11 @@ class Row:
         """How many of its runs have this status."""
         return sum(run.status == status for run in self.runs)
 
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """What a table says of a row in one column."""
-
-    text: str
-    ours: bool = False  # computed from the row's runs
-    within: bool | None = None  # of a difference: whether it lies within our spread, None where that cannot be said
+    @property
+    def diverged(self) -> str:
+        """How many of its runs diverged, in words; empty if none did."""
+        count = self.count("diverged")
+        return f"diverged ({count} of {len(self.runs)})" if count else ""
 
 
 def _always(run: Run) -> bool:
@@ -39,115 +49,148 @@ def _always(run: Run) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column: its header and its cells; and, if it summarizes a number of each run, which, of which runs."""
+    """A header and its cells. A column with a `field` summarizes that number of the runs."""
 
     header: str
-    cell: Callable[[Row], Cell]
-    field: str = ""  # of result.json, or "fit_epoch"
-    where: Callable[[Run], bool] = _always
+    cell: Callable[[Row], str]
+    field: str = ""  # a number of the runs: see `Run.value`
+    where: Callable[[Run], bool] = _always  # which runs count
     show: Callable[[float], str] = str  # a single run's number
     published: Callable[[Row], Number] = lambda row: Number()
 
     def value(self, run: Run) -> float | None:
-        """A run's number; None where it has none."""
-        return _value(run, self.field) if self.where(run) else None
+        """A run's number, or None."""
+        return run.value(self.field) if self.where(run) else None
 
     def statistic(self, row: Row) -> Statistic | None:
         """The number's statistic over the complete runs."""
-        return _statistic(row, self.field, self.where)
+        return row_statistic(row, self.field, self.where)
 
 
-def _value(run: Run, field: str) -> float | None:
-    return run.fit_epoch if field == "fit_epoch" else run.value(field)
+def statistic(values: Iterable[float | None]) -> Statistic | None:
+    """The statistic of the values that are not None; None if there are none."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    std = statistics.stdev(there) if len(there) > 1 else None
+    return Statistic(statistics.fmean(there), std, len(there))
 
 
-def _statistic(row: Row, field: str, where: Callable[[Run], bool] = _always) -> Statistic | None:
-    return statistic(_value(run, field) for run in row.runs if run.status == "complete" and where(run))
+def row_statistic(row: Row, field: str, where: Callable[[Run], bool] = _always) -> Statistic | None:
+    """The statistic of a field over the complete runs that count."""
+    runs = [run for run in row.runs if run.status == "complete" and where(run)]
+    return statistic(run.value(field) for run in runs)
 
 
-def percent(header: str, field: str, where: Callable[[Run], bool] = _always, best_too: bool = False) -> Column:
-    """A fraction as percent: mean ± standard deviation (number of runs), of the runs `where` holds.
+def make(shown: Shown, published: dict[str, Published]) -> list[Column]:
+    """The columns for one number of a kind, with the paper's beside it where a row has one."""
+    has_paper = any(shown.field in numbers for numbers in published.values())
+    if shown.form == "epochs":
+        return [EPOCHS_TO_FIT]
+    if shown.form != "percent":
+        ours = number(shown.header, shown.field, shown.form)
+        return [ours, _paper(shown, published)] if has_paper else [ours]
+    if not has_paper:
+        return [percent(shown.header, shown.field)]
+    return [
+        _ours(shown, published),
+        _paper(shown, published),
+        _difference(shown, published),
+    ]
 
-    In brackets, if `best_too`, the mean of the best on the way, the field `best_FIELD`, where there is one.
-    """
-    def cell(row: Row) -> Cell:
-        value = _statistic(row, field, where)
-        best = _statistic(row, f"best_{field}", where) if best_too else None
-        bracket = f" [{100 * best.mean:.2f}]" if best else ""
-        return Cell(_formatted(value, 100, ".2f") + bracket, ours=True) if value else _no_number(row, where)
+
+def percent(header: str, field: str, where: Callable[[Run], bool] = _always) -> Column:
+    """A fraction as percent: mean ± standard deviation (number of runs)."""
+
+    def cell(row: Row) -> str:
+        value = row_statistic(row, field, where)
+        return _formatted(value, 100, ".2f") if value else _none(row, where)
 
     return Column(header, cell, field, where, lambda value: f"{100 * value:.2f}")
 
 
 def number(header: str, field: str, form: str) -> Column:
-    """The mean; with its standard deviation where that is not zero."""
-    def cell(row: Row) -> Cell:
-        value = _statistic(row, field)
+    """The mean, with its standard deviation unless that is zero."""
+
+    def cell(row: Row) -> str:
+        value = row_statistic(row, field)
         if not value:
-            return _no_number(row)
+            return _none(row)
         spread = f" ± {value.std:{form}}" if value.std else ""
-        return Cell(f"{value.mean:{form}}{spread}", ours=True)
+        return f"{value.mean:{form}}{spread}"
 
     return Column(header, cell, field, show=lambda value: f"{value:{form}}")
 
 
-def published(header: str, field: str, table: dict[str, Published]) -> Column:
-    """The paper's number."""
-    return Column(header, lambda row: Cell(str(table.get(row.name, {}).get(field, Number()))))
+def _ours(shown: Shown, published: dict[str, Published]) -> Column:
+    """Our percentages. In brackets: the best during training, in tables where the paper has it."""
+    has_best = any(numbers[shown.field].best for numbers in published.values())
+    plain = percent(f"{shown.header}, ours", shown.field)
+
+    def cell(row: Row) -> str:
+        best = row_statistic(row, f"best_{shown.field}") if has_best else None
+        ours = plain.cell(row)
+        if not best or not row_statistic(row, shown.field):
+            return ours
+        return f"{ours} [{100 * best.mean:.2f}]"
+
+    return dataclasses.replace(
+        plain, cell=cell, published=lambda row: _published(published, row, shown.field)
+    )
 
 
-def beside_paper(label: str, field: str, table: dict[str, Published], best_too: bool = False) -> list[Column]:
-    """Our percentages, the paper's, and their difference; ours alone where nothing is published."""
-    if not table:
-        return [percent(label, field)]
+def _paper(shown: Shown, published: dict[str, Published]) -> Column:
+    def cell(row: Row) -> str:
+        return str(_published(published, row, shown.field))
 
-    def paper(row: Row) -> Number:
-        return table.get(row.name, {}).get(field, Number())
-
-    def difference(row: Row) -> Cell:
-        value, theirs = _statistic(row, field), paper(row).percent
-        if value is None or theirs is None:
-            return Cell(MISSING)
-        distance = 100 * value.mean - theirs
-        within = None if value.std is None else abs(distance) <= 100 * value.std + _ROUNDING
-        return Cell({None: "", True: "≈ ", False: "≠ "}[within] + f"{distance:+z.2f}", within=within)
-
-    ours = dataclasses.replace(percent(f"{label}, ours", field, best_too=best_too), published=paper)
-    return [ours, published(f"{label}, paper", field, table), Column("difference", difference)]
+    return Column(f"{shown.header}, paper", cell)
 
 
-def _name(row: Row) -> Cell:
-    return Cell(row.name)
+def _difference(shown: Shown, published: dict[str, Published]) -> Column:
+    def cell(row: Row) -> str:
+        ours = row_statistic(row, shown.field)
+        theirs = _published(published, row, shown.field).percent
+        if ours is None or theirs is None:
+            return MISSING
+        distance = 100 * ours.mean - theirs
+        if ours.std is None:
+            return f"{distance:+z.2f}"
+        within = abs(distance) <= 100 * ours.std + _ROUNDING
+        return f"{'≈' if within else '≠'} {distance:+z.2f}"
+
+    return Column("difference", cell)
 
 
-def _runs(row: Row) -> Cell:
+def _published(published: dict[str, Published], row: Row, field: str) -> Number:
+    return published.get(row.name, {}).get(field, Number())
+
+
+def _runs(row: Row) -> str:
     """How many runs there are, and how they ended."""
+    if not row.runs:
+        return MISSING
     unfinished = row.count("unfinished")
-    finished = f"{len(row.runs) - unfinished} of {len(row.runs)} finished" if unfinished else str(len(row.runs))
-    return Cell("; ".join(filter(None, [finished, _diverged(row)])) if row.runs else MISSING, ours=bool(row.runs))
+    text = str(len(row.runs))
+    if unfinished:
+        text = f"{len(row.runs) - unfinished} of {len(row.runs)} finished"
+    return "; ".join(filter(None, [text, row.diverged]))
 
 
-def _epochs_to_fit(row: Row) -> Cell:
-    value = _statistic(row, "fit_epoch")
-    if not row.count("complete"):
-        return _no_number(row)
-    unfitted = row.count("complete") - (value.n if value else 0)
+def _epochs_to_fit(row: Row) -> str:
+    complete = row.count("complete")
+    if not complete:
+        return _none(row)
+    value = row_statistic(row, "fit_epoch")
     texts = [_formatted(value, 1, ".1f")] if value else []
-    return Cell("; ".join(texts + [f"not fitted ({unfitted} of {row.count('complete')})"] * (unfitted > 0)), ours=True)
+    unfitted = complete - (value.n if value else 0)
+    if unfitted:
+        texts.append(f"not fitted ({unfitted} of {complete})")
+    return "; ".join(texts)
 
 
-NAME = Column("row", _name)
+NAME = Column("row", lambda row: row.name)
 RUNS = Column("runs", _runs)
-EPOCHS_TO_FIT = Column("epochs to fit", _epochs_to_fit, "fit_epoch", show=lambda value: f"{value:.1f}")
-
-
-def loss(header: str, field: str, first: Callable[[Run], bool], second: Callable[[Run], bool]) -> Column:
-    """By how much the mean of a fraction falls from the runs `first` to the runs `second`, in percent."""
-    def cell(row: Row) -> Cell:
-        means = [_statistic(row, field, where) for where in (first, second)]
-        return Cell(f"{100 * (means[0].mean - means[1].mean):z.2f}", ours=True) if all(means) else Cell(MISSING)
-
-    return Column(header, cell)
+EPOCHS_TO_FIT = Column("epochs to fit", _epochs_to_fit, "fit_epoch", show="{:.1f}".format)
 
 
 def _formatted(value: Statistic, scale: int, form: str) -> str:
@@ -155,12 +198,9 @@ def _formatted(value: Statistic, scale: int, form: str) -> str:
     return f"{scale * value.mean:{form}}{spread} ({value.n})"
 
 
-def _no_number(row: Row, where: Callable[[Run], bool] = _always) -> Cell:
+def _none(row: Row, where: Callable[[Run], bool] = _always) -> str:
+    """The cell of a row without a number: how its runs ended."""
     row = dataclasses.replace(row, runs=[run for run in row.runs if where(run)])
     if not row.runs or row.count("complete"):
-        return Cell(MISSING)
-    return Cell(_diverged(row) or "unfinished", ours=True)
-
-
-def _diverged(row: Row) -> str:
-    return f"diverged ({row.count('diverged')} of {len(row.runs)})" if row.count("diverged") else ""
+        return MISSING
+    return row.diverged or "unfinished"

@@ -1,6 +1,6 @@
-"""What figures are made of: the curves that runs add to them, their means over seeds, and how runs are grouped.
+"""What figures consist of: curves of runs, their means over seeds, and how runs are chosen.
 
-Runs are chosen by what their config says, not by what they are called, unless a figure is of one experiment's rows.
+Runs are chosen by their config, not by their name, unless a figure shows one experiment's rows.
 """
 
 import dataclasses
@@ -12,34 +12,31 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rethinking.report import paper
-from rethinking.report.catalog import DataSet
-from rethinking.report.collect import Run, number, slug
-from rethinking.report.differences import differing
+from rethinking.report.collect import Run, grouped, number
+from rethinking.report.paper import DataSet
+from rethinking.report.settings import differing
 from rethinking.rows import SETTINGS
-
-CIFAR10 = DataSet("cifar10", 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What one run, or one part of it, adds to a series."""
+    """The points that one run, or one part of it, adds to a series."""
 
     label: str  # "seed 0"
-    seed: int
     status: str  # of the run
     x: Float[np.ndarray, " points"]  # ascending
-    y: Float[np.ndarray, " points"]  # nan: measured, but no number
+    y: Float[np.ndarray, " points"]  # nan: measured, but not a number
     fitted: bool = True  # whether the run fitted its training set
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line of a panel: the same experiment with several seeds."""
+    """A line of a panel: one experiment with several seeds."""
 
     name: str
     style: int  # which of the colours, dashes and markers
     traces: list[Trace]
-    shade_best: bool = False  # shade what lies between the line and the best so far
+    shade_best: bool = False  # shade the area between the line and the best value so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,28 +48,28 @@ class Panel:
     series: list[Series]
     percent: bool = False  # y is a fraction, shown from 0 to 100%
     y_max: float = math.inf  # where the axis ends if lines go beyond
-    references: Mapping[str, float] = dataclasses.field(default_factory=dict)  # horizontal lines: label -> y
+    references: Mapping[str, float] = dataclasses.field(default_factory=dict)  # horizontal lines
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """Panels with a common x, or, without panels, what is missing for them."""
+    """Panels with a common x."""
 
     name: str  # of its files
     title: str
+    short: str  # a title for links
     x_title: str
     panels: list[Panel]
     caption: str
-    missing: list[str]
-    scattered: bool = False  # each trace has points of its own, drawn with error bars, and not all the x of the others
+    revisions: Sequence[str] = ()  # of the code, if the runs have several
+    scattered: bool = False  # each trace has its own points: error bars instead of bands
     no_mean: str = ""  # if scattered: what it means that an x has traces but no mean
     log_x: bool = False
-    log_y: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Mean and extremes over the traces of a series at each x; nan where one of them has no number."""
+    """Mean and extremes of a series' traces at each x; nan where one of them has no number."""
 
     x: Float[np.ndarray, " points"]
     mean: Float[np.ndarray, " points"]
@@ -83,151 +80,179 @@ class Curve:
 
 
 def summary(series: Series, scattered: bool = False) -> Curve:
-    """The series' mean at every x that all its traces have, or, if `scattered`, that any of them has.
+    """The series' mean at every x that all its traces have, or, if `scattered`, that any has.
 
-    Of complete runs only, if there are any; else of the unfinished ones. If `scattered`, a diverged run counts as well,
-    so that its x has no mean.
+    Only complete runs count, or unfinished ones if none is complete. If `scattered`, diverged runs
+    count too: their x has no mean.
     """
     traces = series.traces if scattered else counted(series.traces)
     if not traces:
-        return Curve(*(np.array([]) for _ in range(4)), *(np.array([], int) for _ in range(2)))
-    x, y = (np.concatenate([getattr(trace, name) for trace in traces]) for name in "xy")
+        empty = np.array([])
+        return Curve(empty, empty, empty, empty, empty.astype(int), empty.astype(int))
+    x = np.concatenate([trace.x for trace in traces])
+    y = np.concatenate([trace.y for trace in traces])
     fitted = np.concatenate([np.full(len(trace.x), int(trace.fitted)) for trace in traces])
     order = np.argsort(x, kind="stable")
     kept, starts, num = np.unique(x[order], return_index=True, return_counts=True)
-    mean, low, high = (function.reduceat(y[order], starts) for function in (np.add, np.minimum, np.maximum))
-    columns = (kept, mean / num, low, high, num, np.add.reduceat(fitted[order], starts))
+    mean = np.add.reduceat(y[order], starts) / num
+    low = np.minimum.reduceat(y[order], starts)
+    high = np.maximum.reduceat(y[order], starts)
+    num_fitted = np.add.reduceat(fitted[order], starts)
     shown = (num == len(traces)) | scattered
-    return Curve(*(column[shown] for column in columns))
+    return Curve(*(column[shown] for column in (kept, mean, low, high, num, num_fitted)))
 
 
 def counted(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces whose mean is taken: of complete runs, if there are any, else of unfinished ones."""
-    return next((found for status in ("complete", "unfinished")
-                 if (found := [trace for trace in traces if trace.status == status])), [])
+    """The traces whose mean is taken: of complete runs, or of unfinished ones if none is complete."""
+    for status in ("complete", "unfinished"):
+        found = [trace for trace in traces if trace.status == status]
+        if found:
+            return found
+    return []
 
 
-def trace(run: Run, points: Mapping[float, float | None], detail: str = "", fitted: bool = True) -> Trace:
-    """The trace of a run through `points`, x -> y; None for what has been measured but is no number."""
-    ordered = sorted(points.items())
-    x, y = (np.array([point[i] for point in ordered], float) for i in (0, 1))  # None becomes nan
-    return Trace(f"seed {run.seed}{detail}", run.seed, run.status, x, y, fitted)
+def trace(
+    run: Run, points: Mapping[float, float | None], detail: str = "", fitted: bool = True
+) -> Trace:
+    """The trace of a run through `points`, x -> y; y is None if it is not a number."""
+    x = np.array(sorted(points), float)
+    y = np.array([points[at] for at in sorted(points)], float)  # None becomes nan
+    return Trace(f"seed {run.seed}{detail}", run.status, x, y, fitted)
 
 
-def measured(lines: Iterable[Mapping[str, Any]], field: str, x: str = "step") -> dict[float, float | None]:
+def measured(
+    lines: Iterable[Mapping[str, Any]], field: str, x: str = "step"
+) -> dict[float, float | None]:
     """x -> `field` over the lines of metrics.jsonl that have both."""
-    return {at: number(line[field]) for line in lines if field in line and (at := number(line.get(x))) is not None}
+    found = {}
+    for line in lines:
+        at = number(line.get(x))
+        if field in line and at is not None:
+            found[at] = number(line[field])
+    return found
 
 
-def parts(run: Run, field: str) -> dict[int, list[dict[str, Any]]]:
-    """The lines of metrics.jsonl by the whole number they have in `field`; others are left out."""
-    groups = grouped(run.metrics, lambda line: number(line.get(field)))
-    return {int(value): groups[value] for value in sorted(groups.keys() - {None})}
+def make_series(groups: Mapping[str, Sequence[Run]], traces: Callable) -> list[Series]:
+    """A series of each group, made of what `traces` returns for a run, without empty ones.
+
+    A group keeps its style when others are empty.
+    """
+    found = []
+    for style, (name, runs) in enumerate(groups.items()):
+        points = [one for run in runs for one in traces(run) if len(one.x)]
+        if counted(points):
+            found.append(Series(name, style, points))
+    return found
 
 
-def learning_curves(name: str, style: int, runs: Iterable[Run], field: str = "train_loss", shade_best: bool = False,
-                    ) -> Series | None:  # fmt: skip
-    """`field` against step for all `runs`, diverged ones included; None if none of them counts."""
-    found = [(run, measured(run.metrics, field)) for run in runs]
-    series = Series(name, style, [trace(run, points) for run, points in found if points], shade_best)
-    return series if counted(series.traces) else None
+def learning_curves(groups: Mapping[str, Sequence[Run]], field: str = "train_loss") -> list[Series]:
+    """`field` against step; a series for each group of runs."""
+    return make_series(groups, lambda run: [trace(run, measured(run.metrics, field))])
 
 
 def plain(runs: Iterable[Run]) -> list[Run]:
-    """The trainings with nothing but their data changed: no weight decay, no augmentation, and none of figure_async,
-    whose rows have another learning rate even where no gradient comes late."""
-    return [run for run in runs if run.kind == "training" and not run.settings.get("weight_decay") and workers(run) == 1
-            and run.row.partition(":")[0] != "figure_async"
-            and not any(value for field, value in run.settings.items() if field.startswith("augment."))]
+    """The trainings that change nothing but their data: no weight decay, no augmentation.
+
+    Rows of figure_async are left out, because all of them have another learning rate.
+    """
+    return [run for run in runs if run.kind == "training" and _is_plain(run)]
 
 
-def by_data_set(runs: Iterable[Run], papers: DataSet) -> list[tuple[DataSet, list[Run]]]:
-    """Runs grouped by the training set they share; the paper's without a run, if there are none at all."""
-    return list((grouped(runs, lambda run: run.data) or {papers: []}).items())
+def _is_plain(run: Run) -> bool:
+    fields = run.settings.items()
+    augmented = any(value for field, value in fields if field.startswith("augment."))
+    if augmented or run.settings.get("weight_decay") or workers(run) > 1:
+        return False
+    return run.experiment != "figure_async"
+
+
+def workers(run: Run) -> int:
+    """How many asynchronous workers the run imitates; 1 for ordinary training."""
+    return int(run.settings.get("workers", 1))
+
+
+def by_data_set(runs: Iterable[Run], size: int | None = None) -> dict[DataSet, list[Run]]:
+    """Runs by training set, CIFAR10 first; with `size`, as if all sets had this size."""
+
+    def data(run: Run) -> DataSet:
+        return run.data if size is None else run.data._replace(num_train=size)
+
+    groups = grouped(runs, data)
+    return {key: groups[key] for key in sorted(groups, key=lambda key: (key != paper.CIFAR10, key))}
 
 
 def by_model(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs grouped by network, in the paper's order and then by name."""
-    order = list(paper.MODEL_TITLES)
-    groups = grouped(runs, lambda run: str(run.settings.get("model.name")))
-    return dict(sorted(groups.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 99, item[0])))
+    """Runs by network, in the paper's order and then by name."""
+    order = [*paper.MODEL_TITLES]
+    groups = grouped(runs, lambda run: run.model)
+
+    def place(name: str) -> tuple[int, str]:
+        return (order.index(name) if name in order else len(order)), name
+
+    return {name: groups[name] for name in sorted(groups, key=place)}
 
 
 def by_setting(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs of each of section 2.1's five settings, in the order of Figure 1a; others are left out."""
-    groups = grouped(runs, lambda run: (number(run.settings.get("randomize.labels", 0.0)),
-                                        str(run.settings.get("randomize.pixels", "none"))))
-    keys = {name: (fields.get("labels", 0.0), fields.get("pixels", "none")) for name, fields in SETTINGS.items()}
-    return {name: groups[key] for name, key in keys.items() if key in groups}
+    """The runs of section 2.1's five settings, in the order of Figure 1a."""
+    groups = grouped(runs, lambda run: (run.labels, run.pixels))
+    found = {}
+    for name, fields in SETTINGS.items():
+        key = fields.get("labels", 0.0), fields.get("pixels", "none")
+        if key in groups:
+            found[name] = groups[key]
+    return found
 
 
 def by_corruption(runs: Iterable[Run]) -> dict[float, list[Run]]:
-    """Runs on true pixels grouped by the probability p with which labels are corrupted: 0 true, 1 random labels."""
-    there = [run for run in runs if run.settings.get("randomize.pixels", "none") == "none"
-             and number(run.settings.get("randomize.labels", 0.0)) is not None]
-    return dict(sorted(grouped(there, lambda run: round(float(run.settings.get("randomize.labels", 0.0)), 6)).items()))
+    """Runs on true pixels by the probability p of a corrupted label: 0 true, 1 random labels."""
+    there = [run for run in runs if run.pixels == "none" and run.labels is not None]
+    return dict(sorted(grouped(there, lambda run: round(run.labels, 6)).items()))
 
 
 def relative_times(runs: Sequence[Run]) -> list[Trace]:
-    """Figure 1b for one network: for each run, p and its steps to fit divided by the mean steps to fit true labels.
+    """Figure 1b for one network: p and steps to fit, divided by the mean steps to fit true labels.
 
-    nan for a run that did not fit. Empty if there is no reference: no run on true labels, or one that did not fit.
+    nan for a run that did not fit. Empty without a reference: no run on true labels, or an unfitted one.
     """
     groups = by_corruption(_ended(runs))
     reference = [run.value("fit_step") for run in groups.get(0.0, [])]
     if not reference or not all(reference):
         return []
     unit = float(np.mean(reference))
-    return [trace(run, {p: run.value("fit_step") / unit if _fitted(run) else None}, fitted=_fitted(run))
-            for p, group in groups.items() for run in group]
+    found = []
+    for p, group in groups.items():
+        for run in group:
+            time = run.value("fit_step") / unit if _fitted(run) else None
+            found.append(trace(run, {p: time}, fitted=_fitted(run)))
+    return found
 
 
 def final_errors(runs: Sequence[Run]) -> list[Trace]:
-    """Figure 1c for one network: for each run, p and the final test error in [0, 1]; nan for a diverged one."""
-    def error(run: Run) -> float | None:
-        # A diverged one has an accuracy, too: of logits that are no numbers the first class is the largest.
-        accuracy = run.value("test_accuracy") if run.status == "complete" else None
-        return None if accuracy is None else 1 - accuracy
+    """Figure 1c for one network: p and the final test error in [0, 1]; nan for a diverged run."""
+    found = []
+    for p, group in by_corruption(_ended(runs)).items():
+        for run in group:
+            # A diverged run has an accuracy too, which means nothing: its logits are not numbers.
+            accuracy = run.value("test_accuracy") if run.status == "complete" else None
+            error = None if accuracy is None else 1 - accuracy
+            found.append(trace(run, {p: error}, fitted=_fitted(run)))
+    return found
 
-    return [trace(run, {p: error(run)}, fitted=_fitted(run))
-            for p, group in by_corruption(_ended(runs)).items() for run in group]
 
+def mixed_settings(runs: Sequence[Run], ignored: Sequence[str]) -> str:
+    """A sentence on what differs among `runs` beside `ignored`; empty if nothing does.
 
-def mixed_settings(runs: Sequence[Run], ignored: Sequence[str] = ("model.name", "randomize.labels", "randomize.pixels"),
-                   ) -> str:  # fmt: skip
-    """Sentences on what varies among `runs` beside the `ignored` settings: other settings, and the code's revision.
-
-    The learning rate may differ between networks, as it does in the paper. Empty if nothing varies.
+    The learning rate may differ between networks, as it does in the paper.
     """
     fields = differing(runs, (*ignored, "learning_rate"))
-    rates = [name for name, group in by_model(runs).items() if "learning_rate" in differing(group)]
-    listed = [f"{field} ({' or '.join(values)})" for field, values in fields.items()]
-    listed += [f"learning_rate of {paper.title(name)}" for name in rates]
-    revisions = sorted({run.revision for run in runs if run.result})
-    return " ".join([f"These runs differ in other settings too: {', '.join(listed)}."] * bool(listed)
-                    + [f"The runs were made with different revisions of the code: {', '.join(revisions)}."]
-                    * (len(revisions) > 1))
-
-
-def grouped(values: Iterable, key: Callable) -> dict:
-    """Values by key, in the order in which the keys appear."""
-    groups = {}
-    for value in values:
-        groups.setdefault(key(value), []).append(value)
-    return groups
-
-
-def on_data(key: str, title: str, data: DataSet, x_title: str, panels: list[Panel], caption: Iterable[str],
-            missing: list[str], **more: Any) -> Figure:  # fmt: skip
-    """A figure for one data set; `caption` as sentences, of which some may be empty. "1a" makes it figure_1a_cifar10,
-    and a subset of the data has its size in the name."""
-    name = f"figure_{key}_{slug(data.name)}" + f"_{data.num_train}" * (data.num_train > 0)
-    return Figure(name, f"{title}, {data}", x_title, panels, " ".join(filter(None, caption)), missing, **more)
-
-
-def workers(run: Run) -> int:
-    """How many asynchronous workers the run imitates; 1 for ordinary training."""
-    return int(run.settings.get("workers", 1))
+    texts = []
+    for field, values in fields.items():
+        if f"{field.partition('.')[0]}.*" not in ignored:
+            texts.append(f"{field} ({' or '.join(values)})")
+    for name, group in by_model(runs).items():
+        if "learning_rate" in differing(group):
+            texts.append(f"learning_rate of {paper.title(name)}")
+    return f"These runs differ in other settings too: {', '.join(texts)}." if texts else ""
 
 
 def _fitted(run: Run) -> bool:

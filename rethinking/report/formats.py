@@ -1,47 +1,89 @@
-"""Tables as text: Markdown, LaTeX and CSV; and a page of Markdown. Whatever a name holds is shown and not obeyed."""
+"""Tables as Markdown and CSV, and the report as one page of Markdown.
+
+Names come from run directories. Whatever a name holds is shown as text and never interpreted.
+"""
 
 import csv
+import dataclasses
 import io
 import re
 from collections.abc import Sequence
 
-from rethinking.report.collect import printable, slug
+from rethinking.report.collect import STATUSES, Collection, printable, slug
 from rethinking.report.curves import Figure
+from rethinking.report.figures import not_run
 from rethinking.report.tables import Table
+from rethinking.report.vega import Spec
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "[": "{[}", "]": "{]}", '"': "''", "±": r"$\pm$", "≈": r"$\approx$", "≠": r"$\neq$",
-    "–": "--", "†": r"$\dagger$",  # noqa: RUF001
-}  # fmt: skip
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What the report says and shows."""
+
+    findings: Sequence[str]  # sentences
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+    specs: dict[str, Spec]  # by the name of the figure
+    collection: Collection
 
 
 def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, its columns aligned for reading it as plain text as well."""
-    lines, notes = [[escape(column.header) for column in table.columns]], table.notes
+    """The table in GitHub's Markdown, with aligned columns so that the text can be read as well."""
+    notes = table.notes
+    lines = [[escape(column.header) for column in table.columns]]
     for row in table.rows:
-        cells = [escape(cell.text) for cell in table.cells(row)]
-        lines.append([*cells[:-1], cells[-1] + "".join(_mark(table, notes[note]) for note in row.notes)])
+        cells = [escape(cell) for cell in table.cells(row)]
+        cells[-1] += "".join(_mark(table, notes[note]) for note in row.notes)
+        lines.append(cells)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     text = "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
     footnotes = [f"{_mark(table, number)}: {escape(note)}\n" for note, number in notes.items()]
-    return "\n".join([f"### {escape(table.title)}\n", text + "\n", table.legend + "\n", *footnotes])
+    parts = [f"### {escape(table.title)}\n", text + "\n", table.legend + "\n", *footnotes]
+    return "\n".join(parts)
 
 
-def to_report(tables: Sequence[Table], figures: Sequence[Figure]) -> str:
-    """Tables and figures that have runs on one page of Markdown, beside the figures' PNG files, and what is missing."""
-    parts = ["# Report\n", "Made by `python -m rethinking.report`; see also [the interactive page](index.html).\n"]
-    parts += [to_markdown(table) for table in tables if table.runs]
-    missing = [f"{table.title}: {', '.join(table.missing)}" for table in tables if table.missing]
-    for figure in figures:
-        if figure.panels:
-            parts += [f"### {escape(figure.title)}\n", f"![{escape(figure.title)}]({figure.name}.png)\n",
-                      f"{escape(figure.caption)}\n"]
-        missing += [f"{figure.title}: {'; '.join(figure.missing)}"] * bool(figure.missing)
-    parts += ["### Missing\n", *(f"- {escape(text)}" for text in missing)]
+def to_report(content: Content) -> str:
+    """The report on one page: what the runs found, tables, figures, and what is missing."""
+    parts = ["# Report\n", *(f"- {escape(text)}" for text in content.findings), ""]
+    parts += [to_markdown(table) for table in content.tables if table.runs]
+    for figure in content.figures:
+        title = escape(figure.title)
+        parts += [f"### {title}\n", f"![{title}]({figure.name}.png)\n"]
+        parts.append(f"{escape(figure.caption)}\n")
+    for title, items in remarks(content).items():
+        parts += [f"### {title}\n", *(f"- {escape(item)}" for item in items), ""]
+    parts.append(
+        "This page is made by `python -m rethinking.report --runs=results --output=results/report`. "
+        "The command also makes index.html, where the figures are interactive and every number leads "
+        "to its runs."
+    )
     return "\n".join(parts) + "\n"
+
+
+def remarks(content: Content) -> dict[str, list[str]]:
+    """What stands at the end of the report: title -> items, without empty lists."""
+    tables, figures, collection = content.tables, content.figures, content.collection
+    runs = collection.runs
+    counts = {status: sum(run.status == status for run in runs) for status in STATUSES}
+    partly = [table for table in tables if table.runs and table.missing]
+    revisions = sorted({run.revision for run in runs if run.result})
+    flags = []
+    for figure in figures:
+        if figure.revisions:
+            flags.append(
+                f"{figure.title}: runs of several revisions, {', '.join(figure.revisions)}"
+            )
+    found = {
+        "Not run yet": [table.title for table in tables if not table.runs] + not_run(figures),
+        "Rows without a run": [f"{one.title}: {', '.join(one.missing)}" for one in partly],
+        "Runs": [f"{counts[status]} {status}" for status in STATUSES if counts[status]],
+        "Revisions of the code": [", ".join(revisions), *flags] if revisions else [],
+        "Diverged runs": [str(run.path) for run in runs if run.status == "diverged"],
+        "Runs that cannot be read": collection.broken,
+        "Runs that repeat another": collection.repeated,
+    }
+    return {title: items for title, items in found.items() if items}
 
 
 def _mark(table: Table, number: int) -> str:
@@ -49,62 +91,48 @@ def _mark(table: Table, number: int) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` as Markdown that shows it literally, on one line; underscores inside words need no escape."""
+    """`text` as Markdown that shows it literally, on one line."""
     return re.sub(r"([\\`*\[\]<>|&$~])", r"\\\1", printable(text))
 
 
-def to_latex(table: Table) -> str:
-    """The table for a paper that has \\usepackage{booktabs,graphicx}; as wide as the line at most."""
-    notes = table.notes
-    lines = [" & ".join(latex(column.header) for column in table.columns) + r" \\", r"\midrule"]
-    for row in table.rows:
-        marks = ",".join(str(notes[note]) for note in row.notes)
-        cells = " & ".join(latex(cell.text) for cell in table.cells(row))
-        lines.append(cells + (f"$^{{{marks}}}$" if marks else "") + r" \\")
-    footnotes = "".join(f" $^{{{number}}}$ {latex(note)}" for note, number in notes.items())
-    body = "\n".join(lines)
-    heading, _, subject = table.title.partition(": ")  # LaTeX numbers its tables itself
-    title = f"{subject[:1].upper()}{subject[1:]} ({heading})" if subject else heading
-    return rf"""% \usepackage{{booktabs,graphicx}}
-\begin{{table}}
-\centering
-\caption{{{latex(title)}. {latex(table.legend)}{footnotes}}}
-\label{{tab:{slug(table.name).replace("_", "-")}}}
-\medskip
-\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
-\begin{{tabular}}{{l{"r" * (len(table.columns) - 1)}}}
-\toprule
-{body}
-\bottomrule
-\end{{tabular}}}}
-\end{{table}}
-"""
-
-
-def latex(text: str) -> str:
-    """`text` as LaTeX that shows it literally; signs that LaTeX's own fonts lack become question marks."""
-    shown = "".join(_LATEX.get(char, char) for char in printable(text))
-    return "".join(char if ord(char) < 0x250 else "?" for char in shown)
-
-
 def to_csv(tables: Sequence[Table]) -> str:
-    """A line for every number of every row: mean, deviation and n of ours, and the paper's; fractions in [0, 1]."""
-    header = ["table", "row", "column", "field", "mean", "std", "n", "published", "complete", "diverged", "unfinished",
-              "seeds", "revisions", "config_digests"]
+    """A line for every number of every row: ours and the paper's, as fractions in [0, 1]."""
     stream = io.StringIO()
+    header = ["table", "row", "column", "field", "mean", "std", "n", "published", *STATUSES]
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([*header, "seeds", "revisions", "config_digests"])
     for table in tables:
         for row in table.rows:
-            counts = [*map(row.count, ("complete", "diverged", "unfinished"))]
-            names = [" ".join(dict.fromkeys(map(str, values))) for values in (
-                sorted(run.seed for run in row.runs), sorted(run.revision for run in row.runs),
-                sorted(run.digest for run in row.runs))]
+            counts = [row.count(status) for status in STATUSES]
+            seeds = _joined(run.seed for run in row.runs)
+            revisions = _joined(run.revision for run in row.runs)
+            digests = _joined(run.digest for run in row.runs)
             for column in table.columns:
-                if column.field:
-                    value, theirs = column.statistic(row), column.published(row).percent
-                    ours = (value.mean, "" if value.std is None else value.std, value.n) if value else ("", "", 0)
-                    published = "" if theirs is None else round(theirs / 100, 6)
-                    writer.writerow([table.name, row.name, column.header, column.field, *ours, published, *counts,
-                                     *names])
+                if not column.field:
+                    continue
+                value, theirs = column.statistic(row), column.published(row).percent
+                ours = ["", "", 0]
+                if value:
+                    ours = [value.mean, "" if value.std is None else value.std, value.n]
+                published = "" if theirs is None else round(theirs / 100, 6)
+                names = [table.name, row.name, column.header, column.field]
+                writer.writerow([*names, *ours, published, *counts, seeds, revisions, digests])
     return stream.getvalue()
+
+
+def figure_to_csv(figure: Figure) -> str:
+    """Every point of every run, also of runs that do not count in a mean; y is empty for nan."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["panel", "series", "run", "status", "x", "y"])
+    for panel in figure.panels:
+        for series in panel.series:
+            for trace in series.traces:
+                head = [f"{panel.title}, {panel.y_title}", series.name, trace.label, trace.status]
+                for x, y in zip(trace.x.tolist(), trace.y.tolist(), strict=True):
+                    writer.writerow([*head, f"{x:g}", "" if y != y else f"{y:.6g}"])
+    return stream.getvalue()
+
+
+def _joined(values) -> str:
+    return " ".join(dict.fromkeys(str(value) for value in sorted(values)))

@@ -1,56 +1,52 @@
-"""The page: one HTML file that holds the tables, the figures, what is missing and every run, and asks for nothing else.
+"""The page: one HTML file with findings, tables, figures and every run, which needs no network.
 
-Figures are drawn in the browser by Vega-Lite, whose programs are part of the page: see page.js.
+Vega-Lite, which is part of the page, draws the figures in the browser: see page.js.
 """
 
-import collections
 import html
 import json
-import math
 import os
 import pathlib
 import string
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from rethinking.report.collect import FILES, STATUSES, Collection, Run, slug
-from rethinking.report.columns import Cell, Row
-from rethinking.report.command import command
-from rethinking.report.curves import Figure, Trace
-from rethinking.report.draw import DASHES
-from rethinking.report.draw import KINDS as PICTURES
+from rethinking.report import vega
+from rethinking.report.collect import FILES, Run, slug
+from rethinking.report.columns import RUNS, Column, Row
+from rethinking.report.curves import Figure
+from rethinking.report.formats import Content, remarks
 from rethinking.report.paper import MISSING
+from rethinking.report.settings import command
 from rethinking.report.tables import Table
 
-MOST_POINTS = 100_000  # in all figures of a page together, about 2 MB
 _PARTS = pathlib.Path(__file__).parent
+_PICTURES = ("png", "svg", "pdf", "csv")
 
 
-def render(collection: Collection, tables: Sequence[Table], figures: Sequence[Figure], output: pathlib.Path) -> str:
-    """The page as HTML; links to run directories are relative to the folder `output`, in which the page will lie."""
-    drawn = [figure for figure in figures if figure.panels]
-    groups = _Runs(output)
-    body = [
-        *[_table(table, groups) for table in tables],
-        *[_figure(number, figure) for number, figure in enumerate(drawn)],
-        _listing("Figures without runs", [f"{figure.title}: {'; '.join(figure.missing)}" for figure in figures
-                                          if not figure.panels]),
-        _listing("Rows without a run", [f"{table.title}: {', '.join(table.missing)}" for table in tables
-                                        if table.runs and table.missing]),
-        _listing("Diverged runs", [str(run.path) for run in collection.runs if run.status == "diverged"]),
-        _listing("Left out", collection.broken),
-        _listing("Counted once", collection.repeated),
-        groups.render(),
-    ]  # fmt: skip
-    links = [(f"table-{slug(table.name)}", table.title.partition(":")[0]) for table in tables if table.runs]
-    shorts = collections.Counter(figure.title.partition(":")[0] for figure in drawn)
-    links += [(figure.name, short if shorts[short := figure.title.partition(":")[0]] == 1 else figure.title)
-              for figure in drawn]
+def render(content: Content, output: pathlib.Path) -> str:
+    """The page as HTML. Its links to run directories are relative to the folder `output`."""
+    tables = [table for table in content.tables if table.runs]
+    figures = [one for one in content.figures if not one.name.startswith("curves_")]
+    curves = [one for one in content.figures if one.name.startswith("curves_")]
+    runs = _Runs(output)
+    body = [_table(table, runs) for table in tables]
+    body += [_section(figure) for figure in figures]
+    if curves:
+        body.append("<h2>Learning curves</h2>")
+    body += [_folded(figure) for figure in curves]
+    flags = remarks(content)
+    body += [f"<h2>{html.escape(title)}</h2>{_list(items)}" for title, items in flags.items()]
+    body.append(runs.render())
     return string.Template(_part("html")).substitute(
-        style=_part("css"), script=_part("js"), vega=_vega(), figures=_payload(drawn), summary=_summary(collection),
-        contents=" ".join(f'<a href="#{html.escape(anchor)}">{html.escape(text)}</a>' for anchor, text in links),
-        body="\n".join(filter(None, body)))
+        style=_colours() + _part("css"),
+        script=_part("js"),
+        vega=_vega(),
+        specs=json.dumps(content.specs, separators=(",", ":")).replace("<", "\\u003c"),
+        findings=_list(content.findings),
+        links=_links(tables, figures, curves),
+        body="\n".join(filter(None, body)),
+    )
 
 
 def _part(kind: str) -> str:
@@ -58,83 +54,117 @@ def _part(kind: str) -> str:
 
 
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that needs no network."""
-    import vl_convert  # here, since nothing else needs it
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    import vl_convert  # here, because only this needs it
 
     return vl_convert.javascript_bundle().replace("</script", "<\\/script")
 
 
-def _summary(collection: Collection) -> str:
-    counts = collections.Counter(run.status for run in collection.runs)
-    listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    revisions = sorted({run.revision for run in collection.runs if run.result})
-    text = f"Runs: {listed or 'none'}."
-    if revisions:
-        text += f" Revision{'s' * (len(revisions) > 1)} of the code: {', '.join(revisions)}."
-    return html.escape(text)
+def _colours() -> str:
+    """The rules that replace the figures' colours on dark pages."""
+    rules = []
+    for light, dark in vega.COLOURS.items():
+        for part in ("stroke", "fill"):
+            rules.append(f'.chart [{part}="{light}"] {{ {part}: light-dark({light}, {dark}); }}')
+    return "\n".join([*rules, ""])
 
 
-def _table(table: Table, groups: "_Runs") -> str:
-    header = "".join(f'<th scope="col">{html.escape(column.header)}</th>' for column in table.columns)
+def _links(tables: Sequence[Table], figures: Sequence[Figure], curves: Sequence[Figure]) -> str:
+    """Links to the parts of the page, in groups."""
+    groups = {
+        "Tables": [(_anchor(table), table.title.partition(":")[0]) for table in tables],
+        "Figures": [(figure.name, figure.short) for figure in figures],
+        "Curves": [(figure.name, figure.short) for figure in curves],
+    }
+    lines = []
+    for group, links in groups.items():
+        if links:
+            texts = [f'<a href="#{html.escape(to)}">{html.escape(text)}</a>' for to, text in links]
+            lines.append(f"<p><b>{group}</b> {' '.join(texts)}</p>")
+    return "\n".join(lines)
+
+
+def _anchor(table: Table) -> str:
+    return f"table-{slug(table.name)}"
+
+
+def _list(items: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
+
+
+def _table(table: Table, runs: "_Runs") -> str:
+    header = "".join(f'<th scope="col">{html.escape(one.header)}</th>' for one in table.columns)
     rows, notes = [], table.notes
     for row in table.rows:
-        anchor = groups.add(table, row) if row.runs else ""
-        marks = f" <sup>{', '.join(str(notes[note]) for note in row.notes)}</sup>" if row.notes else ""
+        anchor = runs.add(table, row) if row.runs else ""
         first, *others = table.cells(row)
-        cells = "".join(_cell(cell, anchor, column.header.endswith("paper"))
-                        for cell, column in zip(others, table.columns[1:], strict=True))
+        name = _breakable(first)
+        if row.notes:
+            name += f" <sup>{', '.join(str(notes[note]) for note in row.notes)}</sup>"
+        cells = ""
+        for column, cell in zip(table.columns[1:], others, strict=True):
+            cells += _cell(cell, anchor, column)
         kind = "" if row.runs else " class=missing"
-        rows.append(f'<tr{kind}><th scope="row">{_breakable(first.text)}{marks}</th>{cells}</tr>')
-    legend = html.escape(table.legend) + "".join(
-        f"<br><sup>{number}</sup> {html.escape(note)}" for note, number in notes.items())
-    files = _files(slug(table.name), ("md", "tex")) + '<a href="rows.csv">CSV of all tables</a>'
-    content = (f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead><tbody>\n' + "\n".join(rows)
-               + f'\n</tbody></table></div>\n<p class="legend">{legend}</p><p class="files">{files}</p>')
-    title = html.escape(table.title)
-    if table.runs:
-        return f'<section id="table-{html.escape(slug(table.name))}"><h2>{title}</h2>\n{content}</section>'
-    return f'<details class="group"><summary>{title} (no runs)</summary>\n{content}</details>'
+        rows.append(f'<tr{kind}><th scope="row">{name}</th>{cells}</tr>')
+    legend = html.escape(table.legend)
+    for note, number in notes.items():
+        legend += f"<br><sup>{number}</sup> {html.escape(note)}"
+    files = '<a href="rows.csv">CSV of all tables</a>'
+    return (
+        f'<section id="{html.escape(_anchor(table))}"><h2>{html.escape(table.title)}</h2>\n'
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>\n<tbody>'
+        + "\n".join(rows)
+        + f'</tbody></table></div>\n<p class="legend">{legend}</p>'
+        f'<p class="files">{files}</p></section>'
+    )
 
 
 def _breakable(name: str) -> str:
     return html.escape(name).replace("+", "+<wbr>")
 
 
-def _cell(cell: Cell, anchor: str, published: bool) -> str:
-    text = html.escape(cell.text)
-    if cell.ours and anchor:
-        text = f'<a href="#{anchor}" data-runs>{text}</a>'
-    kind = {None: "paper" if published else "", True: "within", False: "outside"}[cell.within]
-    return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
+def _cell(text: str, anchor: str, column: Column) -> str:
+    kinds = {"≈": "within", "≠": "outside"}
+    kind = "paper" if column.header.endswith("paper") else kinds.get(text[:1], "")
+    content = html.escape(text)
+    if anchor and text != MISSING and (column.field or column is RUNS):
+        content = f'<a href="#{anchor}" data-runs>{content}</a>'
+    return f'<td class="{kind}">{content}</td>' if kind else f"<td>{content}</td>"
 
 
 class _Runs:
-    """The list at the end of the page of the runs behind each row of a table: numbers, files and commands."""
+    """The list of the runs behind each row of a table: their numbers, files and commands."""
 
     def __init__(self, output: pathlib.Path):
-        self._output, self._sections = output.resolve(), []
+        self._output = output.resolve()
+        self._sections = []
 
     def add(self, table: Table, row: Row) -> str:
-        """Adds the runs of a row; returns the anchor under which they are found."""
+        """The anchor of a row's runs, which it adds."""
         anchor = f"runs-{len(self._sections)}"
-        columns = [column for column in table.columns if column.field]
-        header = ["run", "files", "status", *(column.header for column in columns), "seconds", "device", "revision"]
-        lines = [f"<tr>{''.join(f'<th>{html.escape(text)}</th>' for text in header)}</tr>"]
+        shown = [column for column in table.columns if column.field]
+        names = [column.header for column in shown]
+        header = ["run", "files", "status", *names, "seconds", "device", "revision"]
+        lines = ["".join(f"<th>{html.escape(text)}</th>" for text in header)]
         commands = []
         for run in row.runs:
-            name = f"seed {run.seed}" + f" of {run.row}" * (run.row != f"{table.name}:{row.name}")
-            values = [MISSING if (value := column.value(run)) is None else column.show(value) for column in columns]
+            texts = [run.status]
+            for column in shown:
+                value = column.value(run)
+                texts.append(MISSING if value is None else column.show(value))
             seconds = run.value("seconds")
-            texts = [run.status, *values, MISSING if seconds is None else f"{seconds:.0f}",
-                     str((run.result or {}).get("device", MISSING)), run.revision]
-            lines.append(f"<tr><th>{_breakable(name)}</th><td>{' '.join(self._links(run))}</td>"
-                         f"{''.join(f'<td>{html.escape(text)}</td>' for text in texts)}</tr>")
-            commands.append(f'<div class="command"><pre><code>{html.escape(command(run))}</code></pre>'
-                            '<button type="button" class="copy">Copy</button></div>')
+            texts.append(MISSING if seconds is None else f"{seconds:.0f}")
+            texts += [str((run.result or {}).get("device", MISSING)), run.revision]
+            name = f"<th>{_breakable(f'seed {run.seed} of {run.row}')}</th>"
+            files = f"<td>{' '.join(self._links(run))}</td>"
+            lines.append(name + files + "".join(f"<td>{html.escape(one)}</td>" for one in texts))
+            commands.append(f"<pre><code>{html.escape(command(run))}</code></pre>")
         title = html.escape(f"{table.title.partition(':')[0]}: {row.name}")
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
         self._sections.append(
-            f'<section id="{anchor}"><h3>{title}</h3><div class="scroll"><table>{"".join(lines)}</table></div>'
-            f"<p>Made by:</p>{''.join(commands)}</section>")
+            f'<section id="{anchor}"><h3>{title}</h3><div class="scroll"><table>{body}</table></div>'
+            f"<p>Made by:</p>{''.join(commands)}</section>"
+        )
         return anchor
 
     def _links(self, run: Run) -> Iterator[str]:
@@ -147,56 +177,35 @@ class _Runs:
 
     def render(self) -> str:
         """The list, folded."""
-        return (f'<details class="group"><summary>All runs, their configs and commands</summary>'
-                f"{''.join(self._sections)}</details>" if self._sections else "")
+        if not self._sections:
+            return ""
+        summary = "<summary>All runs, their configs and commands</summary>"
+        return f'<details class="group">{summary}{"".join(self._sections)}</details>'
 
 
-def _figure(number: int, figure: Figure) -> str:
+def _section(figure: Figure) -> str:
     title, name = html.escape(figure.title), html.escape(figure.name)
-    missing = f" Missing: {html.escape('; '.join(figure.missing))}." if figure.missing else ""
-    content = (f'<figure data-figure="{number}"><div class="panels"></div>'
-               f'<noscript><img src="{name}.svg" alt="{title}"></noscript>'
-               f'<figcaption>{html.escape(figure.caption)}{missing}</figcaption>'
-               f'<p class="files">{_files(figure.name, (*PICTURES, "csv"))}</p></figure>')
-    if figure.name.startswith("curves_"):
-        return f'<details class="group" id="{name}"><summary>{title}</summary>{content}</details>'
-    return f'<section id="{name}"><h2>{title}</h2>{content}</section>'
+    return f'<section id="{name}"><h2>{title}</h2>{_figure(figure)}</section>'
 
 
-def _files(name: str, kinds: Sequence[str]) -> str:
-    return "".join(f'<a href="{html.escape(urllib.parse.quote(name))}.{kind}">{kind.upper()}</a>' for kind in kinds)
+def _folded(figure: Figure) -> str:
+    title, name = html.escape(figure.title), html.escape(figure.name)
+    return (
+        f'<details class="group" id="{name}"><summary>{title}</summary>{_figure(figure)}</details>'
+    )
 
 
-def _payload(figures: Sequence[Figure]) -> str:
-    """The figures as JSON for page.js, in which no tag can end early; every k-th point and the last, if there are too
-    many."""
-    total = sum(len(trace.x) for figure in figures for panel in figure.panels for series in panel.series
-                for trace in series.traces)
-    every = max(1, math.ceil(total / MOST_POINTS))
-    value = {"dashes": DASHES, "figures": [_figure_data(figure, every) for figure in figures]}
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def _figure(figure: Figure) -> str:
+    title, name = html.escape(figure.title), html.escape(figure.name)
+    return (
+        f'<figure><div class="chart" data-figure="{name}"></div>'
+        f'<label class="switch"><input type="checkbox" class="log"> logarithmic y axis</label>'
+        f'<noscript><img src="{name}.svg" alt="{title}"></noscript>'
+        f"<figcaption>{html.escape(figure.caption)}</figcaption>"
+        f'<p class="files">{_files(figure.name, _PICTURES)}</p></figure>'
+    )
 
 
-def _figure_data(figure: Figure, every: int) -> dict[str, Any]:
-    panels = [{
-        "title": panel.title, "y_title": panel.y_title, "percent": panel.percent, "references": dict(panel.references),
-        "y_max": panel.y_max if math.isfinite(panel.y_max) else None,
-        "series": [{"name": series.name, "style": series.style, "shade_best": series.shade_best,
-                    "traces": [_trace_data(trace, every) for trace in series.traces]} for series in panel.series],
-    } for panel in figure.panels]  # fmt: skip
-    return {"x_title": figure.x_title, "scattered": figure.scattered, "no_mean": figure.no_mean,
-            "log_x": figure.log_x, "log_y": figure.log_y, "panels": panels}
-
-
-def _trace_data(trace: Trace, every: int) -> dict[str, Any]:
-    last = len(trace.x) - 1
-    kept = [index for index in range(last + 1) if index % every == 0 or index == last]
-    return {"label": trace.label, "seed": trace.seed, "status": trace.status, "fitted": trace.fitted,
-            "x": [int(x) if x == int(x) else x for x in trace.x[kept].tolist()],
-            "y": [None if y != y else float(f"{y:.5g}") for y in trace.y[kept].tolist()]}
-
-
-def _listing(title: str, items: Sequence[str]) -> str:
-    if not items:
-        return ""
-    return f"<h2>{html.escape(title)}</h2>\n<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
+def _files(name: str, endings: Sequence[str]) -> str:
+    address = html.escape(urllib.parse.quote(name))
+    return "".join(f'<a href="{address}.{ending}">{ending.upper()}</a>' for ending in endings)

@@ -1,33 +1,72 @@
-"""The published numbers that the tables stand beside, in percent.
+"""The published numbers, in percent, and the names under which the report shows things.
 
-Source: Zhang, Bengio, Hardt, Recht, Vinyals, arXiv 1611.03530, unless a number is marked as from elsewhere: then it
-is from a later version of the paper.
+Source: Zhang, Bengio, Hardt, Recht, Vinyals, arXiv 1611.03530. A number marked as from elsewhere is
+from a later version of the paper.
 """
 
 import dataclasses
+from typing import NamedTuple
 
-from rethinking.report.catalog import DataSet
+MISSING = "–"  # noqa: RUF001  stands where there is no number
+MODEL_TITLES = {
+    "inception": "Inception",
+    "inception_no_bn": "Inception without BN",
+    "alexnet": "AlexNet",
+    "mlp_3x512": "MLP 3x512",
+    "mlp_1x512": "MLP 1x512",
+    "wide_resnet_28_1": "Wide ResNet 28-1",
+    "inception_v3": "Inception V3",
+}
+DATA_TITLES = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "imagenet2012": "ImageNet",
+    "imagenette_subset": "Imagenette",
+    "digits": "handwritten digits",
+}
 
-MISSING = "–"  # noqa: RUF001  the sign for no number
+
+class DataSet(NamedTuple):
+    """A training set."""
+
+    name: str
+    num_train: int  # 0 means all of it
+
+    def __str__(self) -> str:
+        title = DATA_TITLES.get(self.name, self.name)
+        return f"{title}, {self.num_train:,} training images" if self.num_train else title
+
+    @property
+    def key(self) -> str:
+        """The data set as part of a name: "cifar10" or "cifar10_1024"."""
+        return f"{self.name}_{self.num_train}" if self.num_train else self.name
+
+
+CIFAR10 = DataSet("cifar10", 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A published number, in percent, or what the paper says in its stead."""
+    """A published number in percent, or what the paper says in words."""
 
     percent: float | None = None
     elsewhere: bool = False  # not in arXiv 1611.03530
     words: str = ""
-    best: float | None = None  # the best on the way, where the table has it in brackets
+    best: float | None = None  # the best during training, which Table 2 has in brackets
 
     def __str__(self) -> str:
         text = self.words if self.percent is None else f"{self.percent:.2f}"
-        return text + " †" * self.elsewhere + (f" [{self.best:.2f}]" if self.best else "") or MISSING
+        if self.elsewhere:
+            text += " †"
+        if self.best:
+            text += f" [{self.best:.2f}]"
+        return text or MISSING
 
 
 # A row of a published table: field of result.json -> number.
 Published = dict[str, Number]
-ELSEWHERE = "† not in the text of arXiv 1611.03530: from a later version of the paper."
 
 
 def _accuracies(train: float, test: float, test_elsewhere: bool = False) -> Published:
@@ -38,10 +77,20 @@ def _fitted(train: float | None, words: str = "") -> Published:
     return {"train_accuracy": Number(train, elsewhere=True, words=words)}
 
 
-def _top(train: float, train5: float, test: float, test5: float, best: float | None = None, best5: float | None = None,
-         ) -> Published:  # fmt: skip
-    return {"train_accuracy": Number(train), "train_accuracy_top5": Number(train5),
-            "test_accuracy": Number(test, best=best), "test_accuracy_top5": Number(test5, best=best5)}
+def _top(
+    train: float,
+    train5: float,
+    test: float,
+    test5: float,
+    best: float | None = None,
+    best5: float | None = None,
+) -> Published:
+    return {
+        "train_accuracy": Number(train),
+        "train_accuracy_top5": Number(train5),
+        "test_accuracy": Number(test, best=best),
+        "test_accuracy_top5": Number(test5, best=best5),
+    }
 
 
 def _interpolated(error: float | None = None, words: str = "", norm: str = "") -> Published:
@@ -49,7 +98,7 @@ def _interpolated(error: float | None = None, words: str = "", norm: str = "") -
 
 
 TABLES: dict[str, dict[str, Published]] = {
-    # CIFAR10, without and with explicit regularizers, and with random labels.
+    # CIFAR10: no regularizer, explicit ones, random labels.
     "table1": {
         "inception+crop+wd": _accuracies(100.0, 89.05),
         "inception+crop": _accuracies(100.0, 89.31),
@@ -71,7 +120,7 @@ TABLES: dict[str, dict[str, Published]] = {
         "mlp_1x512": _accuracies(100.0, 50.51),
         "mlp_1x512+random_labels": _accuracies(99.34, 10.61, test_elsewhere=True),
     },
-    # ImageNet, Inception V3; in brackets the best test accuracy on the way.
+    # ImageNet, Inception V3. In brackets: the best test accuracy during training.
     "table2": {
         "aug+dropout+wd": _top(92.18, 99.21, 77.84, 93.92),
         "aug": _top(92.33, 99.17, 72.95, 90.43),
@@ -81,7 +130,7 @@ TABLES: dict[str, dict[str, Published]] = {
         "random_labels+wd": _top(87.81, 96.15, 0.12, 0.50),
         "random_labels": _top(95.20, 99.14, 0.11, 0.56),
     },
-    # Linear models, and the norms that section 5 gives. "mnist" took "under 3 minutes" on 24 cores.
+    # Linear models, and the norms of section 5. "mnist" took "under 3 minutes" on 24 cores.
     "table3": {
         "mnist": _interpolated(1.2, norm="approximately 220"),
         "mnist+ridge": _interpolated(words="no better"),
@@ -93,7 +142,7 @@ TABLES: dict[str, dict[str, Published]] = {
         "cifar10+random_conv": _interpolated(17.0),
         "cifar10+random_conv+ridge": _interpolated(15.0),
     },
-    # Training accuracy on random labels with a regularizer, in the published version; section 3 says it in words.
+    # Training accuracy on random labels with a regularizer. Section 3 says it in words.
     "table4": {
         "inception+wd+random_labels": _fitted(100.0),
         "alexnet+wd+random_labels": _fitted(None, "fails to converge"),
@@ -103,32 +152,31 @@ TABLES: dict[str, dict[str, Published]] = {
         "inception+random_labels+augment": _fitted(99.28),
     },
 }
-# What networks were trained on: published numbers are of nothing else.
-DATA = {"table1": DataSet("cifar10", 0), "table2": DataSet("imagenet2012", 0), "table4": DataSet("cifar10", 0)}
-ALEXNET_2012 = "For reference, AlexNet (2012): 83.6 top-5 on test."
+# The data of the published numbers. Runs on other data have tables of their own.
+DATA = {
+    "table1": CIFAR10,
+    "table2": DataSet("imagenet2012", 0),
+    "table4": CIFAR10,
+}
 TITLES = {
     "table1": "Table 1: accuracy on CIFAR10, in percent",
     "table2": "Table 2: accuracy on ImageNet, in percent",
-    "table3": "Table 3: linear models that interpolate, one solve each; error in percent",
-    "table4": "Table 4: fitting random labels with a regularizer on, CIFAR10, accuracy in percent",
-    "complexity": "Section 2.2: measures of complexity that explain nothing",
-    "expressivity": "Theorem 1 and Corollary 1: networks built to reproduce random labels",
-    "figure1": "Figure 1: the runs behind it, accuracy in percent",
-    "figure_async": "Asynchronous workers: the runs behind the figure, accuracy in percent",
-    "quickstart": "Quickstart: the randomization tests, accuracy in percent",
+    "table3": "Table 3: linear models that fit the training set exactly, error in percent",
+    "table4": "Table 4: random labels with a regularizer, accuracy on CIFAR10, in percent",
+    "complexity": "Section 2.2: measures of complexity",
+    "expressivity": "Theorem 1: networks built to reproduce random labels",
+    "figure1": "Runs of Figure 1: accuracy in percent",
+    "figure_async": "Asynchronous workers: accuracy in percent",
+    "quickstart": "Quickstart: accuracy in percent",
 }
-
-# Figure 1: which networks b and c show, and which corruptions. Figure 2: which networks b shows.
-FIGURE1_MODELS = ("inception", "alexnet", "mlp_1x512")
-FIGURE1_CORRUPTIONS = tuple(p / 10 for p in range(11))
-FIGURE2_MODELS = ("inception", "inception_no_bn")
-MODEL_TITLES = {
-    "inception": "Inception", "inception_no_bn": "Inception without BN", "alexnet": "AlexNet",
-    "mlp_3x512": "MLP 3x512", "mlp_1x512": "MLP 1x512", "wide_resnet_28_1": "Wide ResNet 28-1",
-    "inception_v3": "Inception V3",
-}  # fmt: skip
+NOTES = {
+    "table1": "† From a later version of the paper, not in arXiv 1611.03530.",
+    "table2": "For reference: AlexNet (2012) has a top-5 test accuracy of 83.6.",
+    "table4": "† From a later version of the paper, not in arXiv 1611.03530.",
+}
+FIGURE2_MODELS = ("inception", "inception_no_bn")  # of Figure 2b
 
 
 def title(model: str) -> str:
-    """A network's name in the paper; its own name if it is not in there."""
+    """A network's name in the paper, or its own name if the paper has none."""
     return MODEL_TITLES.get(model, model)

@@ -1,15 +1,19 @@
-"""Measures of complexity (section 2.2), each a pure function of what was drawn or trained, in NumPy, on the host.
+"""Measures of complexity (section 2.2), as functions of arrays, in NumPy on the host.
 
-The classes whose empirical Rademacher complexity E_sigma sup_h (1/n) sum_i sigma_i h(x_i) (equation 1) is compared:
+The empirical Rademacher complexity of a class of functions h is
+E_sigma sup_h (1/n) sum_i sigma_i h(x_i) (equation 1). Three classes are compared:
 
-- a network's signs, h = sign f in {-1, +1}, f the difference of its two logits. The sup is sought by training on sigma
-  as labels, which need not find it: the value is a lower estimate. Fitting every sigma makes it 1, its largest value.
-- `kernel_ball`: functions of norm at most B in a kernel's space. |f(x)| <= B sqrt(k(x, x)), so with B = 1 and points
-  scaled to k(x, x) = 1 values lie in [-1, 1], as those of h do; it is then at most 1 / sqrt(n) for every kernel.
-- `linear_span`: all linear functions scaled to a mean square of at most 1 on the sample, which is that of every h. It
-  is 1 for independent examples, n <= d, where linear functions fit any signs, and at most sqrt(d / n) beyond.
+- The signs of a network, h = sign f in {-1, +1}, with f the difference of its two logits. Training
+  on sigma as labels searches for the sup and may miss it, so the value is a lower estimate. A
+  network that fits every sigma has the value 1, which is the largest possible.
+- `kernel_ball`: functions whose norm in a kernel's space is at most B. They satisfy
+  |f(x)| <= B sqrt(k(x, x)). With B = 1 and points scaled to k(x, x) = 1, their values lie in
+  [-1, 1], like those of h. The complexity is then at most 1 / sqrt(n), for every kernel.
+- `linear_span`: all linear functions with a mean square of at most 1 on the sample. Every h has
+  mean square 1. The complexity is 1 for n <= d independent examples, because linear functions fit
+  any signs there. For n > d it is at most sqrt(d / n).
 
-Signs are [draws, n], of -1.0 and 1.0.
+Signs are arrays [draws, n] of -1.0 and 1.0.
 """
 
 import math
@@ -19,17 +23,20 @@ import scipy.linalg
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
-ROWS_AT_ONCE = 1000  # of features, in float64
+ROWS_AT_ONCE = 1000  # rows of features that exist in float64 at the same time
 
 
 def interval(
     suprema: Float[np.ndarray, " draws"], num_points: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """A two-sided confidence interval for E_sigma sup_h of a class with values in [-1, 1], from independent draws.
+    """A two-sided confidence interval for E_sigma sup_h, from the suprema of independent draws.
 
-    By McDiarmid's bounded differences: one of the m n signs of m draws moves the mean of the suprema by 2 / (m n) at
-    most, so that it is t off with probability 2 exp(-m n t^2 / 2) at most. (Student's t would be of width zero where
-    all draws are fitted.) Where training found less than the sup, the lower end still holds; the upper end need not.
+    The class must have values in [-1, 1]. The interval follows from McDiarmid's inequality. There
+    are m draws of n signs. One sign changes the mean of the suprema by at most 2 / (m n). So the
+    mean is off by t with probability at most 2 exp(-m n t^2 / 2). Student's t is not used, because
+    its interval has width zero if all draws are fitted.
+
+    If training found less than the sup, the lower end still holds, but the upper end may not.
     """
     t = math.sqrt(2 * math.log(2 / (1 - confidence)) / (len(suprema) * num_points))
     mean = float(np.mean(suprema))
@@ -37,12 +44,14 @@ def interval(
 
 
 def vc_at_least(num_points: int, draws: int, num_fitted: int, confidence: float = 0.95) -> int:
-    """A lower bound, with this confidence, on the VC dimension of a class that fitted random signs of n points.
+    """A lower bound on the VC dimension of a class that fits random signs of n points.
 
-    All 2^n signs fitted would mean a dimension of n at least; a few draws cannot show that (Theorem 1 does: a network
-    can be built for any of them). They do show that a class fits most signs: a fraction p of them or more, with p from
-    Clopper and Pearson. By Sauer's lemma a class of VC dimension v fits at most sum_{i<=v} C(n, i) of the 2^n, so v is
-    at least the p-quantile of Binomial(n, 1/2): about n / 2 if each of a handful of draws was fitted.
+    The class fitted `num_fitted` of `draws` random signs. If it fitted all 2^n signs, the dimension
+    would be at least n. A few draws cannot show that; Theorem 1 does. The draws show that the class
+    fits at least a fraction p of all signs, where p is the lower end of Clopper and Pearson's
+    interval. By Sauer's lemma, a class of VC dimension v fits at most sum_{i<=v} C(n, i) of the 2^n
+    signs. So v is at least the p-quantile of Binomial(n, 1/2). If a handful of draws was made and
+    all were fitted, this is about n / 2.
     """
     if num_fitted == 0:
         return 0
@@ -53,45 +62,57 @@ def vc_at_least(num_points: int, draws: int, num_fitted: int, confidence: float 
 def kernel_ball(
     gram: Float[np.ndarray, "n n"], radius: float, signs: Float[np.ndarray, "draws n"]
 ) -> float:
-    """The Rademacher complexity of {f: ||f||_H <= radius}, (B/n) E ||sum_i sigma_i phi(x_i)||, over these draws.
+    """The Rademacher complexity of {f: ||f||_H <= radius}, as a mean over these draws of sigma.
 
-    The sup for one sigma is exact, (B/n) sqrt(sigma^T K sigma). A linear model's ball has K = X X^T.
+    It is (B/n) E ||sum_i sigma_i phi(x_i)||. The sup for one sigma is (B/n) sqrt(sigma^T K sigma),
+    exactly. The ball of a linear model has K = X X^T.
     """
     squares = np.einsum("mi,mi->m", signs @ gram, signs)
     return float(radius / gram.shape[0] * np.sqrt(np.maximum(squares, 0)).mean())
 
 
 def kernel_ball_bound(diagonal: Float[np.ndarray, " n"], radius: float) -> float:
-    """The bound (B/n) sqrt(trace K) on `kernel_ball`'s expectation, by Jensen's inequality, from the k(x_i, x_i)."""
+    """The bound (B/n) sqrt(trace K) on the expectation of `kernel_ball`, by Jensen's inequality.
+
+    `diagonal` has the values k(x_i, x_i).
+    """
     return float(radius / len(diagonal) * math.sqrt(diagonal.sum(dtype=np.float64)))
 
 
 def linear_ball(
     features: Float[np.ndarray, "n d"], radius: float, signs: Float[np.ndarray, "draws n"]
 ) -> float:
-    """`kernel_ball` of {x -> <w, x>: ||w|| <= radius}, without the Gram matrix: (B/n) E ||X^T sigma||."""
+    """`kernel_ball` of {x -> <w, x>: ||w|| <= radius}: (B/n) E ||X^T sigma||.
+
+    It is computed without the Gram matrix.
+    """
     sums = signs.astype(features.dtype) @ features
     return float(radius / len(features) * np.linalg.norm(sums, axis=1).mean())
 
 
 def linear_span(features: Float[np.ndarray, "n d"], signs: Float[np.ndarray, "draws n"]) -> float:
-    """The Rademacher complexity of {x -> <w, x>: (1/n) sum_i <w, x_i>^2 <= 1}: E ||P sigma|| / sqrt(n) over the draws.
+    """The Rademacher complexity of {x -> <w, x>: (1/n) sum_i <w, x_i>^2 <= 1}, over these draws.
 
-    P projects on the span of X's columns, so that the value is at most sqrt(rank X / n).
+    It is E ||P sigma|| / sqrt(n), where P projects on the span of the columns of X. So it is at
+    most sqrt(rank X / n).
     """
     n, d = features.shape
     wide = n <= d
     values, vectors = scipy.linalg.eigh(_gram(features if wide else features.T))
-    # Rounding of the features moves singular values by eps ||X||_F at most, that of the Gram matrix its eigenvalues.
+    # Smaller eigenvalues may come from rounding alone. Rounding the features moves the singular
+    # values by at most eps ||X||_F; rounding the Gram matrix moves its eigenvalues.
     rounding = max(np.finfo(features.dtype).eps ** 2, len(values) * np.finfo(np.float64).eps)
     kept = values > rounding * values.sum()
-    basis = vectors[:, kept] if wide else vectors[:, kept] / np.sqrt(values[kept])
-    parts = signs @ basis if wide else (signs.astype(features.dtype) @ features) @ basis
+    if wide:
+        parts = signs @ vectors[:, kept]
+    else:
+        basis = vectors[:, kept] / np.sqrt(values[kept])
+        parts = (signs.astype(features.dtype) @ features) @ basis
     return float(np.linalg.norm(parts, axis=1).mean() / math.sqrt(n))
 
 
 def _gram(rows: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k k"]:
-    """`rows` times its transpose, in float64 though `rows` be float32."""
+    """The product of `rows` and its transpose, in float64 even if `rows` is float32."""
     result = np.zeros((len(rows), len(rows)))
     for start in range(0, rows.shape[1], ROWS_AT_ONCE):
         part = rows[:, start : start + ROWS_AT_ONCE].astype(np.float64)
@@ -102,7 +123,7 @@ def _gram(rows: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "k k"]:
 def losses(
     logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """The cross entropy of each example."""
+    """The cross-entropy of each example."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
@@ -112,11 +133,12 @@ def changes(
     after: Float[np.ndarray, " n"],
     replaced: Bool[np.ndarray, " n"],
 ) -> dict[str, float]:
-    """How much each example's loss changes when one training example is replaced: |l(A_S, z) - l(A_S', z)|.
+    """How much the losses of examples change when one training example is replaced.
 
-    Uniform stability (Bousquet and Elisseeff, 2002) is the sup over z, S and S' of this, whatever the labels. Here it
-    is over the given examples: "max_change", "mean_change", and "own_change" over those `replaced`, out or in (0 if
-    there are none).
+    The change of an example is |l(A_S, z) - l(A_S', z)|. Uniform stability (Bousquet and Elisseeff,
+    2002) is the sup of this over z, S and S', for any labels. Here z runs over the given examples:
+    "max_change" is the largest change and "mean_change" the mean. "own_change" is the largest over
+    the examples that were `replaced`, removed or added; it is 0 if there are none.
     """
     difference = np.abs(after.astype(np.float64) - before)
     return {

@@ -1,6 +1,8 @@
-"""Linear models (section 5): which of the many interpolating solutions w of X w = y stochastic gradient descent finds.
+"""Linear models (section 5): the many solutions of X w = y, and the one that SGD finds.
 
-Features X are [n, d], one example per row, usually with d > n. All in float64, on the host but for SGD itself.
+Features X are [n, d], one example per row, usually with d > n. Targets y are [n], or [n, c] for
+c outputs, and weights w are [d] or [d, c]. All numbers are float64. JAX computes SGD and the
+derivatives of losses; NumPy and SciPy compute the rest.
 """
 
 from collections.abc import Callable
@@ -9,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float, Float64, Int
+from jaxtyping import Array, Float, Float64, UInt32
 
 from rethinking.errors import InputError
 
-CONDITION = 1e12  # of the Gram matrix, beyond which its solutions have no correct digit to speak of
-Loss = Callable[
-    [Float[Array, ""], Float[Array, ""]], Float[Array, ""]
-]  # (prediction, target) -> loss
+# With a larger condition number of the Gram matrix, hardly a digit of a solution is correct.
+CONDITION = 1e12
+# (prediction, target) -> loss
+Loss = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]
 
 
 def squared_loss(prediction: Float[Array, ""], target: Float[Array, ""]) -> Float[Array, ""]:
@@ -24,12 +26,37 @@ def squared_loss(prediction: Float[Array, ""], target: Float[Array, ""]) -> Floa
     return (prediction - target) ** 2 / 2
 
 
+def logistic_loss(prediction: Float[Array, ""], target: Float[Array, ""]) -> Float[Array, ""]:
+    """log(1 + exp(prediction)) - target * prediction, for targets 0 and 1."""
+    return jnp.logaddexp(0.0, prediction) - target * prediction
+
+
+def fourier_features(
+    points: Float64[np.ndarray, "n p"],
+    num_frequencies: int,
+    bandwidth: float,
+    rng: np.random.Generator,
+) -> Float64[np.ndarray, "n d"]:
+    """Random Fourier features (Rahimi and Recht, 2007), d = 2 * num_frequencies.
+
+    These are the cosines and sines of Gaussian projections of a point. Their dot product
+    approximates the kernel exp(-|z - z'|^2 / (2 bandwidth^2)). Every point has norm 1.
+    """
+    frequencies = rng.standard_normal((points.shape[1], num_frequencies)) / bandwidth
+    angles = points @ frequencies
+    waves = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return waves / np.sqrt(num_frequencies)
+
+
 def minimum_norm(
     features: Float64[np.ndarray, "n d"], targets: Float64[np.ndarray, "m *c"]
 ) -> Float64[np.ndarray, "d *c"]:
-    """The interpolating solution of smallest l2 norm: w = X^T alpha with X X^T alpha = y (equation 3).
+    """The solution of X w = y with the smallest l2 norm.
 
-    Targets are [n] or [n, c]. Raises InputError if X has not rank n, if lengths differ, or a number is not finite.
+    It is w = X^T alpha with X X^T alpha = y (equation 3).
+
+    Raises InputError if the rank of X is below n, if features and targets differ in length, or if
+    a number is not finite.
     """
     if len(features) != len(targets):
         raise InputError(
@@ -43,58 +70,79 @@ def minimum_norm(
 def span_part(
     features: Float64[np.ndarray, "n d"], vectors: Float64[np.ndarray, "d *c"]
 ) -> Float64[np.ndarray, "d *c"]:
-    """The orthogonal projection of [d], or of each column of [d, c], on the span of the examples.
+    """The orthogonal projection of a vector, or of each column of a matrix, on the examples' span.
 
-    Raises InputError as `minimum_norm`.
+    Raises InputError if the examples are linearly dependent or not finite.
     """
     return features.T @ _solve_gram(features, features @ vectors)
 
 
 def step_size(features: Float64[np.ndarray, "n d"]) -> float:
-    """1 / max_i |x_i|^2: the largest constant step that never overshoots.
+    """1 / max_i |x_i|^2: the largest constant step with which SGD never overshoots.
 
-    One step multiplies the error on its example by 1 - step * |x_i|^2, which is then in [0, 1), so that no step moves
-    w away from any interpolating solution. (All else equal SGD converges up to twice that step.)
+    One step multiplies the error on its example by 1 - step * |x_i|^2. With this step the factor is
+    in [0, 1), so no step moves w away from any solution. SGD converges with up to twice this step.
     """
     return float(1 / np.square(features).sum(axis=1).max())
 
 
+def contraction(features: Float64[np.ndarray, "n d"]) -> float:
+    """A bound on the factor by which one step of `sgd` shrinks the squared distance to its limit.
+
+    It is 1 - lambda / (n max_i |x_i|^2), with lambda the smallest eigenvalue of X X^T. It bounds
+    the mean over the example that the step draws.
+    """
+    smallest = scipy.linalg.eigvalsh(features @ features.T)[0]
+    return float(1 - smallest * step_size(features) / len(features))
+
+
 def sgd(
     features: Float64[np.ndarray, "n d"],
-    targets: Float64[np.ndarray, " n"],
-    start: Float64[np.ndarray, " d"],
+    targets: Float64[np.ndarray, "n *c"],
+    start: Float64[np.ndarray, "d *c"],
     steps: int,
     seed: int = 0,
-) -> Float64[np.ndarray, " d"]:
-    """Literal SGD on the squared loss: `steps` times w <- w - step * e x_i, e = <w, x_i> - y_i, i drawn uniformly.
+    first: int = 0,
+) -> Float64[np.ndarray, "d *c"]:
+    """The weights after `steps` steps of literal SGD on the squared loss, from `start`.
 
-    Each step adds a multiple of an example: the part of w outside their span stays as it was. So from zero w tends to
-    the minimum-norm solution, and from w_0 to that plus w_0's part outside the span. The squared distance shrinks by
-    1 - lambda / (n max_i |x_i|^2) a step on average, lambda the smallest eigenvalue of X X^T.
+    A step is w <- w - step_size * e x_i with e = <w, x_i> - y_i (section 5). The example i is drawn
+    uniformly, from the seed and the step's number alone. Steps are numbered from `first`. So a call
+    with k steps, followed by one with first = k, equals one longer call.
+
+    Each step adds a multiple of an example, so the part of w outside the examples' span never
+    changes. From zero, w tends to the minimum-norm solution. From w_0 it tends to that solution
+    plus the part of w_0 outside the span. See `contraction` for how fast.
     """
     with jax.enable_x64(True):
-        order = jax.random.randint(jax.random.key(seed), (steps,), 0, len(features))
-        return np.asarray(
-            _sgd(
-                *map(jnp.asarray, (features, targets, start)),
-                jnp.asarray(step_size(features)),
-                order,
-            )
+        weights = _sgd(
+            jnp.asarray(features),
+            jnp.asarray(targets.reshape(len(targets), -1)),
+            jnp.asarray(start.reshape(len(start), -1)),
+            jnp.asarray(step_size(features)),
+            jax.random.key(seed),
+            first + jnp.arange(steps, dtype=jnp.uint32),
         )
+    return np.asarray(weights).reshape(start.shape)
 
 
 @jax.jit
 def _sgd(
     x: Float[Array, "n d"],
-    y: Float[Array, " n"],
-    w: Float[Array, " d"],
+    y: Float[Array, "n c"],
+    w: Float[Array, "d c"],
     step: Float[Array, ""],
-    order: Int[Array, " steps"],
-) -> Float[Array, " d"]:
-    def update(w, i):
-        return w - step * (jnp.dot(x[i], w, precision="highest") - y[i]) * x[i], None
+    key: Array,
+    numbers: UInt32[Array, " steps"],
+) -> Float[Array, "d c"]:
+    def draw(number):
+        return jax.random.randint(jax.random.fold_in(key, number), (), 0, len(x))
 
-    return jax.lax.scan(update, w, order)[0]
+    def update(w, i):
+        error = jnp.dot(x[i], w, precision="highest") - y[i]
+        return w - step * jnp.outer(x[i], error), None
+
+    return jax.lax.scan(update, w, jax.vmap(draw)(numbers))[0]
 
 
 def hessian(
@@ -103,10 +151,11 @@ def hessian(
     weights: Float64[np.ndarray, " d"],
     loss: Loss = squared_loss,
 ) -> Float64[np.ndarray, "d d"]:
-    """The Hessian of the empirical risk (1/n) sum_i loss(<w, x_i>, y_i) at w: (1/n) X^T diag(beta) X.
+    """The Hessian of the empirical risk (1/n) sum_i loss(<w, x_i>, y_i) at w.
 
-    beta_i is the loss's second derivative at the fitted value <w, x_i>, which is y_i at every interpolating w: there
-    the Hessian is one and the same matrix. Its rank is at most n, so that for d > n it is degenerate.
+    It is (1/n) X^T diag(beta) X, with beta_i the second derivative of the loss at <w, x_i>. At a
+    solution <w, x_i> = y_i, so the Hessian is the same matrix at every solution. Its rank is at
+    most n, so it is degenerate for d > n.
     """
     with jax.enable_x64(True):
         second = jax.vmap(jax.grad(jax.grad(loss)))
@@ -115,48 +164,50 @@ def hessian(
 
 
 def null_dimension(matrix: Float64[np.ndarray, "d d"]) -> int:
-    """The number of directions in which a symmetric matrix, such as a Hessian, is zero but for rounding."""
+    """The dimension of a symmetric matrix's null space, up to rounding."""
     return len(matrix) - int(np.linalg.matrix_rank(matrix, hermitian=True))
 
 
 def interpolants(
     train: tuple[Float64[np.ndarray, "n d"], Float64[np.ndarray, "n c"]],
     test: tuple[Float64[np.ndarray, "m d"], Float64[np.ndarray, "m c"]],
-    seed: int = 0,
+    start: Float64[np.ndarray, "d c"],
+    rng: np.random.Generator,
 ) -> dict[str, Float64[np.ndarray, "d c"]]:
-    """Three solutions of X w = y on the training examples, for d >= n + m: one that generalizes and two that do not.
+    """Three solutions of X w = y on the training examples; `train` and `test` are (X, y).
 
     - "minimum_norm": what SGD finds from zero.
-    - "random_start": what SGD finds from a standard Gaussian w_0: the same, plus w_0's part outside the span.
-    - "random_test_labels": the minimum-norm solution that also fits the test targets in random order (section 5).
+    - "random_start": what SGD finds from `start`: the same plus the part of `start` outside the
+      span of the training examples.
+    - "random_test_labels": the minimum-norm solution that also gives the test examples each
+      other's targets, in random order (section 5).
 
-    Raises InputError as `minimum_norm`, which also needs training and test examples to be independent.
+    Raises InputError if training and test examples together are linearly dependent, or if a number
+    is not finite.
     """
-    rng = np.random.default_rng(seed)
     smallest = minimum_norm(*train)
-    start = rng.standard_normal(smallest.shape)
-    outside = start - span_part(train[0], start)
     wrong = rng.permutation(test[1])
-    forced = minimum_norm(np.concatenate([train[0], test[0]]), np.concatenate([train[1], wrong]))
+    both = np.concatenate([train[0], test[0]]), np.concatenate([train[1], wrong])
     return {
         "minimum_norm": smallest,
-        "random_start": smallest + outside,
-        "random_test_labels": forced,
+        "random_start": smallest + start - span_part(train[0], start),
+        "random_test_labels": minimum_norm(*both),
     }
 
 
 def _solve_gram(features: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """alpha of X X^T alpha = `right`."""
+    """alpha with X X^T alpha = `right`."""
     n, d = features.shape
     if not np.isfinite(features).all():
         raise InputError("Features are not finite (nan or inf). Drop or replace those.")
-    values, vectors = (
-        scipy.linalg.eigh(features @ features.T) if 0 < n <= d else (np.zeros(1), None)
+    dependent = InputError(
+        f"{n} examples of {d} features are not linearly independent, so not all targets can be "
+        "fitted. Drop repeated examples, take fewer examples, or take more features."
     )
+    if not 0 < n <= d:
+        raise dependent
+    values, vectors = scipy.linalg.eigh(features @ features.T)
     if not values[0] * CONDITION > values[-1]:
-        raise InputError(
-            f"{n} examples of {d} features are not linearly independent, so that not all targets can be "
-            "fitted. Drop repeated examples, or take fewer of them, or more features."
-        )
-    coefficients = vectors.T @ right
-    return vectors @ (coefficients / values.reshape(-1, *[1] * (right.ndim - 1)))
+        raise dependent
+    coefficients = (vectors.T @ right).reshape(n, -1) / values[:, None]
+    return (vectors @ coefficients).reshape(right.shape)

@@ -1,4 +1,7 @@
-"""The networks of section 4 and appendix C, as Flax modules. Their weights come from `expressivity.memorize`."""
+"""The networks of section 4 and appendix C, as Flax modules.
+
+`expressivity.memorize` computes their weights.
+"""
 
 from functools import partial
 
@@ -6,14 +9,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-# Without this, accelerators round the factors of a product to fewer bits.
+# Without this, accelerators round the factors of a matrix product to fewer bits.
 _product = partial(jnp.matmul, precision="highest")
 
 
 class TwoLayer(nn.Module):
-    """Theorem 1's network c(z) = sum_j w_j max(<a, z> - b_j, 0): d + n + n * outputs weights, n = `units`.
+    """The network of Theorem 1, c(z) = sum_j w_j max(<a, z> - b_j, 0).
 
-    That is 2n + d for scalar values. Takes z [batch, d] in the type of the weights.
+    With n = `units` it has d + n + n * outputs weights, which is 2n + d for one output. It takes
+    z [batch, d] in the type of the weights.
     """
 
     units: int
@@ -21,7 +25,7 @@ class TwoLayer(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Layers of weights: one of ReLUs and the output."""
+        """The number of layers of weights: one with ReLUs, and the output."""
         return 2
 
     @property
@@ -39,21 +43,28 @@ class TwoLayer(nn.Module):
 
 
 class Deep(nn.Module):
-    """Corollary 1's network of depth k = len(blocks) + 1 >= 3: k - 1 hidden layers of ReLUs and a linear output.
+    """The network of Corollary 1, of depth k = len(blocks) + 1 >= 3.
 
-    The points, in order of their projections x, are cut into k - 1 blocks of `blocks[j]` points. Hidden layer j has
-    - a unit max(x - b_i, 0) for each point of block j. Their sum with weights w_i, as in Theorem 1, is the block's
-      output o_j: zero left of the block and, since targets are shifted by `offset`, not negative on its points.
-    - a unit that passes x on, which is never negative: the paper's x in [0, 1], got by the weight `shift`.
-    - a unit q_j = max(x - h_j, 0), zero up to the block's right end h_j.
-    - the multiplexer, a unit per output: s_j = max(s_{j-1} + o_{j-1} - c_{j-1} q_{j-1}, 0), s_1 = 0. With f_i the
-      indicator function of block i, s_j = sum_{i<j} f_i(x) o_i(x) on the sample: o_i vanishes left of the block by
-      itself, and right of it because c_i outgrows its slope. Where f_i(x) = 1, q_i is exactly zero, and no digit lost.
-    The last block needs no q: nothing lies to its right.
+    It has k - 1 hidden layers of ReLUs and a linear output. The points, sorted by their projections
+    x, are cut into k - 1 blocks; block j has `blocks[j]` points. Hidden layer j has these units:
 
-    Weights, of n points in d dimensions with c outputs: d + n + n c + c + 2 (k - 2) + 1, that is O(n + d). As in
-    Theorem 1 the units of the first layer share a, and connections of fixed weight 1, at most one to a unit, are not
-    counted. Width: at most ceil(n / (k - 1)) + 2 + c, that is O(n / k).
+    - One unit max(x - b_i, 0) for each point of block j. Their sum with weights w_i, as in Theorem
+      1, is the block's output o_j. It is zero to the left of the block. It is not negative on the
+      block's points, because `offset` shifts the targets.
+    - One unit that passes x on. The weight `shift` makes x nonnegative; the paper has x in [0, 1].
+    - One unit q_j = max(x - h_j, 0), which is zero up to the block's right end h_j. The last block
+      has none, because no points lie to its right.
+    - One unit of the multiplexer for each output, s_j = max(s_{j-1} + o_{j-1} - c_{j-1} q_{j-1}, 0)
+      with s_1 = 0.
+
+    Let f_i be the indicator function of block i. On the sample, s_j = sum_{i<j} f_i(x) o_i(x). To
+    the left of block i, o_i is zero. To the right, the multiplexer is zero because c_i q_i
+    outweighs o_i. On the block itself q_i is exactly zero, so no digit is lost.
+
+    For n points in d dimensions and c outputs there are d + n + n c + c + 2 (k - 2) + 1 weights.
+    This is O(n + d). As in Theorem 1, the units of the first layer share a. Connections of fixed
+    weight 1, at most one to a unit, are not counted. The width is at most
+    ceil(n / (k - 1)) + 2 + c, which is O(n / k).
     """
 
     blocks: tuple[int, ...]
@@ -61,13 +72,14 @@ class Deep(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Layers of weights: those of ReLUs and the output."""
+        """The number of layers of weights: those with ReLUs, and the output."""
         return len(self.blocks) + 1
 
     @property
     def width(self) -> int:
         """The number of units of the largest hidden layer."""
-        return max(*(units + 2 for units in self.blocks[:-1]), self.blocks[-1]) + self.outputs
+        *others, last = self.blocks
+        return max(max(others) + 2, last) + self.outputs
 
     @nn.compact
     def __call__(self, z: Float[Array, "batch d"]) -> Float[Array, "batch {self.outputs}"]:
@@ -76,14 +88,13 @@ class Deep(nn.Module):
         x = _product(z, weight("a", shape=(z.shape[1],))[:, None]) - weight("shift", shape=(1, 1))
         s = jnp.zeros((z.shape[0], c), z.dtype)
         for j, units in enumerate(self.blocks):
-            passed = [x, x - weight(f"h_{j}", shape=(1, 1))] if j < last else []
-            hidden = nn.relu(
-                jnp.concatenate([s, x - weight(f"b_{j}", shape=(1, units)), *passed], axis=1)
-            )
+            inputs = [s, x - weight(f"b_{j}", shape=(1, units))]
+            if j < last:
+                inputs += [x, x - weight(f"h_{j}", shape=(1, 1))]
+            hidden = nn.relu(jnp.concatenate(inputs, axis=1))
             self.sow("intermediates", "hidden", hidden)
-            s = hidden[:, :c] + _product(
-                hidden[:, c : c + units], weight(f"w_{j}", shape=(units, c))
-            )
+            w = weight(f"w_{j}", shape=(units, c))
+            s = hidden[:, :c] + _product(hidden[:, c : c + units], w)
             if j < last:
                 x, q = hidden[:, -2:-1], hidden[:, -1:]
                 s -= weight(f"c_{j}", shape=(1, 1)) * q

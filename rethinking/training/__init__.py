@@ -1,1 +1,1 @@
-"""Training a network on arrays that live on the device, and measuring what it memorized."""
+"""The parts of training: state, optimizers, steps, losses, evaluation, norms and margins."""

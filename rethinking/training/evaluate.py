@@ -14,11 +14,13 @@ from rethinking.sharding import DataParallel
 def make_evaluate(
     model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
 ) -> Callable:
-    """A compiled function (state, images [n, h, w, c], labels [n]) -> {"loss", "accuracy"}, means over the n examples.
+    """A compiled function (state, images [n, h, w, c], labels [n]) -> {"loss", "accuracy"}.
 
-    `view` makes of stored images what the network sees; `batch_size` is per device. The model runs in evaluation
-    mode. The last batch starts early enough to be whole, and what it repeats is masked: sums come first, and one
-    division at the end.
+    Both are means over the n examples, with the model in evaluation mode. `batch_size` is per
+    device, and `view` turns stored images into what the network sees.
+
+    The last batch starts early enough to be a full one, and a mask leaves out the examples that it
+    repeats. Sums come first, with one division at the end.
     """
 
     def evaluate(state, images, labels):
@@ -47,10 +49,11 @@ def make_evaluate(
 
 
 def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable) -> Callable:
-    """A compiled function (state, batch) -> sums over the batch of {"loss", "accuracy", "accuracy_top5", "weight"}.
+    """A compiled function (state, batch) -> {"loss", "accuracy", "accuracy_top5", "weight"}.
 
-    `batch` is a `data.stream.Batch` of arrays split over the devices, and each example counts as much as its weight;
-    `view` makes of its images what the network sees. The model runs in evaluation mode.
+    Each is a sum over the batch, in which an example counts as much as its weight. The model is in
+    evaluation mode. `batch` is a `data.stream.Batch` of arrays split over the devices, and `view`
+    turns its images into what the network sees.
     """
 
     def evaluate_batch(state, batch):
@@ -63,13 +66,11 @@ def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable)
             "accuracy_top5": top.any(axis=1).astype(jnp.float32),
             "weight": jnp.ones_like(weights),
         }
-        # What does not count may be anything: nan times zero would be nan.
-        return devices.sum(
-            {
-                name: jnp.where(weights > 0, value * weights, 0).sum()
-                for name, value in values.items()
-            }
-        )
+        sums = {}
+        for name, value in values.items():
+            # A row that does not count may hold anything, and nan times zero would be nan.
+            sums[name] = jnp.where(weights > 0, value * weights, 0).sum()
+        return devices.sum(sums)
 
     return devices.compile(evaluate_batch, split_argnums=(1,))
 
@@ -77,9 +78,10 @@ def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable)
 def make_logits(
     model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
 ) -> Callable:
-    """A function (state, images [n, h, w, c]) -> logits [n, num_classes] on the host, in evaluation mode.
+    """A function (state, images [n, h, w, c]) -> logits [n, num_classes] on the host.
 
-    Every device computes all of them, in batches of `batch_size`; `view` is as in `make_evaluate`.
+    The model is in evaluation mode. Every device computes all logits, in batches of `batch_size`.
+    `view` is that of `make_evaluate`.
     """
 
     @devices.compile
@@ -87,9 +89,9 @@ def make_logits(
         return model.apply(state.evaluated, view(images), train=False)
 
     def logits(state, images):
-        starts = range(0, images.shape[0], batch_size)
-        return np.concatenate(
-            [batch_logits(state, images[start : start + batch_size]) for start in starts]
-        )
+        batches = []
+        for start in range(0, images.shape[0], batch_size):
+            batches.append(batch_logits(state, images[start : start + batch_size]))
+        return np.concatenate(batches)
 
     return logits

@@ -4,7 +4,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, Int
 
-# Of the auxiliary head's loss, in TensorFlow's recipe for Inception V3.
+# The weight of the auxiliary head's loss in TensorFlow's recipe for Inception V3.
 AUX_WEIGHT = 0.4
 
 Logits = Float[Array, "batch classes"]
@@ -13,18 +13,20 @@ Logits = Float[Array, "batch classes"]
 def cross_entropy(
     outputs: Logits | tuple[Logits, Logits], labels: Int[Array, "batch"], smoothing: float = 0.0
 ) -> Float[Array, "batch"]:
-    """Softmax cross entropy of a network's outputs: logits, or (logits, auxiliary logits), whose loss is added with
-    `AUX_WEIGHT`.
+    """The softmax cross entropy of a network's outputs, for each example.
 
-    With `smoothing` a label counts for 1 - smoothing, and the rest is spread evenly over all classes, the right one
-    among them (Szegedy et al. 2015, section 7).
+    Args:
+        outputs: logits, or a pair (logits, auxiliary logits). The loss of the auxiliary logits is
+            added with the weight `AUX_WEIGHT`.
+        labels: classes.
+        smoothing: a label counts 1 - smoothing, and the rest is spread evenly over all classes, the
+            label's own included (Szegedy et al. 2015, section 7).
     """
-    if isinstance(outputs, tuple):
-        logits, aux_logits = outputs
-        return _cross_entropy(logits, labels, smoothing) + AUX_WEIGHT * _cross_entropy(
-            aux_logits, labels, smoothing
-        )
-    return _cross_entropy(outputs, labels, smoothing)
+    if not isinstance(outputs, tuple):
+        return _cross_entropy(outputs, labels, smoothing)
+    logits, aux_logits = outputs
+    loss = _cross_entropy(logits, labels, smoothing)
+    return loss + AUX_WEIGHT * _cross_entropy(aux_logits, labels, smoothing)
 
 
 def _cross_entropy(

@@ -1,4 +1,8 @@
-"""Optimizers: SGD with momentum as in appendix A, TensorFlow's RMSProp for Inception V3, and asynchronous workers."""
+"""Optimizers, learning rates and moving averages.
+
+SGD with momentum is that of the paper's appendix A. RMSProp is TensorFlow's, for Inception V3. Both
+can imitate asynchronous workers.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,39 +10,24 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
-from ml_collections import ConfigDict
 
 
 def decayed(params: Any) -> Any:
-    """Which parameters weight decay acts on: kernels, the weights of convolutions and dense layers; not biases, nor
-    the offsets and scales of batch norm. A tree of booleans of the shape of `params`."""
+    """A tree of booleans of the shape of `params`: whether weight decay acts on a parameter.
+
+    It acts on kernels, the weights of convolutions and dense layers. It does not act on biases, nor
+    on the offsets and scales of batch norm.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def create(
-    config: ConfigDict, steps_per_epoch: float | int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer that `config` describes, and its learning rate at each step."""
-    reference = config.reference_batch_size
-    rate = (
-        scaled(config.learning_rate, config.batch_size, reference)
-        if reference
-        else config.learning_rate
-    )
-    learning_rate = schedule(
-        rate, config.decay_per_epoch, steps_per_epoch, config.epochs_per_decay, config.warmup_epochs
-    )
-    optimizer = {"sgd": sgd, "rmsprop": rmsprop}[config.optimizer]
-    return optimizer(
-        learning_rate, config.momentum, config.weight_decay, config.workers
-    ), learning_rate
-
-
 def scaled(learning_rate: float, batch_size: int, reference_batch_size: int = 32) -> float:
-    """The learning rate for `batch_size`, in proportion to it (Goyal et al. 2017, arXiv 1706.02677, section 2.1).
+    """The learning rate for `batch_size`, in proportion to it.
 
-    `learning_rate` is that for `reference_batch_size`. TensorFlow's 0.045 for Inception V3 is the rate at which one
-    update from one worker's 32 images is applied, however many workers there are: hence 32, not 50 * 32.
+    `learning_rate` is the rate for `reference_batch_size`. The rule is that of Goyal et al. 2017
+    (arXiv 1706.02677, section 2.1). TensorFlow's 0.045 for Inception V3 is the rate of one update
+    from the 32 images of one worker. It does not depend on the number of workers, so the reference
+    is 32, not 50 * 32.
     """
     return learning_rate * batch_size / reference_batch_size
 
@@ -50,11 +39,11 @@ def schedule(
     epochs_per_decay: float = 1.0,
     warmup_epochs: float = 0.0,
 ) -> optax.Schedule:
-    """Step -> learning rate: multiplied by `decay` after every `epochs_per_decay` epochs (appendix A: 0.95 after one;
-    TensorFlow's recipe for Inception V3: 0.94 after two).
+    """A function step -> learning rate; `decay` multiplies it every `epochs_per_decay` epochs.
 
-    In the first `warmup_epochs`, W steps, step t has the fraction (t + 1) / W of it (Goyal et al. 2017, section 2.2,
-    but from zero).
+    Appendix A of the paper multiplies by 0.95 after every epoch, TensorFlow's recipe for Inception
+    V3 by 0.94 after every second one. The first `warmup_epochs` have W steps, and step t of them
+    has (t + 1) / W of the learning rate (Goyal et al. 2017, section 2.2, but from zero).
     """
     staircase = optax.exponential_decay(
         learning_rate, max(1, round(steps_per_epoch * epochs_per_decay)), decay, staircase=True
@@ -68,10 +57,10 @@ def schedule(
 def sgd(
     learning_rate: optax.Schedule, momentum: float, weight_decay: float, workers: int = 1
 ) -> optax.GradientTransformation:
-    """SGD with momentum on the loss + weight_decay / 2 * (sum of squares of the `decayed` parameters).
+    """SGD with momentum on the loss + weight_decay / 2 * (sum of squares of `decayed` parameters).
 
-    The penalty is an l2 term of the objective, as TensorFlow adds it: its gradient goes through the momentum, and with
-    `workers` comes as late as the rest: see `delayed_gradients`.
+    The penalty is a term of the objective, as in TensorFlow: its gradient goes through the
+    momentum. With several `workers` it also comes late, like the rest: see `delayed_gradients`.
     """
     return optax.chain(_gradients(weight_decay, workers), optax.sgd(learning_rate, momentum))
 
@@ -84,14 +73,14 @@ def rmsprop(
     decay: float = 0.9,
     epsilon: float = 1.0,
 ) -> optax.GradientTransformation:
-    """RMSProp as in TensorFlow, on the objective of `sgd`, with the constants of its recipe for Inception V3.
+    """TensorFlow's RMSProp on the objective of `sgd`; defaults are its recipe for Inception V3.
 
         s <- decay s + (1 - decay) g^2
         m <- momentum m + learning_rate g / sqrt(s + epsilon)
         parameters <- parameters - m
 
-    with s = 1 and m = 0 before the first step (tf.compat.v1.train.RMSPropOptimizer). Optax's own defaults are s = 0,
-    and PyTorch has epsilon outside of the root; both matter when epsilon is 1.
+    Before the first step s = 1 and m = 0 (tf.compat.v1.train.RMSPropOptimizer). Optax starts with
+    s = 0 by default, and PyTorch adds epsilon outside the root. Both matter when epsilon is 1.
     """
     tensorflow = optax.rmsprop(
         learning_rate, decay, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum
@@ -99,28 +88,37 @@ def rmsprop(
     return optax.chain(_gradients(weight_decay, workers), tensorflow)
 
 
+# The optimizers by name; each takes (learning_rate, momentum, weight_decay, workers).
+OPTIMIZERS = {"sgd": sgd, "rmsprop": rmsprop}
+
+
 def _gradients(weight_decay: float, workers: int) -> optax.GradientTransformation:
-    """What comes before an optimizer: gradient of the loss -> late gradient of the penalized loss."""
+    """The step before an optimizer: gradients of the loss -> late ones of the penalized loss."""
     penalty = optax.add_decayed_weights(weight_decay, decayed) if weight_decay else optax.identity()
-    # One worker adds nothing to the optimizer's state, so that what was saved before there were workers can be loaded.
-    return penalty if workers == 1 else optax.chain(penalty, delayed_gradients(workers))
+    if workers == 1:
+        # The state stays that of older checkpoints, which were saved before there were workers.
+        return penalty
+    return optax.chain(penalty, delayed_gradients(workers))
 
 
 class DelayState(NamedTuple):
-    """The last `workers` gradients, that of step t in row t mod workers."""
+    """The gradients of the last `workers` steps; row t mod workers has that of step t."""
 
     step: Int[Array, ""]
     history: Any
 
 
 def delayed_gradients(workers: int) -> optax.GradientTransformation:
-    """Applies at step t the gradient computed at step t - workers + 1; the first workers - 1 steps apply zero.
+    """Applies at step t the gradient of step t - workers + 1; before there is one, it applies zero.
 
-    So do `workers` asynchronous workers that take turns: in each step one fetches the parameters and starts on a batch
-    while another, which fetched them workers - 1 steps ago, has its gradient applied and is the next to fetch. The
-    paper's ImageNet runs have 50. One worker is ordinary SGD. The state holds `workers` copies of the parameters.
-    Momentum and accumulators come after it, as they are kept where the parameters are; they see the zeros too.
-    Raises ValueError for less than one worker.
+    This imitates `workers` asynchronous workers that take turns. In each step one worker fetches
+    the parameters and starts on a batch. At the same step another worker's gradient is applied, for
+    the parameters that it fetched workers - 1 steps ago; it is the next to fetch. The paper's
+    ImageNet runs have 50 workers. One worker is ordinary SGD.
+
+    The state holds `workers` copies of the parameters. Momentum and accumulators come after the
+    delay because they belong to the parameters' server; they see the zeros too. Raises ValueError
+    for fewer than one worker.
     """
     if workers < 1:
         raise ValueError(f"delayed_gradients(workers={workers}): at least one worker is needed")
@@ -134,7 +132,8 @@ def delayed_gradients(workers: int) -> optax.GradientTransformation:
         return DelayState(jnp.zeros((), jnp.int32), history)
 
     def update(grads, state, params=None):
-        # Written before the oldest is read, in another row, so that XLA need not copy the whole history in every step.
+        # The newest gradient is written to another row before the oldest is read. So XLA need not
+        # copy the whole history in every step.
         newest, oldest = state.step % workers, (state.step + 1) % workers
         history = jax.tree.map(
             lambda history, grad: history.at[newest].set(grad), state.history, grads
@@ -146,23 +145,24 @@ def delayed_gradients(workers: int) -> optax.GradientTransformation:
 
 
 class AverageState(NamedTuple):
-    """A moving average, and how many values went into it."""
+    """A moving average, and the number of values in it."""
 
     step: Int[Array, ""]
     average: Any
 
 
 def moving_average(decay: float) -> optax.GradientTransformation:
-    """A moving average of a tree of values that change from step to step, with the interface of `optax.ema`.
+    """A moving average of a tree of values, with the interface of `optax.ema`.
 
-    `state = init(values)`; after each step `average, state = update(values, state)`. It starts as the first values;
-    the t-th update keeps the fraction min(decay, (1 + t) / (10 + t)) of it, as TensorFlow's ExponentialMovingAverage
-    with `num_updates` does, so that the average follows a short run too. TensorFlow's recipe for Inception V3 evaluates
-    with the average, decay 0.9999, of parameters and batch statistics alike.
+    Call `state = init(values)`, and after each step `average, state = update(values, state)`. The
+    average starts as the first values. Update t keeps the fraction min(decay, (1 + t) / (10 + t))
+    of it, as TensorFlow's ExponentialMovingAverage with `num_updates` does. So the average follows
+    a short run too. TensorFlow's recipe for Inception V3 evaluates with the average of parameters
+    and batch statistics, decay 0.9999.
     """
 
     def init(values):
-        # Copies: a step that reuses the buffers of the values must not overwrite the average.
+        # Copies, because a step may reuse the buffers of the values.
         return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, values))
 
     def update(values, state, params=None):

@@ -1,4 +1,4 @@
-"""What training changes, and how it starts."""
+"""The state that training changes, its start, and the check that a network can be trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +14,22 @@ from rethinking.errors import InputError
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a training step reads and writes; a checkpoint holds it and nothing else."""
+    """All that a training step reads and writes. A checkpoint holds this and nothing else."""
 
-    step: Any  # int32 scalar, steps taken
+    step: Any  # int32 scalar, steps done
     params: Any
     model_state: Any  # the model's other collections, such as batch_stats; {} if it has none
     opt_state: Any
-    average: Any = ()  # optim.AverageState of `variables`, where their average is what is evaluated; else ()
+    average: Any = ()  # optim.AverageState of `variables`; () if no moving average is kept
 
     @property
     def evaluated(self) -> dict[str, Any]:
-        """The variables with which the model is evaluated: as they are, or their moving average."""
+        """The variables that evaluations use: the moving average if there is one, else the last."""
         return self.average.average if self.average else variables(self.params, self.model_state)
 
 
 def variables(params: Any, model_state: Any) -> dict[str, Any]:
-    """What the model's `apply` takes."""
+    """The variables in the form that the model's `apply` takes."""
     return {"params": params, **model_state}
 
 
@@ -39,9 +39,10 @@ def initializer(
     image_shape: tuple[int, ...],
     averager: optax.GradientTransformation | None = None,
 ) -> Callable:
-    """A function seed -> the state before the first step, for images of `image_shape` [height, width, channels].
+    """A function seed -> the state before the first step.
 
-    `averager` is `optim.moving_average`, for a state that holds one.
+    `image_shape` is [height, width, channels]. With `averager`, an `optim.moving_average`, the
+    state also holds a moving average.
     """
 
     def init(seed):
@@ -58,35 +59,35 @@ def initializer(
 
 
 def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Raises InputError unless the network makes `num_classes` logits of an image, in training and in evaluation."""
+    """Raises InputError unless the network makes `num_classes` logits of an image.
 
-    def outputs(images):
-        keys = jax.random.key(0)
-        made = model.init(keys, images, train=False)
-        evaluated = model.apply(made, images, train=False)
-        # An axis to average statistics over exists on devices alone.
-        if getattr(model, "bn_axis_name", None) is None:
-            model.apply(
-                made,
-                images,
-                train=True,
-                mutable=[name for name in made if name != "params"],
-                rngs={"dropout": keys},
-            )
-        return made["params"], evaluated
-
-    name = f"config.model.name={type(model).__name__}"
+    It must do so in training and in evaluation. Shapes alone are computed.
+    """
+    name = type(model).__name__
+    batch = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     try:
-        _, logits = jax.eval_shape(outputs, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
+        logits = jax.eval_shape(lambda images: _logits(model, images), batch)
     except InputError:
         raise
-    except Exception as error:  # whatever a network of the user's own raises
+    except Exception as error:  # The network may be the user's own and raise anything.
         raise InputError(
-            f"{name} cannot take images of {' x '.join(map(str, image_shape))} (height x width x "
-            f"channels): {type(error).__name__}: {error}"
+            f"the network {name} cannot take images of {' x '.join(map(str, image_shape))} "
+            f"(height x width x channels): {type(error).__name__}: {error}"
         ) from error
     if getattr(logits, "shape", None) != (2, num_classes):
         raise InputError(
-            f"{name} makes {getattr(logits, 'shape', type(logits).__name__)} of 2 images where logits "
-            f"(2, {num_classes}) are needed; a field num_classes is given the number of classes"
+            f"the network {name} makes {getattr(logits, 'shape', type(logits).__name__)} of 2 "
+            f"images where logits (2, {num_classes}) are needed. Give the network a field "
+            "num_classes, which is then set to the number of classes."
         )
+
+
+def _logits(model: nn.Module, images: jax.Array) -> Any:
+    """The network's outputs in evaluation mode; it is also applied in training mode."""
+    key = jax.random.key(0)
+    made = model.init(key, images, train=False)
+    # Batch norm over an axis of devices can only be applied on these devices.
+    if getattr(model, "bn_axis_name", None) is None:
+        mutable = [name for name in made if name != "params"]
+        model.apply(made, images, train=True, mutable=mutable, rngs={"dropout": key})
+    return model.apply(made, images, train=False)

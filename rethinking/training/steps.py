@@ -1,4 +1,4 @@
-"""A whole epoch as one compiled program: shuffle, gather, augment, whiten, step."""
+"""Training steps: whole epochs on resident data, or single steps on streamed batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from rethinking.sharding import DataParallel
 from rethinking.training.losses import cross_entropy
 from rethinking.training.state import TrainState, variables
 
-# Streams of randomness within a seed; initialization uses the seed's own key.
+# Streams of randomness within a seed. Initialization uses the seed's own key.
 ORDER, AUGMENT, DROPOUT = 1, 2, 3
 
 
@@ -25,12 +25,14 @@ def make_train_step(
     smoothing: float = 0.0,
     averager: optax.GradientTransformation | None = None,
 ) -> Callable:
-    """A function (state, images, labels, dropout key[, weights]) -> (state, mean loss over the global batch).
+    """A function (state, images, labels, dropout key[, weights]) -> (state, mean loss).
 
-    For use within `devices.compile`: each device calls it with its own part of the batch. Gradients are those of the
-    mean loss over the global batch, of examples that count 1, or as much as `weights` say; batch norm sees the device's
-    own part, as the paper's workers did, unless the model names an axis to average over. `smoothing` is that of
-    `losses.cross_entropy`; `averager` keeps the state's average up to date, if it has one.
+    It is for use within `devices.compile`: each device calls it with its own part of the batch.
+    Gradients are those of the mean loss over the whole batch of `batch_size`, in which an example
+    counts 1, or its weight. Batch norm sees the device's own part, as the paper's workers did,
+    unless the model names an axis to average over.
+
+    `smoothing` is that of `losses.cross_entropy`. `averager` updates the state's moving average.
     """
 
     def train_step(state: TrainState, images, labels, key, weights=None):
@@ -45,18 +47,16 @@ def make_train_step(
             losses = cross_entropy(outputs, labels, smoothing)
             if weights is not None:
                 losses = losses * weights
-            # Differentiating this with respect to parameters that all devices share adds up their gradients.
+            # All devices share the parameters, so the gradient of this is summed over the devices.
             return devices.sum(losses.sum()) / batch_size, model_state
 
         (loss, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params, model_state = (
-            optax.apply_updates(state.params, updates),
-            devices.mean(dict(model_state)),
-        )
-        average = (
-            averager.update(variables(params, model_state), state.average)[1] if averager else ()
-        )
+        params = optax.apply_updates(state.params, updates)
+        model_state = devices.mean(dict(model_state))
+        average = ()
+        if averager:
+            average = averager.update(variables(params, model_state), state.average)[1]
         return TrainState(state.step + 1, params, model_state, opt_state, average), loss
 
     return train_step
@@ -65,30 +65,22 @@ def make_train_step(
 def make_train_epoch(
     train_step: Callable, devices: DataParallel, batch_size: int, view: Callable, scan: bool = True
 ) -> Callable:
-    """A function (state, images, labels, indices, seed, epoch) -> (state, mean loss over the epoch's steps).
+    """A function (state, images, labels, indices, seed, epoch) -> (state, mean loss of the steps).
 
-    `images` [n, h, w, c], `labels` [n] and `indices` [n] (positions in the source, which augmentation draws depend
-    on) are on every device. Each epoch is a fresh permutation, of which the n mod batch_size last are left out.
-    `view(images, keys)` makes of stored images what the network sees, with one key per example.
-    The state's buffers are reused: the one passed in is gone afterwards.
+    An epoch is a fresh permutation, without its last n mod batch_size examples. The buffers of the
+    state that is passed in are reused, so that state is gone afterwards.
 
-    With `scan` the epoch is one compiled program; without, a program per step that Python calls. See `use_scan`.
+    Args:
+        train_step: see `make_train_step`.
+        devices: those that share a batch. Each has all `images` [n, h, w, c], `labels` [n] and
+            `indices` [n], the positions in the source, on which augmentation depends.
+        batch_size: over all devices.
+        view: a function (stored images, one key per image) -> what the network sees.
+        scan: whether an epoch is one compiled program. If not, Python calls a program for each
+            step. See `use_scan`.
     """
-
-    def shuffle(labels, seed, epoch):
-        num = labels.shape[0]
-        order = jax.random.permutation(_key(seed, ORDER, epoch), num)
-        return order[: num // batch_size * batch_size].reshape(-1, batch_size)
-
-    def step(state, images, labels, indices, seed, epoch, rows):
-        local = batch_size // devices.size
-        device = devices.index()
-        rows = lax.dynamic_slice_in_dim(rows, device * local, local)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, AUGMENT, epoch), indices[rows])
-        dropout_key = jax.random.fold_in(
-            jax.random.fold_in(_key(seed, DROPOUT, epoch), state.step), device
-        )
-        return train_step(state, view(images[rows], keys), labels[rows], dropout_key)
+    shuffle = _make_shuffle(batch_size)
+    step = _make_indexed_step(train_step, devices, batch_size, view)
 
     def scanned_epoch(state, images, labels, indices, seed, epoch):
         state, losses = lax.scan(
@@ -100,10 +92,8 @@ def make_train_epoch(
 
     if scan:
         return devices.compile(scanned_epoch, donate_argnums=(0,))
-    compiled_shuffle, compiled_step = (
-        devices.compile(shuffle),
-        devices.compile(step, donate_argnums=(0,)),
-    )
+    compiled_shuffle = devices.compile(shuffle)
+    compiled_step = devices.compile(step, donate_argnums=(0,))
 
     def stepped_epoch(state, images, labels, indices, seed, epoch):
         losses = []
@@ -115,11 +105,41 @@ def make_train_epoch(
     return stepped_epoch
 
 
-def make_streamed_step(train_step: Callable, devices: DataParallel, view: Callable) -> Callable:
-    """A function (state, batch, seed) -> (state, loss), where each device has its own part of the batch.
+def _make_shuffle(batch_size: int) -> Callable:
+    """A function (labels, seed, epoch) -> rows [steps, batch_size], the examples of each step."""
 
-    `batch` is a `data.stream.Batch` of arrays split over the devices; `view(images, keys)` makes of its images what the
-    network sees, with one key per example. The state's buffers are reused: the one passed in is gone afterwards.
+    def shuffle(labels, seed, epoch):
+        num = labels.shape[0]
+        order = jax.random.permutation(_key(seed, ORDER, epoch), num)
+        return order[: num // batch_size * batch_size].reshape(-1, batch_size)
+
+    return shuffle
+
+
+def _make_indexed_step(
+    train_step: Callable, devices: DataParallel, batch_size: int, view: Callable
+) -> Callable:
+    """A training step on the examples `rows` [batch_size] of all that are on each device."""
+
+    def step(state, images, labels, indices, seed, epoch, rows):
+        local = batch_size // devices.size
+        device = devices.index()
+        rows = lax.dynamic_slice_in_dim(rows, device * local, local)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, AUGMENT, epoch), indices[rows])
+        dropout_key = jax.random.fold_in(
+            jax.random.fold_in(_key(seed, DROPOUT, epoch), state.step), device
+        )
+        return train_step(state, view(images[rows], keys), labels[rows], dropout_key)
+
+    return step
+
+
+def make_streamed_step(train_step: Callable, devices: DataParallel, view: Callable) -> Callable:
+    """A function (state, batch, seed) -> (state, loss), compiled to run on every device.
+
+    `batch` is a `data.stream.Batch` of arrays split over the devices. `view` is a function (images,
+    one key per image) -> what the network sees. The buffers of the state that is passed in are
+    reused, so that state is gone afterwards.
     """
 
     def step(state, batch, seed):
@@ -137,8 +157,10 @@ def _key(seed, stream: int, number):
 
 
 def use_scan(params: Any) -> bool:
-    """Whether a network with these parameters should be trained by one program per epoch: always, but for convolutions
-    on a CPU, whose gradients XLA computes some thirty times slower inside of a loop (jax issue 12868)."""
-    return jax.default_backend() != "cpu" or all(
-        param.ndim <= 2 for param in jax.tree.leaves(params)
-    )
+    """Whether one program per epoch is the fastest way to train a network with these parameters.
+
+    It is, except for convolutions on a CPU: XLA computes their gradients some thirty times slower
+    within a loop (jax issue 12868).
+    """
+    has_convolutions = any(param.ndim > 2 for param in jax.tree.leaves(params))
+    return jax.default_backend() != "cpu" or not has_convolutions

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
-EXTRAS = ("cv2", "matplotlib", "simplejpeg", "sklearn", "tensorboardX", "tensorflow", "torch")
+EXTRAS = ("cv2", "matplotlib", "simplejpeg", "sklearn", "tensorflow")
 
 
 def test_training_imports_no_package_of_the_extras(tmp_path):

@@ -1,4 +1,4 @@
-"""The factorization against SciPy and planted solutions, on one device and several, in one process and two."""
+"""The factorization against SciPy and planted solutions, on one or more devices and processes."""
 
 import pathlib
 import subprocess
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from benchmarks import cholesky as benchmark
+from rethinking import sharding
 from rethinking.errors import InputError
-from rethinking.kernels import cholesky, gram, layout
+from rethinking.kernels import cholesky, gram, layout, triangular
 from rethinking.kernels.blas import BlasBackend
 from rethinking.kernels.sharded import ShardedBackend
 
@@ -20,32 +20,37 @@ KERNEL = gram.Laplacian(2.0)
 RIDGE = 0.1
 
 
-def make_mesh(num_devices):
-    return jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("rows",))
-
-
 def make_backend(n, dtype, num_devices, num_panels=0):
-    """Without devices: SciPy's BLAS."""
+    """A backend on `num_devices` devices by JAX; 0 means SciPy's BLAS."""
+    places = layout.make(n, num_devices or 1, num_panels)
     if not num_devices:
-        return BlasBackend(layout.make(n, 1, num_panels), dtype)
-    return ShardedBackend(layout.make(n, num_devices, num_panels), dtype, make_mesh(num_devices))
+        return BlasBackend(places, dtype)
+    return ShardedBackend(places, dtype, sharding.device_mesh(num_devices, "rows"))
 
 
 def make_system(n, backend, features=5):
     x = np.random.default_rng(n).standard_normal((n, features))
-    dealt = backend.deal(x)
-    make_panel = lambda storage, g: backend.gram_panel(storage, KERNEL, dealt, RIDGE, g)  # noqa: E731
-    return KERNEL(x, x) + RIDGE * np.eye(n), make_panel, dealt
+    distributed = backend.distribute(x)
+
+    def make_panel(storage, g):
+        return backend.gram_panel(storage, KERNEL, distributed, RIDGE, g)
+
+    return KERNEL(x, x) + RIDGE * np.eye(n), make_panel, distributed
 
 
-def lower(factor):
-    """L as a dense matrix."""
+def lower_from_panels(factor):
+    """L as a dense matrix, from the panels of SciPy's BLAS."""
+    places = factor.backend.layout
+    whole = np.zeros((places.n, places.n))
+    for g, panel in enumerate(factor.storage):
+        whole[g * places.width :, places.columns(g)] = panel
+    return whole
+
+
+def lower_from_tiles(factor):
+    """L as a dense matrix, from the tiles of all devices."""
     places = factor.backend.layout
     whole = np.zeros((places.size, places.size))
-    if isinstance(factor.backend, BlasBackend):
-        for g, panel in enumerate(factor.storage):
-            whole[g * places.width : places.n, places.columns(g)] = panel
-        return whole[: places.n, : places.n]
     tiles = np.asarray(factor.storage).reshape(places.num_devices, -1, places.block, places.width)
     order = places.order.reshape(places.num_devices, places.num_panels, places.block)
     for g in range(places.num_panels):
@@ -73,19 +78,18 @@ def lower(factor):
 def test_factor_and_solution_are_scipys(n, num_devices, dtype):
     with jax.enable_x64(dtype == "float64"):
         backend = make_backend(n, dtype, num_devices, num_panels=5 if n > 10 else 0)
-        matrix, panel, dealt = make_system(n, backend)
-        factor = cholesky.factor(panel, backend)
+        matrix, make_panel, distributed = make_system(n, backend)
+        factor = cholesky.factor(make_panel, backend)
         planted = np.random.default_rng(0).standard_normal((n, 3))
         solution = factor.solve(matrix @ planted)
         tolerance = 1e-13 if dtype == "float64" else 2e-6
-        found = lower(factor)
-        np.testing.assert_allclose(
-            found, scipy.linalg.cholesky(matrix, lower=True), atol=30 * tolerance
-        )
+        found = lower_from_tiles(factor) if num_devices else lower_from_panels(factor)
+        expected = scipy.linalg.cholesky(matrix, lower=True)
+        np.testing.assert_allclose(found, expected, atol=30 * tolerance)
         np.testing.assert_allclose(found @ found.T, matrix, atol=tolerance * 3)
         np.testing.assert_allclose(solution, planted, atol=tolerance * np.linalg.cond(matrix))
         np.testing.assert_allclose(factor.multiply(planted), matrix @ planted, atol=tolerance * 100)
-        product = backend.gram_product(KERNEL, dealt, RIDGE, planted)
+        product = backend.gram_product(KERNEL, distributed, RIDGE, planted)
         np.testing.assert_allclose(product, matrix @ planted, atol=tolerance * 100)
 
 
@@ -109,24 +113,25 @@ def test_larger_systems(n, num_devices, dtype):
 def test_condition_is_estimated_from_below_and_closely(num_devices):
     with jax.enable_x64(True):
         backend = make_backend(100, "float64", num_devices)
-        matrix, panel, _ = make_system(100, backend)
+        matrix, make_panel, _ = make_system(100, backend)
         exact = np.linalg.cond(matrix, 1)
-        assert exact / 3 < cholesky.factor(panel, backend).condition < exact * 1.001
+        assert exact / 3 < cholesky.factor(make_panel, backend).condition < exact * 1.001
 
 
 @pytest.mark.parametrize("num_devices, bad", [(0, 0), (0, 37), (0, 99), (1, 99), (3, 37)])
 def test_first_bad_pivot_is_named(num_devices, bad):
-    # Unit vectors, all independent but one, which is the sum of two before it or zero.
+    # All unit vectors are independent. One is replaced by the sum of two before it, or by zero.
     vectors = np.eye(100)
     vectors[bad] = vectors[max(bad - 2, 0)] + vectors[max(bad - 1, 0)] if bad else 0.0
     with jax.enable_x64(True):
         backend = make_backend(100, "float64", num_devices, num_panels=4)
-        dealt = backend.deal(vectors)
+        distributed = backend.distribute(vectors)
+
+        def make_panel(storage, g):
+            return backend.gram_panel(storage, gram.Linear(), distributed, 0.0, g)
+
         with pytest.raises(cholesky.NotPositiveDefiniteError, match="ridge") as error:
-            cholesky.factor(
-                lambda storage, g: backend.gram_panel(storage, gram.Linear(), dealt, 0.0, g),
-                backend,
-            )
+            cholesky.factor(make_panel, backend)
     assert error.value.pivot == bad
 
 
@@ -164,20 +169,15 @@ def test_memory_per_device_falls_as_one_over_their_number():
         assert 60_000**2 / 2 <= entries * num_devices <= 60_000**2 / 2 * 1.06
 
 
-def test_work_is_close_to_a_third_of_n_cubed():
-    for num_devices in (1, 4, 16, 64, 256):
-        assert benchmark.count(60_000, num_devices, 4)["work"] < 1.15
-
-
 def test_programs_hold_little_beside_the_matrix():
     backend = make_backend(2048, "float32", 2, num_panels=16)
     places = backend.layout
     tiles = jax.ShapeDtypeStruct(
         (places.num_tiles * 2, places.block, places.width),
         np.float32,
-        sharding=jax.sharding.NamedSharding(backend.mesh, backend.dealt),
+        sharding=jax.sharding.NamedSharding(backend.mesh, backend.tiles.sharded),
     )
-    program = backend.program("update", backend.update, 1, 1, donate=True)
+    program = backend.tiles.program("update", backend.update, 1, 1, donate=True)
     used = program.lower(tiles, jax.ShapeDtypeStruct((), np.int32)).compile().memory_analysis()
     assert used.alias_size_in_bytes == used.argument_size_in_bytes - 4  # in place
     assert used.temp_size_in_bytes < 8 * places.width**2 * 4
@@ -190,12 +190,34 @@ def test_bad_sizes_and_dtypes_are_refused():
         cholesky.make_backend(10, "bfloat16")
 
 
-def test_what_a_tpu_has_no_numbers_for_is_computed_by_its_host():
+def test_a_tpus_host_computes_in_float64():
     devices = np.array([mock.Mock(platform="tpu")])
     mesh = mock.Mock(spec=jax.sharding.Mesh, size=8, axis_names=("rows",), devices=devices)
     assert isinstance(cholesky.make_backend(100, "float64", mesh), BlasBackend)
     single = cholesky.make_backend(100, "float32", mesh)
-    assert single.layout.num_devices == 8 and isinstance(cholesky.in_float64(single), BlasBackend)
+    assert isinstance(single, ShardedBackend) and single.layout.num_devices == 8
+    double = single.in_float64()
+    assert isinstance(double, BlasBackend) and double.dtype == np.float64
+
+
+@pytest.mark.parametrize("num_devices", [0, 3])
+def test_other_backends_in_the_same_place(num_devices):
+    with jax.enable_x64(True):
+        single = make_backend(100, "float32", num_devices)
+        double = single.in_float64()
+        assert double.in_float64() is double
+        for backend, n, dtype in (
+            (double, 100, "float64"),
+            (single.like(70), 70, "float32"),
+            (double.like(70), 70, "float64"),
+        ):
+            assert type(backend) is type(single)
+            assert backend.layout.n == n and backend.dtype == dtype
+            assert backend.layout.num_devices == max(1, num_devices)
+        matrix, make_panel, _ = make_system(70, double.like(70))
+        planted = np.random.default_rng(0).standard_normal((70, 2))
+        solution = cholesky.factor(make_panel, double.like(70)).solve(matrix @ planted)
+    np.testing.assert_allclose(solution, planted, atol=1e-10)
 
 
 def test_two_processes_agree_with_one(tmp_path):
@@ -214,30 +236,13 @@ def test_two_processes_agree_with_one(tmp_path):
         np.testing.assert_allclose(np.load(tmp_path / f"{rank}.npy"), exact, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["scipy", "jax"])
-def test_peers_are_measured_and_a_wrong_factor_is_seen(name, monkeypatch):
-    factor = getattr(benchmark, f"_{name}")
-
-    def timed(matrix):
-        seconds, lower = factor(matrix)
-        assert seconds > 0
-        return 1e-3, lower
-
-    monkeypatch.setattr(benchmark, f"_{name}", timed)
-    with jax.enable_x64(True):
-        line = benchmark.time_peer(name, 200, "float64", 1)
-        assert line["error"] == "" and line["gflops"] == 2.7  # 200^3 / 3 / 1e-3 / 1e9
-        monkeypatch.setattr(benchmark, f"_{name}", lambda matrix: (1.0, 2 * np.eye(200)))
-        assert "last row is wrong by 2.999" in benchmark.time_peer(name, 200, "float64", 1)["error"]
-
-
 @pytest.mark.parametrize("width", [100, 256, 300])
-def test_substitution_in_a_loop_as_on_a_tpu(width, monkeypatch):
-    backend = make_backend(width, "float32", 1)
+@pytest.mark.parametrize("blocked", [False, True])
+def test_triangular_solves_are_scipys(width, blocked):
     lower = np.linalg.cholesky(np.eye(width) + 0.01 * np.ones((width, width))).astype(np.float32)
     right = np.random.default_rng(0).standard_normal((width, 20)).astype(np.float32)
-    monkeypatch.setattr(backend, "platform", "tpu")
     for transposed in (False, True):
         exact = scipy.linalg.solve_triangular(lower, right, trans=int(transposed), lower=True)
-        found = backend._solve(jax.numpy.asarray(lower), jax.numpy.asarray(right), transposed)
+        arguments = jax.numpy.asarray(lower), jax.numpy.asarray(right)
+        found = triangular.solve_lower(*arguments, transposed, blocked)
         np.testing.assert_allclose(found, exact, atol=1e-5)

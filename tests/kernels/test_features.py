@@ -1,4 +1,4 @@
-"""Gabor wavelets against SciPy's correlation, the random conv-net against NumPy's loops over windows."""
+"""Gabor wavelets against SciPy's correlation, the random conv-net against NumPy's windows."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import scipy.signal
 
 from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.kernels import features
-from rethinking.kernels.features import Gabor, RandomConv
+from rethinking.kernels.gabor import Gabor, gabor
+from rethinking.kernels.random_conv import RandomConv, zca
 
 SMALL = RandomConv(
     num_filters=7, patch_size=3, pool_size=5, pool_stride=2, threshold=0.5, num_patches=500
@@ -44,7 +44,7 @@ def test_gabor_against_scipy():
         ]
         for side in (10, 14)
     ]
-    for image, row in zip(images, features.gabor(images, settings), strict=True):
+    for image, row in zip(images, gabor(images, settings), strict=True):
         expected = []
         for wavelength in (3, 5):
             for angle in np.pi * np.arange(3) / 3:
@@ -63,17 +63,17 @@ def test_gabor_filters_answer_to_their_own_orientation_and_wavelength():
         angles = np.pi * np.arange(8) / 8
         stripes = [np.cos(2 * np.pi / wavelength * (x * np.cos(t) + y * np.sin(t))) for t in angles]
         images = (127 + 100 * np.array(stripes)[..., None]).astype(np.float32)
-        middle = features.gabor(images, settings).reshape(8, 2, 8, 7, 7)[..., 3, 3]
+        middle = gabor(images, settings).reshape(8, 2, 8, 7, 7)[..., 3, 3]
         np.testing.assert_array_equal(middle.reshape(8, 16).argmax(1), 8 * wave + np.arange(8))
 
 
 def test_gabor_of_mnist_sized_images():
     images = noise(4, 28, 28, 1)
     images[2] = 0
-    together = features.gabor(images)
+    together = gabor(images)
     assert together.shape == (4, 784) and together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), [1, 1, 0, 1], rtol=1e-5)
-    darker = features.gabor(images / np.float32(2), batch_size=2)
+    darker = gabor(images / np.float32(2), batch_size=2)
     np.testing.assert_allclose(darker, together, atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_filters_are_whitened_patches_of_the_images_drawn_from_everywhere():
 def test_zca_whitens():
     generator = np.random.default_rng(0)
     patches = generator.normal(size=(1000, 12)) @ generator.normal(size=(12, 12))
-    whitening = features.zca(patches, 0.0)
+    whitening = zca(patches, 0.0)
     np.testing.assert_allclose(whitening, whitening.T, atol=1e-10)
     np.testing.assert_allclose(np.cov((patches @ whitening).T, bias=True), np.eye(12), atol=0.05)
     np.testing.assert_allclose(
@@ -181,11 +181,11 @@ def test_more_filters_begin_with_the_same():
 def test_floats_give_the_same_as_bytes_and_features_stay_float32_where_float64_is_on():
     grey, coloured = noise(4, c=1), noise(4)
     fitted = SMALL.fit(coloured, seed=0)
-    expected = features.gabor(grey), fitted.transform(coloured)
+    expected = gabor(grey), fitted.transform(coloured)
     with jax.enable_x64(True):
         assert jnp.zeros(1).dtype == jnp.float64
         computed = (
-            features.gabor(grey.astype(np.float64)),
+            gabor(grey.astype(np.float64)),
             fitted.transform(coloured.astype(np.float64)),
         )
     for one, other in zip(computed, expected, strict=True):
@@ -199,7 +199,7 @@ def test_values_that_are_not_finite(bad):
     images = noise().astype(np.float32)
     images[1, 2, 3, 0] = bad
     for compute in (
-        lambda: features.gabor(images[..., :1]),
+        lambda: gabor(images[..., :1]),
         lambda: SMALL.fit(images, 0),
         lambda: fitted.transform(images),
     ):
@@ -209,10 +209,10 @@ def test_values_that_are_not_finite(bad):
 
 def test_images_that_do_not_fit():
     fitted = SMALL.fit(noise(), seed=0)
-    with pytest.raises(InputError, match=r"12x13x3.*1 channels"):
-        features.gabor(noise())
-    with pytest.raises(InputError, match=r"0 of 12x13x1.*at least one"):
-        features.gabor(noise(0, c=1))
+    with pytest.raises(InputError, match=r"12x13x3: .*1x1 pixels and 1 channels"):
+        gabor(noise())
+    with pytest.raises(InputError, match=r"0 images of 12x13x1: give at least one"):
+        gabor(noise(0, c=1))
     with pytest.raises(InputError, match=r"2x13x3.*3x3 pixels"):
         SMALL.fit(noise(h=2), seed=0)
     with pytest.raises(InputError, match=r"6x13x3.*7x7 pixels"):
@@ -239,5 +239,5 @@ def test_gabor_interpolates_mnist_with_a_third_of_the_error_of_pixels(tfds_dir):
 
     images = mnist.train.images, mnist.test.images
     pixels = error(*(stored.reshape(2000, -1) / 255 for stored in images), 0.02)
-    wavelets = error(*(features.gabor(stored).astype(np.float64) for stored in images), 2.0)
+    wavelets = error(*(gabor(stored).astype(np.float64) for stored in images), 2.0)
     assert 0.03 < pixels < 0.08 and wavelets < pixels / 2.5

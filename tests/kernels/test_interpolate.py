@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from rethinking import sharding
 from rethinking.errors import InputError
-from rethinking.kernels import cholesky, gram, interpolate, memory, sharded, systems
+from rethinking.kernels import checks, cholesky, gram, interpolate, memory, sharded, systems
 
 KERNEL = gram.Gaussian(1.5)
-MESH = jax.sharding.Mesh(np.array(jax.devices()[:3]), ("rows",))
-ONE = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
+MESH = sharding.device_mesh(3, "rows")
+ONE = sharding.device_mesh(1, "rows")
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +62,22 @@ def test_padding_does_not_ask_for_a_kernel_at_zero(digits):
     np.testing.assert_allclose(many.predict(z), one.predict(z), atol=1e-8)
 
 
-@pytest.mark.parametrize("num", [1, 150, 300, 301])
-def test_predictions_in_batches_of_one_size_are_those_of_one_batch(num, digits, monkeypatch):
+@pytest.mark.parametrize("num, size", [(1, 1), (150, 150), (300, 150), (301, 101)])
+def test_predictions_in_batches_of_one_size_are_those_of_one_batch(num, size, digits, monkeypatch):
+    traced = []
+
+    def kernel(x, z):
+        traced.append(len(x))
+        return KERNEL(x, z)
+
     x, labels, z, _ = digits
-    model, batches = interpolate.fit(x, labels, KERNEL, mesh=MESH), []
-    expected, run = model.predict(z)[:num], sharded.ShardedBackend._run
+    model = interpolate.fit(x, labels, kernel, mesh=MESH)
     monkeypatch.setattr(sharded, "BATCH", 150)
-    monkeypatch.setattr(
-        sharded.ShardedBackend,
-        "_run",
-        lambda *arguments, shared: batches.append(len(shared[0])) or run(*arguments, shared=shared),
-    )
-    np.testing.assert_allclose(model.predict(z[:num]), expected, atol=1e-12)
-    assert batches == {1: [1], 150: [150], 300: [150, 150], 301: [101, 101, 101]}[num]
+    traced.clear()
+    found = model.predict(z[:num])
+    np.testing.assert_allclose(found, KERNEL(z[:num], x) @ model.alpha, atol=1e-9)
+    # One program serves all batches, so that the kernel is traced for a single size.
+    assert set(traced) == {size}
 
 
 def test_ridge_norm_is_that_of_the_function(digits):
@@ -96,11 +100,36 @@ def test_float32_is_refined_to_float64s_solution(digits):
     np.testing.assert_allclose(model.predict(z), exact.predict(z), atol=1e-5)
 
 
-def test_what_cannot_be_refined_is_said():
-    # Condition 1e9: a float32 factor exists for some such matrices, but no digit of its solutions is right.
-    x = np.linspace(0, 1, 40)[:, None]
-    with pytest.raises(InputError, match=r"float64|not positive definite in float32"):
-        interpolate.fit(x, np.sign(np.sin(40 * x)), gram.Gaussian(0.06), dtype="float32", mesh=ONE)
+@pytest.mark.parametrize("mesh", [ONE, MESH])
+def test_a_matrix_that_is_singular_in_float32_is_refused_there_and_solved_in_float64(mesh):
+    # k(x_0, x_1) = 1 - 5e-9 is 1 in float32, so that row 1 repeats row 0.
+    x = np.array([[0.0], [1e-4], [3.0]])
+    kernel, targets = gram.Gaussian(1.0), np.array([[1.0], [1.0], [-1.0]])
+    message = "not positive definite in float32: pivot 1 .*compute in float64"
+    with pytest.raises(cholesky.NotPositiveDefiniteError, match=message) as error:
+        interpolate.fit(x, targets, kernel, dtype="float32", mesh=mesh)
+    assert error.value.pivot == 1
+    found = interpolate.fit(x, targets, kernel, mesh=mesh).predict(x)
+    np.testing.assert_allclose(found, targets, atol=1e-7)
+
+
+@dataclasses.dataclass(frozen=True)
+class WrongInFloat32:
+    """In float32 a quarter of the kernel."""
+
+    def __call__(self, x, z):
+        return KERNEL(x, z) * (0.25 if x.dtype == np.float32 else 1.0)
+
+
+@pytest.mark.parametrize("mesh", [ONE, MESH])
+def test_refinement_that_does_not_converge_is_refused_with_its_residual(mesh, digits):
+    # The first solution is 4 times the exact one, so that its residual is 1 - 4 = -3 times the
+    # targets. A step of refinement would make that 9 times.
+    x, labels, *_ = digits
+    message = r"float32 factor reaches a residual of 3\.0e\+00 after 0 refinements.*: float64"
+    with pytest.raises(InputError, match=message) as error:
+        interpolate.fit(x, labels, WrongInFloat32(), ridge=1e-9, dtype="float32", mesh=mesh)
+    assert type(error.value) is InputError
 
 
 def test_own_kernel_is_a_small_frozen_object(digits):
@@ -134,10 +163,11 @@ def test_what_is_no_kernel_is_refused(digits):
 
 
 def test_compilation_is_no_part_of_the_steps(digits):
-    events = jax.monitoring
-
-    def kernel(x, z):  # a minute, as the listeners of JAX are told
-        events.record_event_duration_secs("/jax/core/compile/backend_compile_duration", 60.0)
+    def kernel(x, z):
+        """Tells JAX's listeners of a compilation that took a minute."""
+        jax.monitoring.record_event_duration_secs(
+            "/jax/core/compile/backend_compile_duration", 60.0
+        )
         return KERNEL(x, z)
 
     x, labels, *_ = digits
@@ -165,27 +195,46 @@ def test_features_in_blocks_are_their_linear_kernel(digits):
     with jax.enable_x64(True):
         for mesh in (ONE, MESH):
             backend = cholesky.make_backend(300, "float64", mesh, num_panels=4)
-            system = systems.FeatureSystem(blocks, x, 0.1, backend)
-            model = interpolate.solve(system, np.eye(10)[labels], labels)
+            system = systems.FeatureSystem(blocks, x, backend)
+            model = interpolate.solve(system, np.eye(10)[labels], labels, ridge=0.1)
             np.testing.assert_allclose(model.predict(z), theirs @ features.T @ alpha, atol=1e-5)
-    # Features of the training set are computed for the matrix and for its product with the solution, and no more.
+    # The training set's features are computed twice: for the matrix and for its product.
     assert seen == 2 * [len(x), len(x), len(z)]
 
 
-def test_random_centers_interpolate_with_a_larger_norm(digits):
+@pytest.mark.parametrize("mesh", [ONE, MESH])
+def test_random_centers_interpolate_with_a_larger_norm(digits, mesh):
     x, labels, *_ = digits
     centers = np.random.default_rng(0).random((600, 64))
     with jax.enable_x64(True):
-        backend = cholesky.make_backend(300, "float64", MESH)
-        model = interpolate.solve(
-            systems.CentersSystem(KERNEL, centers, x, backend), np.eye(10)[labels], labels
-        )
+        backend = cholesky.make_backend(300, "float64", mesh)
+        system = systems.CentersSystem(KERNEL, centers, x, backend)
+        model = interpolate.solve(system, np.eye(10)[labels], labels)
     assert model.certificate.train_error == 0
     features = KERNEL(x, centers)
     weights = np.linalg.lstsq(features, np.eye(10)[labels])[0]
     norm = np.sqrt(np.einsum("nc,nm,mc", weights, KERNEL(centers, centers), weights))
     assert model.certificate.norm == pytest.approx(norm, rel=1e-3)
-    assert norm > 3 * interpolate.fit(x, labels, KERNEL, mesh=MESH).certificate.norm
+    assert norm > 3 * interpolate.fit(x, labels, KERNEL, mesh=mesh).certificate.norm
+
+
+def test_gram_matrices_and_their_diagonals_for_some_examples(digits):
+    x, *_ = digits
+    weights = np.random.default_rng(0).standard_normal((64, 50))
+    few, kernel = x[:30], gram.Polynomial(2, 0.5)
+    with jax.enable_x64(True):
+        backend = cholesky.make_backend(300, "float64", ONE)
+
+        def blocks(images):
+            yield images @ weights[:, :20]
+            yield images @ weights[:, 20:]
+
+        for system, expected in (
+            (systems.KernelSystem(kernel, x, backend), (few @ few.T / 64 + 0.5) ** 2),
+            (systems.FeatureSystem(blocks, x, backend), few @ weights @ weights.T @ few.T),
+        ):
+            np.testing.assert_allclose(system.gram(few), expected, rtol=1e-12)
+            assert system.mean_diagonal(few) == pytest.approx(np.trace(expected) / 30, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +264,14 @@ def test_bad_data_are_refused(digits, change, reason):
 
 
 def test_labels_beyond_the_classes_are_refused():
-    with pytest.raises(InputError, match="with 3 classes"):
-        interpolate.one_hot(np.array([0, 3]), 3)
+    with pytest.raises(InputError, match=r"label 3 of example 1: with 3 classes .* 0 to 2"):
+        checks.one_hot(np.array([0, 3]), 3)
+
+
+@pytest.mark.parametrize("ridge", [-1e-3, np.inf, np.nan])
+def test_a_ridge_that_is_not_a_number_from_zero_is_refused(digits, ridge):
+    with pytest.raises(InputError, match=r"ridge=.*positive number"):
+        interpolate.fit(*digits[:2], KERNEL, ridge=ridge, mesh=ONE)
 
 
 def test_repeated_examples_are_no_matter_with_a_ridge(digits):
@@ -228,7 +283,9 @@ def test_repeated_examples_are_no_matter_with_a_ridge(digits):
 def test_too_little_memory_is_said_before_anything_is_computed(digits, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "available")(10**5))
     with pytest.raises(
-        InputError, match=r"n = 300 in float64 takes .* GB free. Remedies: .*more devices.*float32"
+        InputError,
+        match=r"n = 300 examples in float64 takes .* serves 3 of them and has 0\.0 GB free\. "
+        r'Remedies: fewer examples, more devices, dtype="float32"\.',
     ):
         interpolate.fit(*digits[:2], KERNEL, mesh=MESH)
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from rethinking.models.batch_norm import BatchNorm, sums_at_once
-from rethinking.sharding import DATA_AXIS, data_mesh
+from rethinking.sharding import DATA_AXIS, device_mesh
 
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(3 + 2 * RANDOM.standard_normal((16, 5, 4, 7)), jnp.float32)
@@ -77,7 +77,7 @@ def test_synchronized_gradients_are_those_of_one_device(devices):
     (d_x, d_params), stats = jax.jit(
         jax.shard_map(
             jax.grad(function, argnums=(0, 1), has_aux=True),
-            mesh=data_mesh(devices),
+            mesh=device_mesh(devices),
             in_specs=(P(DATA_AXIS), P(), P(DATA_AXIS)),
             out_specs=((P(DATA_AXIS), P()), P()),
         )
@@ -95,7 +95,7 @@ def test_each_devices_own_statistics_give_the_sum_of_their_gradients():
     d_x, d_params = jax.jit(
         jax.shard_map(
             jax.grad(lambda *args: jax.lax.psum(function(*args), DATA_AXIS), argnums=(0, 1)),
-            mesh=data_mesh(2),
+            mesh=device_mesh(2),
             in_specs=(P(DATA_AXIS), P(), P(DATA_AXIS)),
             out_specs=(P(DATA_AXIS), P()),
         )

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from rethinking import models
 from rethinking.errors import InputError
 from rethinking.models.inception_v3 import InceptionV3, mean_pool
-from rethinking.sharding import DATA_AXIS, data_mesh
+from rethinking.sharding import DATA_AXIS, device_mesh
 from tests.models import networks
 from tests.models.networks import NARROW_V3 as NARROW
 from tests.models.networks import trained_v3 as trained
@@ -167,7 +167,7 @@ def test_every_batch_norm_is_synchronized_on_demand():
             model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
         )
         specs = {"in_specs": (P(), P(DATA_AXIS)), "out_specs": (P(DATA_AXIS), P())}
-        spread = jax.shard_map(apply, mesh=data_mesh(2), **specs)
+        spread = jax.shard_map(apply, mesh=device_mesh(2), **specs)
         return jax.eval_shape(spread, shapes(NARROW, 75), batch(75))
 
     _, updated = trace(NARROW.clone(bn_axis_name=DATA_AXIS))

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from rethinking import models
 from rethinking.errors import InputError
-from rethinking.sharding import DATA_AXIS, data_mesh
+from rethinking.sharding import DATA_AXIS, device_mesh
 from tests.models.networks import X, images, shapes, trained, variables_of
 
 # Appendix A, for 28x28x3 and 10 classes; WRN 28-1 from the author's demo repository.
@@ -99,7 +99,7 @@ def test_evaluation_does_not_depend_on_the_batch(name):
 
 @pytest.mark.parametrize("name", sorted(WITH_BATCH_NORM))
 def test_synchronized_batch_norm_equals_one_device(name):
-    mesh = data_mesh(8)
+    mesh = device_mesh(8)
 
     def spread(bn_axis_name, stats_spec):
         apply = functools.partial(

@@ -1,4 +1,4 @@
-"""The paper's first claim, on a thousand images: convolutional networks fit random labels (section 2.1)."""
+"""The paper's first claim: convolutional networks fit random labels (section 2.1)."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 
 from rethinking import cli, experiments
 
-# After every epoch the learning rate falls: an epoch is 31 steps of 32 images instead of the 7 that batches of 128
-# would make, or else the rate is held for 100 of them.
+# The learning rate falls after every epoch, and batches of 128 would make only 7 steps of an epoch.
+# So an epoch is 31 steps of 32 images, or else the rate stays the same for 100 epochs.
 SMALL_BATCHES = (
     "--config.data.num_train=1000",
     "--config.batch_size=32",
@@ -34,7 +34,7 @@ SLOW_DECAY = (
 def test_convolutional_networks_fit_random_labels_of_1000_images(
     model, overrides, tmp_path, tfds_dir
 ):
-    """At the paper's learning rate and momentum, in evaluation mode; and the test set is at chance."""
+    """At the paper's learning rate and momentum; the test accuracy is that of chance."""
     config = cli.parse_config(
         [
             f"--config=configs/table1.py:{model}+random_labels",

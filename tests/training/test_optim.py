@@ -1,4 +1,6 @@
-"""Optimizers, schedules and averages against their formulas, written out in NumPy."""
+"""Optimizers, schedules and averages against PyTorch and against their formulas in NumPy."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from rethinking import sharding
+from rethinking import models, sharding
 from rethinking.training import optim
 
 STEPS = 5
@@ -32,7 +34,7 @@ def descend(optimizer, gradient, start, steps):
 
 
 def test_rmsprop_is_tensorflows():
-    """tf.compat.v1.train.RMSPropOptimizer's formula, with a learning rate that changes and an l2 penalty."""
+    """The formula of tf.compat.v1.train.RMSPropOptimizer, with a schedule and an l2 penalty."""
     rate = optim.schedule(0.045, 0.94, 1, epochs_per_decay=2.0)
     path = descend(
         optim.rmsprop(rate, weight_decay=0.1), lambda step, params: GRADS[step], START, STEPS
@@ -62,10 +64,43 @@ def test_learning_rate_scales_with_the_batch():
     np.testing.assert_allclose(optim.scaled(0.1, 512, reference_batch_size=128), 0.4)
 
 
+def test_sgd_equals_pytorch_with_momentum_decay_and_schedule():
+    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
+    random = np.random.default_rng(1)
+    start, target = random.standard_normal((2, 5, 3))
+    optimizer = optim.sgd(optim.schedule(0.1, 0.95, 2), 0.9, 0.01)
+    params = {"kernel": jnp.asarray(start, jnp.float32)}
+    opt_state = optimizer.init(params)
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    sgd = torch.optim.SGD([theirs], 0.1, momentum=0.9, weight_decay=0.01)
+    decay = torch.optim.lr_scheduler.StepLR(sgd, 2, 0.95)
+    for _ in range(7):
+        grads = jax.tree.map(lambda p: p - jnp.asarray(target, jnp.float32), params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        sgd.zero_grad()
+        (0.5 * (theirs - torch.tensor(target)) ** 2).sum().backward()
+        sgd.step()
+        decay.step()
+    np.testing.assert_allclose(params["kernel"], theirs.detach().numpy(), rtol=1e-5)
+
+
+def test_weight_decay_acts_on_kernels_alone():
+    model = models.create("inception", 10)
+    shapes = jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 28, 28, 3))
+    )
+    decayed = jax.tree_util.tree_leaves_with_path(optim.decayed(shapes["params"]))
+    names = {path[-1].key: decay for path, decay in decayed}
+    assert names == {"kernel": True, "bias": False}
+
+
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_delay_equals_workers_that_take_turns(workers):
-    """Each worker minimizes the square of the distance to a target of its own moment, from the parameters that it
-    fetched right after its last gradient was applied."""
+    """The workers are simulated: each fetches parameters right after its gradient is applied.
+
+    The loss is half the squared distance to a target, which is another one in each step.
+    """
     targets = np.random.default_rng(2).normal(size=(30, 4, 3)).astype(np.float32)
     path = descend(
         optim.sgd(constant(0.05), 0.5, 0.01, workers),
@@ -77,10 +112,10 @@ def test_delay_equals_workers_that_take_turns(workers):
     params, momentum = START.astype(np.float64), np.zeros_like(START)
     at_work = [None] * workers
     for step, target in enumerate(targets):
-        at_work[step % workers] = (params, target)  # it fetches, and starts on the next batch
-        due = (
-            step + 1
-        ) % workers  # the one that started the longest ago, and will fetch in the next step
+        # This worker fetches the parameters and starts on a batch.
+        at_work[step % workers] = (params, target)
+        # This one started the longest ago. It fetches in the next step.
+        due = (step + 1) % workers
         if at_work[due] is not None:
             fetched, batch = at_work[due]
             momentum = 0.5 * momentum + (fetched - batch) + 0.01 * fetched
@@ -100,9 +135,9 @@ def test_delay_applies_the_gradient_of_earlier():
 
 
 def test_delay_within_a_loop_on_many_devices():
-    """As in an epoch that is one program: the state is carried through a scan, equal on all devices."""
+    """An epoch that is one program carries the state through a scan, equal on all devices."""
     optimizer = optim.rmsprop(constant(0.1), weight_decay=0.01, workers=3)
-    devices = sharding.DataParallel(sharding.data_mesh(2))
+    devices = sharding.DataParallel(sharding.device_mesh(2))
 
     def step(carry, grads):
         params, opt_state = carry
@@ -120,7 +155,7 @@ def test_delay_within_a_loop_on_many_devices():
 
 
 def test_one_worker_leaves_the_optimizer_as_it_was():
-    """The state too, for checkpoints of runs made before there were workers hold it."""
+    """Older checkpoints were saved before there were workers, and must load."""
     params = {"kernel": START}
     states = [optim.sgd(constant(0.1), 0.9, decay, workers=1).init(params) for decay in (0.0, 0.1)]
     before = optax.chain(optax.identity(), optax.sgd(constant(0.1), 0.9)).init(params)
@@ -132,7 +167,7 @@ def test_one_worker_leaves_the_optimizer_as_it_was():
 
 @pytest.mark.parametrize("decay", [0.5, 0.0, 0.9999])
 def test_moving_average_has_tensorflows_weights(decay):
-    """Each value's weight in closed form: what its own update replaces, times what the later ones keep."""
+    """A value's weight is what its own update replaces, times what the later updates keep."""
     averaging = optim.moving_average(decay)
     state = averaging.init({"kernel": START})
     for values in GRADS:

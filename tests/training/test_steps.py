@@ -1,6 +1,4 @@
-"""A training epoch against PyTorch's arithmetic, against other device counts, and in what it shuffles."""
-
-import functools
+"""Training epochs on one device, on many devices, and against closed forms."""
 
 import flax.linen as nn
 import jax
@@ -34,8 +32,8 @@ def train(
     seed=3,
     scan=None,
 ):
-    """Trains for some epochs; returns the mean loss of each, the final state and the evaluation."""
-    mesh = sharding.data_mesh(num_devices)
+    """The mean loss of each epoch, the final state and its evaluation."""
+    mesh = sharding.device_mesh(num_devices)
     devices = sharding.DataParallel(mesh)
     model = models.create(name, CLASSES, jnp.float32, devices.axis_name if sync else None)
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
@@ -62,7 +60,7 @@ def train(
 
 
 class Normalized(nn.Module):
-    """One convolution and its batch norm: small, so that it is soon compiled."""
+    """One convolution with batch norm: a small network that compiles quickly."""
 
     num_classes: int
     bn_axis_name: str | None
@@ -79,11 +77,11 @@ class Normalized(nn.Module):
     [
         ("mlp_1x512", False, 3e-3, (2, 8)),
         ("alexnet", False, 3e-2, (8,)),
-        ("tests.test_steps:Normalized", True, 1e-2, (2, 8)),
+        ("tests.training.test_steps:Normalized", True, 1e-2, (2, 8)),
     ],
 )
 def test_one_device_equals_many(name, sync, learning_rate, counts, data):
-    """24 steps, at rates that do not blow rounding up: at larger ones it is chaos, not devices, that differs."""
+    """24 steps, at learning rates that do not amplify rounding."""
     one = train(name, 1, data, epochs=4, sync=sync, learning_rate=learning_rate)
     assert one[0][3] < 0.985 * one[0][0]
     for count in counts:
@@ -106,11 +104,11 @@ def test_convolutions_on_a_cpu_take_one_program_per_step():
     assert not steps.use_scan({"kernel": jnp.zeros((3, 3, 3, 4))})
 
 
-def test_batch_norm_of_each_device_its_own_batch_differs_from_synchronized(data):
+def test_batch_norm_over_each_devices_part_differs_from_synchronized(data):
     images, labels = data
     unlike = images * np.linspace(0.1, 4, NUM, dtype=np.float32)[:, None, None, None], labels
     own, synchronized = (
-        train("tests.test_steps:Normalized", 8, unlike, epochs=1, sync=sync)[0]
+        train("tests.training.test_steps:Normalized", 8, unlike, epochs=1, sync=sync)[0]
         for sync in (False, True)
     )
     assert abs(own[0] - synchronized[0]) > 1e-3
@@ -125,39 +123,8 @@ def test_same_seed_same_bits_other_seed_other_order(data):
     assert first.step == 12
 
 
-def test_sgd_equals_pytorch_with_momentum_decay_and_schedule():
-    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
-    random = np.random.default_rng(1)
-    start, target = random.standard_normal((2, 5, 3))
-    optimizer = optim.sgd(optim.schedule(0.1, 0.95, 2), 0.9, 0.01)
-    params = {"kernel": jnp.asarray(start, jnp.float32)}
-    opt_state = optimizer.init(params)
-    theirs = torch.nn.Parameter(torch.tensor(start))
-    sgd = torch.optim.SGD([theirs], 0.1, momentum=0.9, weight_decay=0.01)
-    decay = torch.optim.lr_scheduler.StepLR(sgd, 2, 0.95)
-    for _ in range(7):
-        grads = jax.tree.map(lambda p: p - jnp.asarray(target, jnp.float32), params)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        params = jax.tree.map(jnp.add, params, updates)
-        sgd.zero_grad()
-        (0.5 * (theirs - torch.tensor(target)) ** 2).sum().backward()
-        sgd.step()
-        decay.step()
-    np.testing.assert_allclose(params["kernel"], theirs.detach().numpy(), rtol=1e-5)
-
-
-def test_weight_decay_acts_on_kernels_alone():
-    model = models.create("inception", 10)
-    shapes = jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 28, 28, 3))
-    )
-    decayed = jax.tree_util.tree_leaves_with_path(optim.decayed(shapes["params"]))
-    names = {path[-1].key: decay for path, decay in decayed}
-    assert names == {"kernel": True, "bias": False}
-
-
 def test_an_epoch_sees_every_example_once_and_its_own_key():
-    """A network without parameters that matter; what the steps see is recorded through the loss."""
+    """The network has no parameters that matter, so the loss tells which examples it saw."""
 
     class Sum(nn.Module):
         @nn.compact
@@ -165,7 +132,7 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
             self.param("unused", nn.initializers.zeros, (1,))
             return jnp.stack([x.reshape(len(x), -1).sum(1), jnp.zeros(len(x))], 1)
 
-    mesh, optimizer = sharding.data_mesh(4), optim.sgd(lambda step: 0.1, 0.9, 0.0)
+    mesh, optimizer = sharding.device_mesh(4), optim.sgd(lambda step: 0.1, 0.9, 0.0)
     devices = sharding.DataParallel(mesh)
     train_step = steps.make_train_step(Sum(), optimizer, devices, 8)
     train_state = sharding.replicate(state.initializer(Sum(), optimizer, (1, 1, 1))(0), mesh)
@@ -178,30 +145,6 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
             train_state, images, labels, indices, jnp.uint32(0), jnp.uint32(number)
         )
         losses.append(float(loss))
-    # Label 1 against logits (x, 0): the loss is log(1 + e^x), so the mean over an exact epoch is known.
+    # The loss of label 1 against logits (x, 0) is log(1 + e^x). Its mean over an epoch is known.
     expected = np.logaddexp(0, np.arange(40.0)).mean()
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("num", [1, 7, 20, 21, 40, 41, 159, 160, 161])
-def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
-    random = np.random.default_rng(2)
-    images = random.standard_normal((num, 2, 2, 1), np.float32)
-    labels = random.integers(0, 3, num).astype(np.int32)
-    model = models.create("mlp_1x512", 3)
-    optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.0)
-    fresh = state.initializer(model, optimizer, (2, 2, 1))(0)
-    logits = np.asarray(
-        model.apply({"params": fresh.params}, jnp.asarray(images), train=False), np.float64
-    )
-    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(num), labels]
-    for count in (1, 3, 8):
-        mesh = sharding.data_mesh(count)
-        devices = sharding.DataParallel(mesh)
-        measured = evaluate.make_evaluate(model, devices, 20, lambda images: images)(
-            *sharding.replicate((fresh, jnp.asarray(images), jnp.asarray(labels)), mesh)
-        )
-        np.testing.assert_allclose(measured["loss"], losses.mean(), rtol=1e-5)
-        np.testing.assert_allclose(
-            measured["accuracy"], (logits.argmax(1) == labels).mean(), rtol=1e-6
-        )

@@ -1,0 +1,129 @@
+"""Makes the runs of a sweep, one after another or several at once, each in its own process."""
+
+import concurrent.futures
+import concurrent.futures.process
+import functools
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from launch.jobs import Job
+from rethinking import cli, distributed, experiments
+
+OUT_OF_TIME = "out of time"
+
+
+def run_all(
+    jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path
+) -> Iterator[tuple[Job, str]]:
+    """Makes the runs, `parallel` at once. Yields each one, and how it ended, when it ends.
+
+    With several at once, each worker process writes its messages to a file in the folder `log`.
+    """
+    if parallel > 1:
+        yield from _run_in_workers(jobs, parallel, deadline, log)
+        return
+    for job in jobs:
+        yield job, run_job(job, deadline)
+
+
+def run_job(job: Job, deadline: float) -> str:
+    """Makes one run. Returns how it ended: its status, "out of time", or "failed: REASON".
+
+    After `deadline` or SIGTERM it is "out of time", and the run is saved.
+    """
+    if time.time() >= deadline or distributed.sigterm_noticed():
+        return OUT_OF_TIME
+    try:
+        result = experiments.run(job.config, str(job.workdir), deadline)
+    except Exception as error:  # the sweep goes on with the next run
+        return f"failed: {type(error).__name__}: {error}"
+    return result["status"] if result else OUT_OF_TIME
+
+
+def _run_in_workers(
+    jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path
+) -> Iterator[tuple[Job, str]]:
+    # A new interpreter for each worker, because JAX does not survive a fork.
+    spawn = multiprocessing.get_context("spawn")
+    initializer = functools.partial(_begin_worker, spawn.Value("i", 0), parallel, log)
+    with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
+        pending = {pool.submit(run_job, job, deadline): job for job in jobs}
+        forwarded = False
+        while pending:
+            try:
+                done, _ = concurrent.futures.wait(
+                    pending, 0.5, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+            except KeyboardInterrupt:
+                # After Ctrl-C the running runs are saved, and no other one is started.
+                pool.shutdown(wait=False, cancel_futures=True)
+                _terminate_workers()
+                raise
+            if distributed.sigterm_noticed() and not forwarded:
+                forwarded = True
+                _terminate_workers()
+            for future in done:
+                yield pending.pop(future), _how_it_ended(future, forwarded)
+
+
+def _terminate_workers() -> None:
+    """Sends SIGTERM to all workers, so that they save their runs."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+
+
+def _how_it_ended(future: concurrent.futures.Future, forwarded: bool) -> str:
+    """What `run_job` returned. `forwarded` says whether the workers were sent SIGTERM."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, concurrent.futures.process.BrokenProcessPool):
+        # A worker was killed. The pool waits for the others, which would wait for the pool.
+        for worker in multiprocessing.active_children():
+            worker.kill()
+    if forwarded:
+        # SIGTERM ended a worker that was still starting.
+        return OUT_OF_TIME
+    return f"failed: {error}"
+
+
+def _begin_worker(counter, parallel: int, log: pathlib.Path) -> None:
+    """Prepares this worker process: signals, cores, accelerator memory and its log file.
+
+    The worker ends when the sweep ends, even if the sweep is killed. The next sweep then
+    continues its run.
+    """
+    # A terminal sends Ctrl-C to all processes. The sweep answers it, and sends SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # SIGTERM may come twice, from the sweep and from outside.
+    signal.signal(signal.SIGTERM, distributed.note_sigterm)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with counter.get_lock():
+        number = counter.value
+        counter.value += 1
+    _take_share(number, parallel)
+    log.mkdir(parents=True, exist_ok=True)
+    file = os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, sys.stderr.fileno())
+    cli.log_to_terminal()
+
+
+def _take_share(number: int, parallel: int) -> None:
+    """Gives worker `number` its own cores, and its part of the memory of the accelerator."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        share = max(1, len(cores) // parallel)
+        first = number * share % len(cores)
+        os.sched_setaffinity(0, cores[first : first + share])
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / parallel:.3f}")
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

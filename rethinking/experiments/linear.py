@@ -1,0 +1,213 @@
+"""Section 5: solutions of one linear system that generalize or do not, and the one that SGD finds.
+
+The curvature of the risk does not tell these solutions apart: its Hessian is the same at all.
+"""
+
+import logging
+import math
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+from ml_collections import ConfigDict
+
+from rethinking import distributed, randomize, runs
+from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
+from rethinking.errors import require
+
+_LOG = logging.getLogger(__name__)
+LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
+
+FIELDS: Fields = COMMON | {
+    "kind": COMMON["kind"].replace(default="linear"),
+    "seed": COMMON["seed"].replace(
+        doc="seed of the subset, the features, the random start and the order of SGD"
+    ),
+    "num_devices": COMMON["num_devices"].replace(
+        default=1, doc="number of devices; only one is used"
+    ),
+    "steps": Field(
+        200_000,
+        "number of SGD steps from each of the two starts, rounded down to a multiple of ten",
+        minimum=LEGS,
+        below=LARGEST,
+    ),
+    "features.name": Field(
+        "pixels",
+        'features of the images: pixels divided by 255, or random Fourier features ("fourier")',
+        choices=("pixels", "fourier"),
+    ),
+    "features.num_frequencies": Field(
+        1000, 'of "fourier": half the number of features', minimum=1, below=LARGEST
+    ),
+    "features.bandwidth": Field(
+        5.0, 'of "fourier": bandwidth of the Gaussian kernel that they approximate', above=0
+    ),
+    "data.name": COMMON["data.name"].replace(default="mnist"),
+    "data.num_test": NUM_TEST,
+}
+
+
+class Examples(NamedTuple):
+    """The features of some examples, and their classes as one-hot targets."""
+
+    features: Float64[np.ndarray, "n d"]
+    targets: Float64[np.ndarray, "n c"]
+
+    def error(self, weights: Float64[np.ndarray, "d c"]) -> float:
+        """The fraction of examples for which another class has the largest output."""
+        predicted = (self.features @ weights).argmax(axis=1)
+        return float((predicted != self.targets.argmax(axis=1)).mean())
+
+
+def check(config: ConfigDict) -> None:
+    """Every combination of allowed values goes together."""
+
+
+def run(
+    config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
+) -> dict[str, Any] | None:
+    """Computes three solutions and runs SGD; returns the fields of result.json.
+
+    - `solutions`: `name`, `norm`, `train_error`, `test_error` of each of `linear.interpolants`.
+    - `sgd`: the lines of `_follow_sgd`, each with the `start`, "zero" or "random".
+    - `contraction`: see `linear.contraction`.
+    - `hessian_difference`, `hessian_difference_at_zero`, `null_dimension`: see `_curvature`.
+
+    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
+    Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
+    """
+    from rethinking.theory import linear
+
+    begun = time.time()
+    rng = np.random.default_rng(config.seed)
+    train, test = _examples(config, rng)
+    start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))
+    found = linear.interpolants(train, test, start, rng)
+    measured = {
+        "num_examples": len(train.features),
+        "num_test": len(test.features),
+        "num_features": train.features.shape[1],
+        "solutions": [{"name": name} | _describe(found[name], train, test) for name in found],
+        "contraction": linear.contraction(train.features),
+        **_curvature(train, found),
+        "sgd": [],
+    }
+    for name, first, limit in (
+        ("zero", np.zeros_like(start), found["minimum_norm"]),
+        ("random", start, found["random_start"]),
+    ):
+        lines = _follow_sgd(config, train, test, first, limit, deadline)
+        if lines is None:
+            _LOG.info("Out of time. The same command starts again.")
+            return None
+        measured["sgd"] += [{"start": name} | line for line in lines]
+    return {"status": "complete", "seconds": time.time() - begun} | measured
+
+
+def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples]:
+    """The training examples, with labels randomized as `config` says, and the test examples."""
+    from rethinking.data import arrays
+    from rethinking.theory import linear
+
+    data, features = config.data, config.features
+    loaded = arrays.load(
+        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
+    )
+    train, test = loaded.train, loaded.test
+    n = len(train.labels) + len(test.labels)
+    num_features = math.prod(train.images.shape[1:])
+    if features.name == "fourier":
+        num_features = 2 * features.num_frequencies
+    require(
+        n <= num_features,
+        f"{n:,} training and test images but {num_features:,} features: not all labels can be "
+        "fitted. Choose a smaller config.data.num_train or config.data.num_test, or, with "
+        "config.features.name=fourier, a larger config.features.num_frequencies.",
+    )
+    points = np.concatenate([train.images, test.images]).reshape(n, -1) / 255
+    if features.name == "fourier":
+        points = linear.fourier_features(points, features.num_frequencies, features.bandwidth, rng)
+    labels = randomize.corrupt_labels(
+        train.labels,
+        train.indices,
+        loaded.num_classes,
+        config.randomize.labels,
+        config.randomize.seed,
+    )
+    one_hot = np.eye(loaded.num_classes)
+    cut = len(labels)
+    return Examples(points[:cut], one_hot[labels]), Examples(points[cut:], one_hot[test.labels])
+
+
+def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str, float]:
+    """The l2 norm and the errors of some weights."""
+    return {
+        "norm": float(np.linalg.norm(weights)),
+        "train_error": train.error(weights),
+        "test_error": test.error(weights),
+    }
+
+
+def _curvature(train: Examples, solutions: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How much the Hessian of the risk differs between solutions, and its null dimension.
+
+    The loss is the logistic loss of the first class's output. (The squared loss would say nothing:
+    its Hessian is the same at all w.) `hessian_difference` is the largest difference of an entry
+    between two solutions, relative to the largest entry. `hessian_difference_at_zero` is the same
+    between a solution and w = 0, which is not a solution.
+    """
+    from rethinking.theory import linear
+
+    targets = train.targets[:, 0]
+
+    def hessian(weights: np.ndarray) -> np.ndarray:
+        return linear.hessian(train.features, targets, weights[:, 0], linear.logistic_loss)
+
+    smallest = solutions["minimum_norm"]
+    reference = hessian(smallest)
+    scale = np.abs(reference).max()
+    differences = []
+    for weights in solutions.values():
+        differences.append(np.abs(hessian(weights) - reference).max() / scale)
+    at_zero = np.abs(hessian(np.zeros_like(smallest)) - reference).max() / scale
+    return {
+        "hessian_difference": float(max(differences)),
+        "hessian_difference_at_zero": float(at_zero),
+        "null_dimension": linear.null_dimension(reference),
+    }
+
+
+def _follow_sgd(
+    config: ConfigDict,
+    train: Examples,
+    test: Examples,
+    start: Float64[np.ndarray, "d c"],
+    limit: Float64[np.ndarray, "d c"],
+    deadline: float,
+) -> list[dict[str, float | int]] | None:
+    """Runs SGD from `start`; returns a line for the start and a line after each leg.
+
+    - `step`: the number of steps so far.
+    - `distance`: from the weights to `limit`, relative to the distance of the start.
+    - `predicted`: the bound on it that follows from `linear.contraction`, in root mean square.
+    - `norm`, `train_error`, `test_error` of the weights.
+
+    Returns None if the deadline comes first.
+    """
+    from rethinking.theory import linear
+
+    factor = linear.contraction(train.features)
+    leg = config.steps // LEGS
+    weights, lines = start, []
+    for step in range(0, (LEGS + 1) * leg, leg):
+        if distributed.must_stop(deadline):
+            return None
+        if step:
+            weights = linear.sgd(*train, weights, leg, config.seed, step - leg)
+        distance = np.linalg.norm(weights - limit) / np.linalg.norm(start - limit)
+        line = {"step": step, "distance": float(distance), "predicted": factor ** (step / 2)}
+        lines.append(line | _describe(weights, train, test))
+    _LOG.info("SGD is at distance %.3g of its limit after %d steps.", distance, step)
+    return lines

@@ -1,0 +1,193 @@
+"""Features of a random convolutional net (section 5, Table 3, "conv-net").
+
+For images and features see `features.py`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Float64
+
+from rethinking.data.images import scale
+from rethinking.errors import InputError
+from rethinking.kernels.features import Images, check_images, convolve, in_batches
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomConv:
+    """The convolutional net of Coates & Ng (2012) with random patches as filters (section 5).
+
+    Sizes, whitening and threshold are those of a public replication
+    (github.com/modestyachts/nondeep). It normalizes neither patches nor filters. Coates & Ng
+    normalize both, which had the lower error on held-out training images and is done here.
+
+    Attributes:
+        num_filters: the number of filters.
+        patch_size: the side of a patch and of a filter, in pixels.
+        contrast: is added to each patch's variance, for pixels of 0 to 1 (Coates & Ng).
+        whitening: is added to the eigenvalues of the patches' covariance, whose sum is at most one.
+        threshold: is subtracted from each response and from its negative.
+        pool_size: the side of a pooling window, in responses.
+        pool_stride: the distance between pooling windows.
+        num_patches: how many patches the covariance is computed from; the first become filters.
+    """
+
+    num_filters: int = 32_000
+    patch_size: int = 6
+    contrast: float = 10 / 255**2
+    whitening: float = 1e-3
+    threshold: float = 1.0
+    pool_size: int = 15
+    pool_stride: int = 6
+    num_patches: int = 100_000
+
+    def fit(self, images: Images, seed: int) -> "FittedRandomConv":
+        """The net whose filters are patches of `images`, drawn uniformly with replacement.
+
+        A patch of d values with variance v is normalized: its mean is subtracted, and it is divided
+        by sqrt(d (v + contrast)). C is the covariance of such patches. A filter is a normalized
+        patch times (C + whitening I)^(-1/2), scaled to unit norm.
+
+        Raises InputError if no patch fits, if not all values are finite, or if num_patches is less
+        than num_filters.
+        """
+        check_images(images, side=self.patch_size)
+        if self.num_patches < self.num_filters:
+            raise InputError(
+                f"num_patches={self.num_patches}: each of the {self.num_filters} filters needs a "
+                "patch. Raise num_patches."
+            )
+        patches = self._draw(images, np.random.default_rng(seed)) / 255
+        patches -= patches.mean(1, keepdims=True)
+        squares = np.square(patches).sum(1, keepdims=True)
+        patches /= np.sqrt(squares + patches.shape[1] * self.contrast)
+        whitening = zca(patches, self.whitening)
+        filters = patches[: self.num_filters] @ whitening
+        # The filter of a constant patch stays zero.
+        filters /= np.maximum(np.linalg.norm(filters, axis=1, keepdims=True), 1e-12)
+        filters = filters.reshape(-1, self.patch_size, self.patch_size, images.shape[3])
+        return FittedRandomConv(self, whitening, filters)
+
+    def features_per_filter(self, height: int, width: int) -> int:
+        """Number of features of one filter: both signs at all pooling windows; 18 for CIFAR10."""
+        span = self.patch_size + self.pool_size - 1
+        return 2 * math.prod((side - span) // self.pool_stride + 1 for side in (height, width))
+
+    def _draw(
+        self, images: np.ndarray, generator: np.random.Generator
+    ) -> Float64[np.ndarray, "patches values"]:
+        n, h, w, _ = images.shape
+        corners = [n, h - self.patch_size + 1, w - self.patch_size + 1]
+        image, top, left = generator.integers(0, corners, (self.num_patches, 3)).T[..., None, None]
+        window = np.arange(self.patch_size)
+        patches = images[image, top + window[:, None], left + window]
+        return patches.reshape(self.num_patches, -1).astype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedRandomConv:
+    """The filters of a `RandomConv`. Features of all filters may not fit in memory at once."""
+
+    settings: RandomConv
+    whitening: Float64[np.ndarray, "values values"]
+    filters: Float64[np.ndarray, "filters patch patch c"]
+
+    def transform(
+        self, images: Images, start: int = 0, stop: int | None = None, batch_size: int = 10
+    ) -> Float32[np.ndarray, "n features"]:
+        """The features of filters `start` to `stop`.
+
+        They are max(f - threshold, 0) and max(-f - threshold, 0), averaged over pooling windows.
+        f is a filter's product with a patch of the image, normalized and whitened as in `fit`.
+        Features are ordered by filter, sign, row and column of the window. So a range of filters
+        gives a range of the columns that all filters give.
+
+        Raises InputError if the images are too small or have other channels than those of `fit`, if
+        not all values are finite, or if there are no such filters.
+        """
+        settings = self.settings
+        check_images(
+            images,
+            channels=self.filters.shape[3],
+            side=settings.patch_size + settings.pool_size - 1,
+        )
+        features = functools.partial(
+            _random_conv, size=settings.pool_size, stride=settings.pool_stride
+        )
+        numbers = jnp.float32(settings.contrast), jnp.float32(settings.threshold)
+        return in_batches(features, images, batch_size, self._kernels(start, stop), *numbers)
+
+    def blocks(
+        self, images: Images, filters_per_block: int, batch_size: int = 10
+    ) -> Iterator[Float32[np.ndarray, "n features"]]:
+        """Yields the features of `filters_per_block` filters at a time, fewer at the end."""
+        for start in range(0, len(self.filters), filters_per_block):
+            yield self.transform(images, start, start + filters_per_block, batch_size)
+
+    def _kernels(self, start: int, stop: int | None) -> Float32[Array, "patch patch c filters"]:
+        """Filters that include the whitening, which is linear.
+
+        They have mean zero. So a patch's mean need not be subtracted.
+        """
+        filters = self.filters[start:stop]
+        if not len(filters):
+            raise InputError(
+                f"there are {len(self.filters)} filters, none from {start} to {stop}. Choose a "
+                "range within them."
+            )
+        kernels = filters.reshape(len(filters), -1) @ self.whitening
+        return jnp.asarray(kernels.reshape(filters.shape).transpose(1, 2, 3, 0), jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "stride"))
+def _random_conv(
+    images: Array, kernels: Array, contrast: Array, threshold: Array, size: int, stride: int
+) -> Float32[Array, "n features"]:
+    images = scale(images)
+    norms = _patch_norms(images, kernels.shape[0], contrast)
+    responses = convolve(images, kernels, "VALID") / norms
+    signs = []
+    for sign in (1, -1):
+        signs.append(_average_pool(jax.nn.relu(sign * responses - threshold), size, stride))
+    return jnp.stack(signs, 3).transpose(0, 4, 3, 1, 2).reshape(len(images), -1)
+
+
+def _patch_norms(images: Array, size: int, contrast: Array) -> Float32[Array, "n h w 1"]:
+    """sqrt(d (v + contrast)) for each patch of d values with variance v."""
+
+    def patch_sums(x: Array) -> Array:
+        return _window_sums(_window_sums(x.sum(-1, keepdims=True), size, 1, 1), size, 1, 2)
+
+    total, square = patch_sums(images), patch_sums(images * images)
+    num_values = size * size * images.shape[-1]
+    return jnp.sqrt(jnp.maximum(square - total * total / num_values, 0) + num_values * contrast)
+
+
+def _average_pool(x: Array, size: int, stride: int) -> Float32[Array, "n p q filters"]:
+    # Overlapping windows share cells, and each cell is summed once. This is nearly three times as
+    # fast as `lax.reduce_window`.
+    cell = math.gcd(size, stride)
+    for window, step in ((cell, cell), (size // cell, stride // cell)):
+        for axis in (1, 2):
+            x = _window_sums(x, window, step, axis)
+    return x / size**2
+
+
+def _window_sums(x: Array, size: int, stride: int, axis: int) -> Array:
+    """Sums over windows of `size` along an axis, `stride` apart."""
+    span = (x.shape[axis] - size) // stride * stride + 1
+    total = jax.lax.slice_in_dim(x, 0, span, stride, axis)
+    for start in range(1, size):
+        total = total + jax.lax.slice_in_dim(x, start, start + span, stride, axis)
+    return total
+
+
+def zca(patches: Float64[np.ndarray, "n d"], bias: float) -> Float64[np.ndarray, "d d"]:
+    """(C + bias I)^(-1/2), which is symmetric; C has the patches' second moments about zero."""
+    values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+    return (vectors / np.sqrt(np.maximum(values, 0) + bias)) @ vectors.T

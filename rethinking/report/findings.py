@@ -1,0 +1,164 @@
+"""What the runs found: a few sentences, and which networks fit true and random labels."""
+
+from collections.abc import Iterable, Sequence
+
+from rethinking.report import columns, curves, paper
+from rethinking.report.collect import Collection, Run, grouped
+from rethinking.report.columns import Row, row_statistic
+from rethinking.report.paper import DataSet
+from rethinking.report.settings import differing, discrepancies
+from rethinking.report.tables import OURS, Table
+
+_CONDITIONS = {0.0: "true labels", 1.0: "random labels"}
+
+
+def table(collection: Collection) -> Table:
+    """Train and test accuracy of each network, on true and on random labels, without regularizers.
+
+    Where a network has runs with several settings, the most frequent one counts.
+    """
+    rows = []
+    for data, runs in curves.by_data_set(curves.plain(collection.runs)).items():
+        for model, group in curves.by_model(runs).items():
+            chosen = _chosen(group)
+            if any(run.status == "complete" for run in chosen):
+                rows.append(Row(f"{paper.title(model)}, {data}", chosen, _notes(chosen)))
+    shown = [columns.NAME]
+    for p, name in _CONDITIONS.items():
+        for part in ("train", "test"):
+            shown.append(columns.percent(f"{name}: {part}", f"{part}_accuracy", _has_labels(p)))
+    title = "Fitting random labels: accuracy in percent"
+    legend = f"{OURS} No weight decay, no augmentation."
+    return Table("findings", title, [*shown, columns.RUNS], rows, legend)
+
+
+def sentences(found: Table, collection: Collection) -> list[str]:
+    """What `found`, the table of findings, and the other experiments say in words."""
+    texts = []
+    for data, rows in grouped(found.rows, lambda row: row.runs[0].data).items():
+        texts += _fits(data, [row for row in rows if all(map(_accuracy(row), _CONDITIONS))])
+    if not texts:
+        texts.append("No network has complete runs on both true and random labels yet.")
+    return texts + _linear(collection.runs) + _construction(collection.runs)
+
+
+def _has_labels(p: float):
+    return lambda run: run.labels == p
+
+
+def _chosen(runs: Sequence[Run]) -> list[Run]:
+    """The runs on true pixels with true or random labels; of several configs, the most frequent."""
+    chosen = []
+    for p in _CONDITIONS:
+        there = [run for run in runs if run.labels == p and run.pixels == "none"]
+        by_config = grouped(there, lambda run: run.digest)
+
+        def rank(digest: str, by_config: dict = by_config) -> tuple[int, str]:
+            complete = sum(run.status == "complete" for run in by_config[digest])
+            return -complete, digest
+
+        for digest in sorted(by_config, key=rank)[:1]:
+            chosen += sorted(by_config[digest], key=lambda run: run.seed)
+    return chosen
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    notes = []
+    for p in _CONDITIONS:
+        notes += discrepancies([run for run in runs if run.labels == p])
+    fields = differing(runs, ("randomize.labels",))
+    if fields:
+        texts = [f"{field} ({' and '.join(values)})" for field, values in fields.items()]
+        notes.append(f"True and random labels differ in other settings too: {', '.join(texts)}.")
+    return list(dict.fromkeys(notes))
+
+
+def _accuracy(row: Row, part: str = "test"):
+    """A function from p to the statistic of the row's accuracy on labels corrupted with p."""
+    return lambda p: row_statistic(row, f"{part}_accuracy", _has_labels(p))
+
+
+def _is_fitted(row: Row, p: float) -> bool:
+    """Whether every complete run fits its training set."""
+    complete = [run for run in row.runs if run.labels == p and run.status == "complete"]
+    return all(run.value("fit_step") is not None for run in complete)
+
+
+def _fits(data: DataSet, rows: Sequence[Row]) -> list[str]:
+    """Which networks fit true and random labels, and the range of their test accuracies."""
+    words = {
+        (True, True): "fit both the true labels and random labels",
+        (True, False): "fit the true labels but not random labels",
+        (False, True): "fit random labels but not the true labels",
+        (False, False): "fit neither the true labels nor random labels",
+    }
+    texts = []
+    for outcome, group in grouped(rows, _outcome).items():
+        names = _listed(row.name.partition(", ")[0] for row in group)
+        ranges = {p: _range([_accuracy(row)(p).mean for row in group]) for p in _CONDITIONS}
+        verb = words[outcome]
+        if len(group) == 1:
+            verb = verb.replace("fit", "fits", 1)
+        texts.append(
+            f"On {data}, {names} {verb}. Test accuracy is {ranges[0.0]} after training on true "
+            f"labels and {ranges[1.0]} after training on random labels."
+        )
+    return texts
+
+
+def _outcome(row: Row) -> tuple[bool, bool]:
+    return _is_fitted(row, 0.0), _is_fitted(row, 1.0)
+
+
+def _linear(runs: Sequence[Run]) -> list[str]:
+    """The best linear model that fits its training set, for each data set."""
+    exact = [
+        run
+        for run in runs
+        if run.kind == "kernels"
+        and run.status == "complete"
+        and run.value("train_error") == 0
+        and run.value("test_error") is not None
+    ]
+    texts = []
+    for name, group in sorted(grouped(exact, lambda run: run.data.name).items()):
+        best = min(group, key=lambda run: (run.value("test_error"), str(run.path)))
+        images = f" ({best.data.num_train:,} training images)" if best.data.num_train else ""
+        error = f"{100 * best.value('test_error'):.2f}%"
+        texts.append(f"{error} on {DataSet(name, 0)}{images}")
+    if not texts:
+        return []
+    return [
+        f"The best linear models that fit all training labels have a test error of {_listed(texts)}."
+    ]
+
+
+def _construction(runs: Sequence[Run]) -> list[str]:
+    """The largest training set whose random labels Theorem 1's network reproduces."""
+    exact = [
+        run
+        for run in runs
+        if run.kind == "expressivity"
+        and run.status == "complete"
+        and run.value("train_error") == 0
+        and run.value("num_points")
+        and run.value("num_weights")
+    ]
+    if not exact:
+        return []
+    best = max(exact, key=lambda run: (run.value("num_points"), -run.value("num_weights")))
+    points, weights = best.value("num_points"), best.value("num_weights")
+    return [
+        f"A network built as in Theorem 1 reproduces random labels of {points:,.0f} images "
+        f"without an error. It has {weights:,.0f} weights."
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{100 * value:.1f}%" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

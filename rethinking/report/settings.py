@@ -1,0 +1,166 @@
+"""What sets runs apart: their settings, revisions and devices; and the command that makes a run.
+
+Runs with different settings are never averaged. They become rows and lines of their own.
+"""
+
+import functools
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rethinking import experiments
+from rethinking.config import flat
+from rethinking.report.collect import Run, grouped, number, row_settings
+
+_SKIPPED = {*experiments.UNSCIENTIFIC, *experiments.SEEDS}
+# The settings that say how large a linear system is, in words.
+SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
+
+
+def command(run: Run) -> str:
+    """The shell command that makes `run` in its own directory.
+
+    It sets every field in which the run differs from its row. A run without a known row has all its
+    settings listed.
+    """
+    experiment, _, row = run.row.partition(":")
+    options = []
+    for field in experiments.SEEDS:
+        if run.settings.get(field):
+            options.append(f"--config.{field}={run.settings[field]}")
+    options += [f"--config.{field}={value}" for field, value in overrides(run).items()]
+    config = f"--config=configs/{experiment}.py:{row}"
+    workdir = f"--workdir={run.path.as_posix()}"
+    return shlex.join(["python", "-m", "rethinking.main", config, workdir, *options])
+
+
+def overrides(run: Run, row: str | None = None) -> dict[str, Any]:
+    """The settings, seeds aside, in which `run` differs from `row` ("table1:mlp_1x512").
+
+    Without `row`, its own row counts; for an unknown row, the defaults of the run's kind.
+    """
+    base = row_settings(*(row or run.row).split(":", 1))
+    if base is None:
+        base = _defaults(run.kind)
+    found = {}
+    for field, value in run.settings.items():
+        if field not in _SKIPPED and not (field in base and base[field] == value):
+            found[field] = value
+    return found
+
+
+def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dict[str, list[int]]]:
+    """The settings in which `runs` differ, seeds and `ignored` aside: field -> value -> seeds."""
+    settings = {run.path: _all_settings(run) for run in runs}
+    fields = {field for values in settings.values() for field in values}
+    found = {}
+    for field in sorted(fields - {*_SKIPPED, *ignored}):
+        seeds = seeds_by(runs, lambda run, field=field: json.dumps(settings[run.path].get(field)))
+        if len(seeds) > 1:
+            found[field] = seeds
+    return found
+
+
+def discrepancies(runs: Sequence[Run]) -> list[str]:
+    """Sentences on the revisions, devices and configs in which `runs`, seeds of one row, differ."""
+    sentences = []
+    revisions = seeds_by([run for run in runs if run.result], lambda run: run.revision)
+    if len(revisions) > 1:
+        sentences.append(f"Made with different revisions of the code: {listed(revisions)}.")
+    trained = [run for run in runs if run.kind == "training" and run.value("num_devices")]
+    devices = seeds_by(trained, lambda run: f"{run.value('num_devices'):.0f}")
+    if len(devices) > 1:
+        sentences.append(
+            "Made on different numbers of devices, on which batch norm and dropout depend: "
+            f"{listed(devices)}."
+        )
+    digests = seeds_by(runs, lambda run: run.digest)
+    if len(digests) > 1:
+        fields = "; ".join(f"{field} {listed(seeds)}" for field, seeds in differing(runs).items())
+        sentences.append(f"Made with different configs: {fields or listed(digests)}.")
+    return sentences
+
+
+def split(
+    experiment: str, name: str, runs: Sequence[Run], published: bool = False
+) -> dict[str, tuple[list[Run], list[str]]]:
+    """The runs of one row as one or more rows: name -> runs, footnotes.
+
+    Runs that differ from each other and from the row's config stand apart, named "NAME,
+    weight_decay=0.004". A footnote lists the other settings that differ from the row's config.
+    Beside `published` numbers these settings are part of the name too.
+    """
+    others = {run.path: overrides(run, f"{experiment}:{name}") for run in runs}
+    known = row_settings(experiment, name) is not None
+    varied = {*differing(runs)}
+    if known and published:
+        varied = varied.union(*others.values())
+
+    def apart(run: Run) -> dict[str, Any]:
+        return {field: value for field, value in others[run.path].items() if field in varied}
+
+    def ascending(run: Run) -> list[tuple[str, float, str]]:
+        return [(field, number(value) or 0.0, str(value)) for field, value in apart(run).items()]
+
+    def title(run: Run) -> str:
+        return ", ".join([name, *(_words(*setting) for setting in apart(run).items())])
+
+    def rest(run: Run) -> str:
+        fields = others[run.path].items()
+        return ", ".join(f"{field}={value}" for field, value in fields if field not in varied)
+
+    found = {}
+    for key, group in grouped(sorted(runs, key=ascending), title).items():
+        notes = discrepancies(group)
+        own = seeds_by([run for run in group if known and rest(run)], rest)
+        if own:
+            notes.append(f"Not the row's own settings: {listed(own)}.")
+        found[key] = group, notes
+    return found
+
+
+def apart(groups: Mapping[str, Sequence[Run]], ignored: Sequence[str] = ()) -> dict[str, list[Run]]:
+    """Named groups of runs, each as one or more.
+
+    Where runs of a group differ in a setting other than seeds and `ignored`, the group becomes
+    "NAME, batch_size=64" and "NAME, batch_size=128".
+    """
+    found = {}
+    for name, runs in groups.items():
+        varied = differing(runs, ignored)
+
+        def title(run: Run, name: str = name, varied: Iterable[str] = varied) -> str:
+            settings = _all_settings(run)
+            return ", ".join([name, *(_words(field, settings.get(field)) for field in varied)])
+
+        found |= grouped(runs, title) or {name: []}
+    return found
+
+
+def seeds_by(runs: Iterable[Run], key: Callable[[Run], str]) -> dict[str, list[int]]:
+    """The seeds of `runs`, grouped by key."""
+    return {name: [run.seed for run in group] for name, group in grouped(runs, key).items()}
+
+
+def listed(groups: Mapping[str, Sequence[int]]) -> str:
+    """Groups of seeds in words: "abc (seeds 0, 1), def (seed 2)"."""
+    texts = []
+    for name, seeds in groups.items():
+        word = "seeds" if len(seeds) > 1 else "seed"
+        texts.append(f"{name} ({word} {', '.join(map(str, sorted({*seeds})))})")
+    return ", ".join(texts)
+
+
+@functools.cache
+def _defaults(kind: str) -> dict[str, Any]:
+    return flat(experiments.defaults(kind))
+
+
+def _all_settings(run: Run) -> dict[str, Any]:
+    """A run's settings. A field that is younger than the run has its default."""
+    return _defaults(run.kind) | run.settings
+
+
+def _words(field: str, value: Any) -> str:
+    return f"{value:,} {SIZES[field]}" if field in SIZES and number(value) else f"{field}={value}"

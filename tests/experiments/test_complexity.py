@@ -1,0 +1,191 @@
+"""Section 2.2: small networks through the command's own entry."""
+
+import json
+import math
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rethinking import cli, experiments
+from rethinking.errors import InputError
+from rethinking.experiments import rademacher, stability
+
+
+class Constant(nn.Module):
+    """A class of two functions, +1 and -1: the logits do not depend on the image."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(jnp.zeros((x.shape[0], 1)))
+
+
+class Small(nn.Module):
+    """A network of 32 hidden units."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(nn.relu(nn.Dense(32)(x.reshape(x.shape[0], -1))))
+
+
+def config_of(row, *overrides):
+    return cli.parse_config(
+        [
+            f"--config=configs/complexity.py:{row}",
+            "--config.data.name=digits",
+            "--config.data.crop_size=0",
+            "--config.learning_rate=0.05",
+            *overrides,
+        ]
+    )
+
+
+def run(workdir, row, *overrides, deadline=math.inf):
+    return experiments.run(config_of(row, *overrides), workdir, deadline)
+
+
+SIGNS = (
+    "rademacher+mlp_1x512",
+    "--config.data.num_train=64",
+    "--config.halvings=1",
+    "--config.doublings=1",
+    "--config.draws=2",
+    f"--config.model.name={__name__}:Small",
+)
+REPLACED = (
+    "stability+mlp_1x512+random_labels",
+    "--config.data.num_train=96",
+    "--config.data.num_test=40",
+    "--config.replacements=2",
+    "--config.max_epochs=4",
+    f"--config.model.name={__name__}:Small",
+)
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_network_that_shatters_has_complexity_one(tmp_path):
+    result = run(tmp_path / "run", *SIGNS)
+    assert result["rademacher"] == result["rademacher_high"] == 1.0
+    assert result["draws"] == result["num_fitted"] == 2
+    assert 20 < result["vc_at_least"] < 64
+    assert [point["num_train"] for point in result["curve"]] == [32, 64, 128]
+    assert [point.get("rademacher") for point in result["curve"]] == [1.0, 1.0, None]
+    assert result["linear_ball"] < 1 / math.sqrt(64) + 0.05
+    assert result["kernel_ball"] <= 1.05 * result["kernel_ball_bound"] == pytest.approx(1.05 / 8)
+    assert result["curve"][2]["linear_span"] < result["linear_span"] <= 1
+    assert {
+        "status",
+        "seconds",
+        "config_digest",
+        "weight_norm",
+        "spectral_product",
+        "margin_0.5",
+    } <= result.keys()
+    assert result["status"] == "complete"
+    assert result["margin_0.01"] > 0
+
+
+def test_a_class_of_constants_has_the_complexity_of_the_signs_mean(tmp_path):
+    result = run(
+        tmp_path / "run",
+        *SIGNS[:-1],
+        f"--config.model.name={__name__}:Constant",
+        "--config.max_epochs=10",
+    )
+    assert result["rademacher"] < 0.4
+    assert result["num_fitted"] == result["vc_at_least"] == 0
+
+
+def test_signs_are_fair_independent_and_belong_to_their_examples():
+    indices = np.arange(1000)
+    drawn = np.stack(
+        [rademacher.signs(indices, seed, 2, draw) for seed in (0, 1) for draw in (0, 1)]
+    )
+    assert abs(drawn.mean() - 0.5) < 0.05
+    assert np.abs(np.corrcoef(drawn) - np.eye(4)).max() < 0.15
+    np.testing.assert_array_equal(rademacher.signs(indices[500:], 0, 2, 1), drawn[1][500:])
+
+
+def test_replacing_an_example_by_itself_changes_nothing():
+    twins = stability.Twins(config_of(*REPLACED))
+    before, after = twins.original, list(twins.train(7, 7))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.losses, other.losses)
+    assert not np.array_equal(before[0].losses, before[-1].losses)
+
+
+def test_the_control_measures_differences_between_two_trainings_on_the_same_set():
+    twins = stability.Twins(config_of(*REPLACED))
+    assert {line["mean_change"] for line in twins.compare(None)} == {0.0}
+    twins.original = list(twins.train(7, 22))  # as if the second training took another course
+    start, *_, end = twins.compare(None)
+    assert start["max_change"] == 0
+    assert 0 < end["mean_change"] < end["max_change"]
+    assert end["own_change"] == 0
+
+
+@pytest.mark.parametrize("arguments, kept", [(SIGNS, 3), (REPLACED, 7)])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(arguments, kept, tmp_path):
+    whole = run(tmp_path / "whole", *arguments)
+    assert run(tmp_path / "whole", *arguments) == whole
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "result.json").unlink()
+    text = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut" / "metrics.jsonl").write_text("".join(text[:kept]) + text[kept][:20])
+    assert run(tmp_path / "cut", *arguments, deadline=0.0) is None
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")[:kept]
+    again = run(tmp_path / "cut", *arguments)
+    assert again | {"seconds": 0} == whole | {"seconds": 0}
+    assert lines(tmp_path / "cut")[:kept] == lines(tmp_path / "whole")[:kept]
+
+
+def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
+    result = run(tmp_path / "run", *REPLACED)
+    curve = result["curve"]
+    assert [point["epoch"] for point in curve] == list(range(5))
+    assert [point["step"] for point in curve] == [0, 3, 6, 9, 12]
+    assert curve[0]["max_change"] == curve[0]["changed_predictions"] == 0
+    assert 0 < result["mean_change"] < result["max_change"]
+    assert 0 < result["own_change"] <= result["max_change"]
+    assert result["repeat_max_change"] == result["repeat_mean_change"] == 0  # on a CPU
+    control = [line for line in lines(tmp_path / "run") if line["replacement"] is None]
+    assert [line["epoch"] for line in control] == list(range(5))
+    replaced = [line for line in lines(tmp_path / "run") if line["replacement"] is not None]
+    last = [line for line in replaced if line["epoch"] == 4]
+    assert len(last) == result["replacements"] == 2
+    assert result["max_change"] == max(line["max_change"] for line in last)
+    assert result["mean_change"] == np.mean([line["mean_change"] for line in last])
+    assert result["train_loss"] < curve[0]["train_loss"]
+    assert {"status", "test_accuracy", "weight_norm", "margin_0.5"} <= result.keys()
+
+
+@pytest.mark.parametrize(
+    "override, reason",
+    [
+        ("--config.measure=rademaker", "Did you mean 'rademacher'"),
+        ("--config.draws=0", "config.draws"),
+        ("--config.radius=-1.0", "config.radius"),
+        ("--config.replacements=0", "config.replacements"),
+        ("--config.doublings=9", "1,437 of digits"),
+        ("--config.halvings=2", "config.batch_size=32"),
+        ("--config.batch_size=0", "config.batch_size"),
+        ("--config.eval.shifts=noise", "have no effect on the measures of section 2.2"),
+    ],
+)
+def test_bad_settings_are_refused(override, reason, tmp_path):
+    with pytest.raises(InputError, match=reason):
+        run(tmp_path / "run", *SIGNS, override)
+
+
+def test_too_few_examples_to_replace_others_are_refused(tmp_path):
+    with pytest.raises(InputError, match="Of the 1,437 images of digits, 1,436 are for training"):
+        run(tmp_path / "run", *REPLACED, "--config.data.num_train=1436")

@@ -1,0 +1,109 @@
+"""Resident runs that are stopped, killed or damaged end as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from rethinking import experiments, runs
+from rethinking.errors import InputError
+from tests.experiments.networks import Changing
+from tests.experiments.trained import (
+    ROOT,
+    assert_same_run,
+    command,
+    final_state,
+    lines,
+    quickstart,
+    saved_steps,
+    untimed,
+)
+
+STEPS_PER_EPOCH = 1437 // 32
+KILLED = (
+    "--config=configs/quickstart.py:corrupt=0.5",
+    "--config.max_epochs=40",
+    "--config.checkpoint_seconds=0",
+    "--config.num_devices=1",
+    "--config.augment.flip=true",
+    "--config.augment.brightness=0.1",
+)
+
+
+def test_time_budget_stops_and_the_same_call_continues(tmp_path):
+    config = quickstart(max_epochs=4, augment__flip=True)
+    experiments.run(config, tmp_path / "whole")
+    assert experiments.run(config, tmp_path / "parts", time.time()) is None
+    calls = 0
+    while experiments.run(config, tmp_path / "parts", time.time() + 0.5 * calls) is None:
+        calls += 1
+    assert calls > 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_killed_at_random_moments_a_run_ends_as_if_never_stopped(tmp_path):
+    """SIGKILL comes in a step, an evaluation, or while a line or a checkpoint is written."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_whole = command("rethinking.main", *KILLED, f"--workdir={whole}")
+    run_killed = command("rethinking.main", *KILLED, f"--workdir={killed}")
+    subprocess.run(run_whole, cwd=ROOT, check=True, capture_output=True)
+    moments = random.Random(0)
+    metrics = killed / "metrics.jsonl"
+    for _ in range(3):
+        wanted = (len(lines(killed)) if metrics.exists() else 0) + moments.randint(1, 6)
+        process = subprocess.Popen(run_killed, cwd=ROOT, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= wanted:
+                break
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL  # the run was not over
+    subprocess.run(run_killed, cwd=ROOT, check=True, capture_output=True)
+    assert_same_run(killed, whole)
+
+
+@pytest.mark.filterwarnings(  # TensorStore's own warning, about the read that fails
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, caplog):
+    config = quickstart(checkpoint_seconds=0, max_epochs=4)
+    experiments.run(config, tmp_path)
+    result, state = untimed(runs.read_result(tmp_path)), final_state(tmp_path)
+    (tmp_path / "result.json").unlink()
+    newest = tmp_path / f"checkpoints/{4 * STEPS_PER_EPOCH}"
+    largest = max(newest.rglob("*"), key=lambda file: file.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    with caplog.at_level("WARNING", logger="rethinking"):
+        assert untimed(experiments.run(config, tmp_path)) == result
+    assert f"checkpoints/{newest.name} is unreadable" in caplog.text
+    (aside,) = (tmp_path / "checkpoints.unreadable").iterdir()
+    assert aside.name.startswith(f"{newest.name}-")
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), state)
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_checkpoints_that_cannot_be_read_are_left_alone(tmp_path, monkeypatch, changed):
+    """The user's network has changed, or the machine has no file handle left."""
+    config = quickstart(
+        model__name="tests.experiments.networks:Changing", checkpoint_seconds=0, max_epochs=2
+    )
+    experiments.run(config, tmp_path)
+    (tmp_path / "result.json").unlink()
+    if changed:
+        monkeypatch.setattr(Changing, "width", 30)
+    else:
+        monkeypatch.setattr(
+            ocp.CheckpointManager, "restore", lambda *_, **__: os.stat("/no/such/file")
+        )
+    before = saved_steps(tmp_path), lines(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be read .*choose another --workdir"):
+        experiments.run(config, tmp_path)
+    assert (saved_steps(tmp_path), lines(tmp_path)) == before
+    assert (tmp_path / "config.json").exists()

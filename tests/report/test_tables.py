@@ -1,0 +1,431 @@
+"""Golden tables from made-up run directories; means and deviations computed by hand."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from rethinking import experiments, rows
+from rethinking.report import collect, formats, kinds, paper, tables
+from tests.report.runs import everything, make_run, write
+
+
+def made(root):
+    """The tables by name."""
+    return {table.name: table for table in tables.make(collect.collect([root]))}
+
+
+def number_of(root, table, name, header):
+    """The cell of a row under a header; None if the table has no such column."""
+    found = made(root)[table]
+    (row,) = [row for row in found.rows if row.name == name]
+    headers = [column.header for column in found.columns]
+    return found.cells(row)[headers.index(header)] if header in headers else None
+
+
+def row_of(root, table, name):
+    """The cells of one row of a rendered Markdown table."""
+    for line in formats.to_markdown(made(root)[table]).splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells and cells[0] == name:
+            return cells
+    raise AssertionError(f"no row {name}")
+
+
+def test_published_rows_are_rows_of_the_experiments():
+    assert tuple(paper.TABLES["table1"]) == rows.EXPERIMENTS["table1"].rows
+    assert tuple(paper.TABLES["table4"]) == rows.EXPERIMENTS["table4"].rows
+    assert set(paper.TABLES["table2"]) <= set(rows.EXPERIMENTS["table2"].rows)
+    assert set(paper.TABLES["table3"]) <= set(rows.EXPERIMENTS["table3"].rows)
+
+
+def test_every_kind_of_experiment_has_columns():
+    assert kinds.KINDS.keys() <= experiments.KINDS.keys()
+    assert {"training", "kernels", "expressivity", "complexity"} <= kinds.KINDS.keys()
+
+
+def test_mean_deviation_and_difference_stand_beside_the_published_numbers(tmp_path):
+    for seed, (train, test) in enumerate([(0.99, 0.51), (1.0, 0.53), (0.98, 0.55)]):
+        make_run(tmp_path, "table1:mlp_1x512", seed, train=train, test=test)
+    for seed, test in enumerate([0.5037, 0.5039]):
+        make_run(tmp_path, "table1:mlp_1x512+wd", seed, train=0.998, test=test)
+    make_run(tmp_path, "table1:alexnet", train=0.99, test=0.7)
+    # 53 lies 2.49 from 50.51: more than 2. One run has no spread, and its difference no mark.
+    assert row_of(tmp_path, "table1", "mlp_1x512") == [
+        "mlp_1x512",
+        "99.00 ± 1.00 (3)",
+        "100.00",
+        "≈ -1.00",
+        "53.00 ± 2.00 (3)",
+        "50.51",
+        "≠ +2.49",
+        "10.0 ± 0.0 (3)",
+        "3",
+    ]
+    assert row_of(tmp_path, "table1", "mlp_1x512+wd")[1:7] == [
+        "99.80 ± 0.00 (2)",
+        "99.80",
+        "≈ +0.00",
+        "50.38 ± 0.01 (2)",
+        "50.39",
+        "≈ -0.01",
+    ]
+    assert row_of(tmp_path, "table1", "alexnet")[1:] == [
+        "99.00 (1)",
+        "100.00",
+        "-1.00",
+        "70.00 (1)",
+        "76.07",
+        "-6.07",
+        "10.0 (1)",
+        "1",
+    ]
+
+
+def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
+    for seed, status in enumerate(["complete", "complete", "diverged"]):
+        make_run(tmp_path, "table1:alexnet", seed, status=status, train=1.0, test=0.75)
+    make_run(tmp_path, "table1:alexnet+wd", status="diverged")
+    make_run(tmp_path, "table1:mlp_3x512", 0, test=0.5)
+    make_run(tmp_path, "table1:mlp_3x512", 1, status="unfinished")
+    make_run(tmp_path, "table1:mlp_1x512", status="unfinished")
+    none = paper.MISSING
+    ours = [1, 4, -1]
+    assert [row_of(tmp_path, "table1", "alexnet")[i] for i in ours] == [
+        "100.00 ± 0.00 (2)",
+        "75.00 ± 0.00 (2)",
+        "3; diverged (1 of 3)",
+    ]
+    assert row_of(tmp_path, "table1", "alexnet+wd")[1:] == [
+        "diverged (1 of 1)",
+        "100.00",
+        none,
+        "diverged (1 of 1)",
+        "77.36",
+        none,
+        "diverged (1 of 1)",
+        "1; diverged (1 of 1)",
+    ]
+    assert [row_of(tmp_path, "table1", "mlp_3x512")[i] for i in ours] == [
+        "100.00 (1)",
+        "50.00 (1)",
+        "1 of 2 finished",
+    ]
+    assert [row_of(tmp_path, "table1", "mlp_1x512")[i] for i in ours] == ["unfinished"] * 2 + [
+        "0 of 1 finished"
+    ]
+    assert row_of(tmp_path, "table1", "inception+crop")[1:] == [
+        none,
+        "100.00",
+        none,
+        none,
+        "89.31",
+        none,
+        none,
+        none,
+    ]
+
+
+def test_no_runs_give_all_tables_with_every_row_missing(tmp_path):
+    found = made(tmp_path)
+    assert list(found) == ["table1", "table2", "table3", "table4"]
+    for name, published in paper.TABLES.items():
+        assert found[name].missing == list(published)
+    assert row_of(tmp_path, "table4", "alexnet+wd+random_labels")[2] == "fails to converge †"
+    assert row_of(tmp_path, "table4", "mlp_1x512+wd+random_labels")[2] == "99.21 †"
+    assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:6:3] == ["100.00", "10.48 †"]
+    assert row_of(tmp_path, "table2", "wd")[8] == r"67.18 \[72.57\]"
+
+
+def test_a_row_is_found_under_another_name_by_its_config(tmp_path):
+    make_run(
+        tmp_path,
+        "figure1:mlp_1x512+true_labels",
+        config=rows.table_row("table1", "mlp_1x512"),
+        test=0.5,
+    )
+    assert row_of(tmp_path, "table1", "mlp_1x512")[4] == "50.00 (1)"
+    assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
+
+
+def test_runs_of_table_1_stand_in_figure_1_for_the_rows_that_it_shares(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", test=0.5)
+    assert "figure1" not in made(tmp_path)
+    make_run(
+        tmp_path,
+        "figure1:mlp_1x512+gaussian",
+        config=rows.setting(rows.cifar10("mlp_1x512"), "gaussian"),
+    )
+    assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[2] == "50.00 (1)"
+    assert [row.name for row in made(tmp_path)["figure1"].rows] == [
+        "mlp_1x512+true_labels",
+        "mlp_1x512+gaussian",
+    ]
+
+
+def test_mixed_revisions_get_a_footnote(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", 0, revision="old")
+    make_run(tmp_path, "table1:mlp_1x512", 1, revision="new")
+    make_run(tmp_path, "table1:inception", 0)
+    make_run(tmp_path, "table1:inception+wd", 0, revision="old")
+    make_run(tmp_path, "table1:inception+wd", 1, revision="new")
+    for name in ("mlp_1x512", "inception+wd"):
+        assert row_of(tmp_path, "table1", name)[-1] == "2[^table1-1]"
+    assert row_of(tmp_path, "table1", "inception")[-1] == "1"
+    text = formats.to_markdown(made(tmp_path)["table1"])
+    assert (
+        text.count(
+            "[^table1-1]: Made with different revisions of the code: old (seed 0), new (seed 1)."
+        )
+        == 1
+    )
+
+
+def test_settings_that_the_row_has_not_get_a_footnote_or_beside_published_numbers_a_row_of_their_own(
+    tmp_path,
+):
+    for row, setting in (
+        ("table1:mlp_3x512", "batch_size"),
+        ("figure1:mlp_1x512+true_labels", "max_epochs"),
+    ):
+        other = rows.table_row("table1", "mlp_3x512")
+        other[setting] = 64
+        make_run(tmp_path, row, 1, config=other)
+    assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[-1] == "1[^figure1-1]"
+    text = formats.to_markdown(made(tmp_path)["figure1"])
+    assert "[^figure1-1]: Not the row's own settings: " in text and "max_epochs=64" in text
+    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
+    assert row_of(tmp_path, "table1", "mlp_3x512, batch_size=64")[1:3] == [
+        "100.00 (1)",
+        paper.MISSING,
+    ]
+
+
+def test_runs_with_other_settings_are_not_averaged_with_those_of_the_row(tmp_path):
+    name = "alexnet+wd+random_labels"
+    for seed, train in enumerate((0.98, 1.0)):
+        make_run(tmp_path, f"table4:{name}", seed, train=train)
+    for weight_decay, train in ((0.004, 0.1), (0.001, 0.9)):
+        other = rows.table_row("table4", name)
+        other.weight_decay = weight_decay
+        for seed in range(2):
+            make_run(
+                tmp_path / f"{weight_decay}", f"table4:{name}", seed, config=other, train=train
+            )
+    assert row_of(tmp_path, "table4", name)[1:3] == ["99.00 ± 1.41 (2)", "fails to converge †"]
+    for weight_decay, train in ((0.004, "10.00"), (0.001, "90.00")):
+        cells = row_of(tmp_path, "table4", f"{name}, weight_decay={weight_decay}")
+        assert (cells[1], cells[2], cells[-1]) == (f"{train} ± 0.00 (2)", paper.MISSING, "2")
+    found = [row.name for row in made(tmp_path)["table4"].rows]
+    assert [name.partition(", ")[2] for name in found[1:4]] == [
+        "",
+        "weight_decay=0.001",
+        "weight_decay=0.004",
+    ]
+
+
+def test_where_no_run_has_the_rows_own_settings_the_published_row_is_missing(tmp_path):
+    for batch_size in (64, 256):
+        other = rows.table_row("table1", "mlp_3x512")
+        other.batch_size, other.max_epochs = batch_size, 7
+        make_run(tmp_path / f"{batch_size}", "table1:mlp_3x512", config=other)
+    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
+    for batch_size in (64, 256):
+        assert (
+            row_of(tmp_path, "table1", f"mlp_3x512, batch_size={batch_size}, max_epochs=7")[-1]
+            == "1"
+        )
+
+
+def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):
+    for name, num_train in (("cifar10", 1000), ("digits", 0)):
+        settings = rows.table_row("table1", "mlp_1x512")
+        settings.data.update(name=name, num_train=num_train)
+        make_run(tmp_path / f"{name}", "table1:mlp_1x512", config=settings, test=0.25)
+    found = made(tmp_path)
+    assert found["table1"].missing == list(paper.TABLES["table1"])
+    assert (
+        found["table1_cifar10_1000"].title
+        == "Table 1 on CIFAR10, 1,000 training images: accuracy in percent"
+    )
+    assert row_of(tmp_path, "table1_digits", "mlp_1x512")[2] == "25.00 (1)"
+
+
+def test_table_2_has_top_5_and_the_best_on_the_way_in_brackets(tmp_path):
+    everything(tmp_path, seeds=(0, 1))
+    row = row_of(tmp_path, "table2", "aug")
+    assert row[1:6] == ["92.00 ± 0.00 (2)", "92.33", "≠ -0.33", "99.00 ± 0.00 (2)", "99.17"]
+    # 0.73 and 0.732: 73.1, deviation 0.1 sqrt(2); the best are two points better.
+    assert row[7:10] == [r"73.10 ± 0.14 (2) \[75.10\]", "72.95", "≠ +0.15"]
+    assert row[10] == r"88.10 ± 0.14 (2) \[89.10\]"
+    assert row_of(tmp_path, "table2", "none")[1:] == [
+        paper.MISSING,
+        "99.53",
+        *[paper.MISSING] * 2,
+        "100.00",
+        *[paper.MISSING] * 2,
+        r"59.80 \[63.16\]",
+        *[paper.MISSING] * 2,
+        r"80.38 \[84.49\]",
+        *[paper.MISSING] * 3,
+    ]
+
+
+def test_plain_table_has_epochs_to_fit_in_the_papers_order(tmp_path):
+    make_run(tmp_path, "quickstart:corrupt=0.5", fit_step=None, train=0.9)
+    make_run(tmp_path, "quickstart:random_labels", 0, fit_step=3900)
+    make_run(tmp_path, "quickstart:random_labels", 1, fit_step=4680)
+    make_run(tmp_path, "quickstart:random_labels", 2, fit_step=None)
+    make_run(tmp_path, "quickstart:true_labels", fit_step=390)
+    make_run(tmp_path, "quickstart:corrupt=0.25", fit_step=390)
+    table = made(tmp_path)["quickstart"]
+    assert [row.name for row in table.rows] == [
+        "true_labels",
+        "random_labels",
+        "corrupt=0.5",
+        "corrupt=0.25",
+    ]
+    assert [table.cells(row)[3] for row in table.rows[:3]] == [
+        "1.0 (1)",
+        "11.0 ± 1.4 (2); not fitted (1 of 3)",
+        "not fitted (1 of 1)",
+    ]  # sqrt(0.5 * 4) = 1.4
+
+
+@pytest.mark.parametrize(
+    "name", ["a|b", "`a`", "[x](http://y)", "<b>", "a\nb", "\x1b[31mred", "a\\|b", "$x$"]
+)
+def test_special_characters_stay_in_their_cell_in_markdown(tmp_path, name):
+    file = make_run(tmp_path, "quickstart:true_labels") / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"row": f"quickstart:{name}"}))
+    text = formats.to_markdown(made(tmp_path)["quickstart"])
+    (line,) = [line for line in text.splitlines() if "100.00 (1)" in line]
+    assert len(re.split(r"(?<!\\)(?:\\\\)*\|", line)) == 5 + 2
+    assert not re.search(r"(?<!\\)(?:\\\\)*[`<\[$]|\x1b", line)
+
+
+def test_csv_has_every_number_of_every_row(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", 0, test=0.5)
+    make_run(tmp_path, "table1:mlp_1x512", 1, test=0.6)
+    rows = list(csv.DictReader(io.StringIO(formats.to_csv(list(made(tmp_path).values())))))
+    for name, published in paper.TABLES.items():
+        assert list(dict.fromkeys(row["row"] for row in rows if row["table"] == name)) == list(
+            published
+        )
+    wanted = {"table": "table1", "row": "mlp_1x512", "field": "test_accuracy"}
+    (row,) = [row for row in rows if wanted.items() <= row.items()]
+    assert (row["complete"], row["n"], row["seeds"], row["revisions"]) == ("2", "2", "0 1", "abc")
+    assert float(row["mean"]) == pytest.approx(0.55)
+    assert float(row["std"]) == pytest.approx(0.1 / 2**0.5)
+    assert float(row["published"]) == 0.5051
+
+
+def test_table_3_has_errors_norms_and_times_beside_the_published(tmp_path):
+    settings = rows.named(experiments.defaults("kernels"), "table3", "mnist")
+    write(
+        tmp_path / "run",
+        settings,
+        [],
+        result={
+            "test_error": 0.0122,
+            "train_error": 0.0,
+            "norm": 221.3,
+            "ridge": 0.0,
+            "residual": 3e-12,
+            "num_examples": 60000,
+            "seconds": 300.0,
+        },
+    )
+    assert row_of(tmp_path, "table3", "mnist") == [
+        "mnist",
+        "1.22 (1)",
+        "1.20",
+        "+0.02",
+        "0.00 (1)",
+        "221.3",
+        "approximately 220",
+        "0e+00",
+        "3e-12",
+        "60,000",
+        "300",
+        "1",
+    ]
+    assert row_of(tmp_path, "table3", "cifar10+random_conv+ridge")[1:3] == [paper.MISSING, "15.00"]
+
+
+def test_other_numbers_of_random_filters_have_rows_of_their_own(tmp_path):
+    everything(tmp_path, seeds=(0,))
+    assert row_of(tmp_path, "table3", "cifar10+random_conv")[1:3] == ["17.19 (1)", "17.00"]
+    assert row_of(tmp_path, "table3", "cifar10+random_conv, 1,000 filters")[1:3] == [
+        "23.00 (1)",
+        paper.MISSING,
+    ]
+
+
+def test_so_have_other_numbers_of_images(tmp_path):
+    settings = rows.EXPERIMENTS["table3"].get_config("mnist+random_test_labels")
+    write(tmp_path / "whole", settings, [], result={"test_error": 0.9})
+    settings.data.num_train = 5000
+    write(tmp_path / "part", settings, [], result={"test_error": 0.91})
+    assert row_of(tmp_path, "table3", "mnist+random_test_labels")[1] == "90.00 (1)"
+    assert row_of(tmp_path, "table3", "mnist+random_test_labels, 5,000 images")[1] == "91.00 (1)"
+
+
+def test_expressivity_has_a_table(tmp_path):
+    settings = rows.named(experiments.defaults("expressivity"), "expressivity", "cifar10")
+    write(
+        tmp_path / "run",
+        settings,
+        [],
+        result={"train_error": 0.0, "num_weights": 103072, "depth": 2, "width": 50000},
+    )
+    wanted = {"weights": "103,072", "depth": "2", "width": "50,000", "error, float64": "0.00 (1)"}
+    for header, text in wanted.items():
+        assert number_of(tmp_path, "expressivity", "cifar10", header) == text
+    assert number_of(tmp_path, "expressivity", "cifar10", "points") is None  # no run has it
+
+
+def test_complexity_has_a_table(tmp_path):
+    settings = rows.named(experiments.defaults("complexity"), "complexity", "rademacher+alexnet")
+    write(
+        tmp_path / "run",
+        settings,
+        [{"num_train": 9}],
+        result={"rademacher": 1.0, "draws": 5, "num_fitted": 5, "seconds": 3.0},
+    )
+    for header, text in {"Rademacher": "1.000", "draws fitted": "5", "of": "5"}.items():
+        assert number_of(tmp_path, "complexity", "rademacher+alexnet", header) == text
+    assert number_of(tmp_path, "complexity", "rademacher+alexnet", "mean change") is None
+
+
+def test_shifted_test_sets_have_a_table_of_their_own(tmp_path):
+    for seed, accuracy in enumerate((0.4, 0.6)):
+        make_run(
+            tmp_path,
+            "table1:mlp_1x512",
+            seed,
+            test=0.5,
+            shifts={
+                "noise=1": {"loss": 1.0, "accuracy": accuracy},
+                "cifar10_1": {"loss": 1.0, "accuracy": 0.3},
+            },
+        )
+    make_run(tmp_path, "table1:mlp_3x512")
+    table = made(tmp_path)["shifts"]
+    assert [column.header for column in table.columns] == [
+        "row",
+        "test",
+        "noise=1",
+        "cifar10_1",
+        "runs",
+    ]
+    (row,) = table.rows
+    assert table.cells(row) == [
+        "table1:mlp_1x512",
+        "50.00 ± 0.00 (2)",
+        "50.00 ± 14.14 (2)",
+        "30.00 ± 0.00 (2)",
+        "2",
+    ]

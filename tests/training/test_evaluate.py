@@ -1,0 +1,65 @@
+"""Loss and accuracy of a whole set or of a weighted batch, against NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rethinking import models, sharding
+from rethinking.data.stream import Batch
+from rethinking.training import evaluate, optim, state
+
+
+def make_network(num_classes, image_shape):
+    """A small network and its state before training."""
+    model = models.create("mlp_1x512", num_classes)
+    optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.0)
+    return model, state.initializer(model, optimizer, image_shape)(0)
+
+
+def cross_entropies(model, fresh, images, labels):
+    """Logits in float64, and each example's loss by its definition."""
+    logits = model.apply({"params": fresh.params}, jnp.asarray(images), train=False)
+    logits = np.asarray(logits, np.float64)
+    return logits, np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+
+
+@pytest.mark.parametrize("num", [1, 7, 20, 21, 40, 41, 159, 160, 161])
+def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
+    random = np.random.default_rng(2)
+    images = random.standard_normal((num, 2, 2, 1), np.float32)
+    labels = random.integers(0, 3, num).astype(np.int32)
+    model, fresh = make_network(3, (2, 2, 1))
+    logits, losses = cross_entropies(model, fresh, images, labels)
+    for count in (1, 3, 8):
+        mesh = sharding.device_mesh(count)
+        devices = sharding.DataParallel(mesh)
+        evaluated = evaluate.make_evaluate(model, devices, 20, lambda images: images)(
+            *sharding.replicate((fresh, jnp.asarray(images), jnp.asarray(labels)), mesh)
+        )
+        np.testing.assert_allclose(evaluated["loss"], losses.mean(), rtol=1e-5)
+        accuracy = (logits.argmax(1) == labels).mean()
+        np.testing.assert_allclose(evaluated["accuracy"], accuracy, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_batch_is_summed_over_the_rows_that_count(count):
+    """Rows of weight zero hold nan, which must not reach the sums."""
+    random = np.random.default_rng(3)
+    images = random.standard_normal((16, 2, 2, 3), np.float32)
+    labels = random.integers(0, 8, 16).astype(np.int32)
+    weights = (np.arange(16) % 3 > 0).astype(np.float32)
+    model, fresh = make_network(8, (2, 2, 3))
+    logits, losses = cross_entropies(model, fresh, images, labels)
+    counted = weights > 0
+    images[~counted] = np.nan
+    mesh = sharding.device_mesh(count)
+    numbers = np.arange(16, dtype=np.uint32)
+    batch = sharding.split(Batch(images, labels, numbers, numbers, weights), mesh)
+    sums = evaluate.make_evaluate_batch(model, sharding.DataParallel(mesh), lambda images: images)(
+        sharding.replicate(fresh, mesh), batch
+    )
+    ranks = (logits > logits[np.arange(16), labels][:, None]).sum(1)
+    np.testing.assert_allclose(sums["loss"], losses[counted].sum(), rtol=1e-5)
+    assert float(sums["accuracy"]) == (ranks[counted] == 0).sum()
+    assert float(sums["accuracy_top5"]) == (ranks[counted] < 5).sum()
+    assert float(sums["weight"]) == counted.sum()
