@@ -1,1 +1,1 @@
-"""Programs behind the README's claims of speed; benchmarks/README.md has what they measured."""
+"""Programs that measure speed; their results are in benchmarks/README.md."""

@@ -10,8 +10,9 @@ torch are these libraries' functions on the first device. Peers factor the full 
 
 `--count` prints the work, the bytes sent and the bytes held per device, for 1 to 256 devices.
 
-`--topology` compiles the factorization's programs for TPU chips, which need not be there. It needs
-the package libtpu. It prints the seconds, and the memory used on each chip, matrix included.
+`--topology` compiles the factorization's programs for TPU chips that this machine need not have. It
+needs the package libtpu. It prints the seconds of compilation, and the memory used on each chip,
+matrix included.
 """
 
 import json

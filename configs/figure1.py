@@ -4,11 +4,12 @@
         --report
 
 A row is MODEL+SETTING. SETTING is true_labels, random_labels, shuffled_pixels, random_pixels,
-gaussian, or corrupt=P: labels are replaced with probability P. The rows of a network differ in the
-data alone. The training loss reaches zero under all settings. With P the time to fit grows by a
-small factor, and the test error grows to 90%.
+gaussian, or corrupt=P: labels are replaced with probability P. The rows of one network differ only
+in the data. The training loss reaches zero under all settings. As P grows, the time to fit grows by
+a small factor, and the test error grows to 90%.
 
-Settings and times: as in configs/table1.py. Its runs serve as true_labels and random_labels here.
+Settings and times: as in configs/table1.py. The runs of Table 1 serve as true_labels and
+random_labels here.
 """
 
 from rethinking import rows

@@ -4,11 +4,11 @@
         --seeds=3 --report
 
 A row is MODEL+workers=N. The paper trained on ImageNet with 50 asynchronous workers. This project
-replaces them by data-parallel SGD, and these rows show what that leaves out. With N workers that
-take turns, step t applies the gradient of the parameters at step t - N + 1. One worker is ordinary
-SGD. See `rethinking.training.optim.delayed_gradients`.
+uses data-parallel SGD instead, and these rows show the difference. With N workers that take turns,
+step t applies the gradient of the parameters at step t - N + 1. One worker is ordinary SGD. See
+`rethinking.training.optim.delayed_gradients`.
 
-The MLP takes ten minutes a row on a CPU core. Inception wants an accelerator, and its learning rate
+The MLP takes ten minutes a row on a CPU core. Inception needs an accelerator, and its learning rate
 has not been tried. Settings: `rethinking.rows.figure_async`.
 """
 

@@ -2,9 +2,9 @@
 
     python -m launch.sweep --config=configs/quickstart.py --workdir=runs --seeds=3 --report
 
-A row is a setting of section 2.1. The network fits every one of them. With true labels it also
-generalizes, and with shuffled pixels, because an MLP does not notice the order of the pixels. With
-random labels its test accuracy is that of guessing, 10%.
+A row is a setting of section 2.1. The network fits the training set in every row. With true labels
+it generalizes. With shuffled pixels it does so too, because an MLP does not depend on the order of
+the pixels. With random labels its test accuracy is about 10%, as for guessing.
 
 All rows with three seeds take half a minute on two CPU cores.
 Settings: `rethinking.rows.quickstart`.

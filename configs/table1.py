@@ -4,7 +4,7 @@
     python -m launch.sweep --config=configs/table1.py --workdir=runs --seeds=3 --report
 
 A row is MODEL[+crop][+wd][+random_labels]. Every network fits its training set, also with random
-labels. Only the test accuracy shows which labels they were. Regularizers change it by a few
+labels. Only the test accuracy shows whether the labels were true. Regularizers change it by a few
 points.
 
 On two CPU cores a row takes minutes (MLPs), 2.3 hours (AlexNet) or an estimated 20 hours

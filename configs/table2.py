@@ -8,10 +8,10 @@
 A row is `none` or [aug][+random_labels][+dropout][+wd]. In the paper the network fits a million
 random labels, top-1 above 87%, with the same settings. Its test accuracy is then that of guessing.
 
-100 epochs of ImageNet are 4.3e18 floating-point operations. By the roofline of `launch.compile`
-they take about 1.9 hours on 16 TPU v5e chips. This is not measured. Start it by `launch.tpu_pod` or
-`launch.slurm`. The second command is the same experiment on a small set of ImageNet's images.
-Settings: `rethinking.settings.imagenet`.
+100 epochs of ImageNet take 4.3e18 floating-point operations. By the roofline of `launch.compile`
+that is about 1.9 hours on 16 TPU v5e chips. This time is an estimate, not a measurement. Start a
+run with `launch.tpu_pod` or `launch.slurm`. The second command is the same experiment on a small
+set of ImageNet's images. Settings: `rethinking.settings.imagenet`.
 """
 
 from rethinking import rows

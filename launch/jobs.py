@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there are, where each one lives, and which are left to do."""
+"""The runs of a sweep: their configs, their folders, and which of them are left to do."""
 
 import contextlib
 import dataclasses

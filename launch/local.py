@@ -7,9 +7,9 @@ The visible GPUs are divided evenly among the processes. With --devices_per_proc
 has K fake CPU devices instead: this tries out a run on several hosts on one machine. Each line of
 output has the number of its process in front.
 
-If a process fails, this program ends the others, shows the last lines of the failed one again,
-and ends with its exit code. SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved
-and stops. The second time they kill the run.
+If a process fails, this program ends the others, shows the last lines of the failed one again, and
+ends with its exit code. SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved and
+stops. A second signal kills the run.
 """
 
 import os

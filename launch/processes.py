@@ -57,12 +57,12 @@ class Process:
 
     @property
     def exit_code(self) -> int | None:
-        """None while the process runs; negative if a signal ended it."""
+        """The exit code; None while the process runs, negative if a signal ended it."""
         return self._process.poll()
 
     @property
     def was_ended(self) -> bool:
-        """Whether it ended because of another process: by our signal, or because it lost it."""
+        """Whether another process caused its end: we ended it, or it lost the other process."""
         return self.exit_code == rendezvous.PEER_LOST or -(self.exit_code or 0) in self._sent
 
     def send(self, number: int) -> None:

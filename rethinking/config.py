@@ -22,7 +22,7 @@ class Field:
     """One setting: its default, its meaning, and the values that it may have.
 
     Numbers must be finite. `minimum` and `maximum` are allowed values, `above` and `below` are not.
-    A field with `scientific=False` says where or how fast a run computes, and not what.
+    A field with `scientific=False` changes where or how fast a run computes, but not its results.
     """
 
     default: Any
@@ -69,15 +69,15 @@ class Field:
 
 Fields = Mapping[str, Field]
 
-# 32-bit integers are what a device counts with.
+# Devices count with 32-bit integers.
 LARGEST = 2**31
 
-# What every kind of experiment has.
+# The fields of every kind of experiment.
 COMMON: Fields = {
     "experiment": Field(
         "", "name of the config file; the run's row is `experiment:row`", scientific=False
     ),
-    "row": Field("", "the row that the config began as", scientific=False),
+    "row": Field("", "the row that the config was made from", scientific=False),
     "kind": Field("training", "the kind of experiment, a module of `rethinking.experiments`"),
     "seed": Field(0, "seed of everything but the corruption", minimum=0, below=LARGEST),
     "num_devices": Field(

@@ -124,7 +124,7 @@ def _ask_cluster(timeout: float) -> Sequence:
 def _end_program(error: BaseException) -> NoReturn:
     """Ends this process at once.
 
-    An ordinary exit would not end: JAX waits for all other processes, and they may wait for us.
+    An ordinary exit would hang: JAX waits for all other processes, and they may wait for this one.
     """
     code = 1
     try:

@@ -1,4 +1,4 @@
-"""What a user can mend: the error that says so, and the checks that raise it."""
+"""The error for what a user can correct, and the checks that raise it."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A sentence that names what `name` may have been meant to be, or else everything known."""
+    """A sentence that suggests the known names nearest to `name`, or lists all if none is near."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:

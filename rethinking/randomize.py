@@ -1,8 +1,8 @@
 """The six randomization tests of section 2.1, as functions (arrays, seed) -> arrays on the host.
 
-What an example gets depends on the seed, the split and the example's index in its source alone. It
-does not depend on the number of examples, their order, the batch, the epoch or the devices. Labels
-and each kind of pixels have their own random stream.
+The random draws for an example depend only on the seed, the split and the example's index in its
+source. They do not depend on the number of examples, their order, the batch, the epoch or the
+devices. Labels and each kind of pixels have their own random stream.
 """
 
 import dataclasses

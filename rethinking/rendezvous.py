@@ -3,9 +3,9 @@
 Every process keeps a TCP connection to process 0. A connection closes when its process ends,
 however it ends, so that the others notice at once.
 
-JAX has a service for this. But if a process is missing, or process 0 is lost, that service
-notices late and ends the others with a stack trace that names no process. The roll is therefore
-called first. JAX's service then takes over the port, and the connections stay open.
+JAX has a service for this. But if a process is missing, or process 0 is lost, that service notices
+late. It then ends the others with a stack trace that names no process. So the roll is called first.
+JAX's service then takes over the port, and the connections stay open.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ class Roll:
         peer.say_goodbye()
 
     def _end(self, lost: str) -> NoReturn:
-        # Only one thread gets in: the first loss is the cause of all others.
+        # Only the first loss is reported, because it is the cause of all others.
         with self._lock:
             for peer in self._peers:
                 peer.tell(lost=lost)
@@ -185,8 +185,9 @@ def _gather(place: Place, timeout: float) -> list[_Peer]:
             if peer.process_id not in missing:
                 _refuse(
                     peers | {-1: peer},
-                    f"{peer.host} has a process {peer.process_id} that is one too many. The run "
-                    f"has {place.num_processes}: give each a number of its own, from 0.",
+                    f"process {peer.process_id} on {peer.host} cannot join: another process has "
+                    f"this number, or it is not below {place.num_processes}. Give each of the "
+                    f"{place.num_processes} processes its own number, from 0.",
                 )
             peers[peer.process_id] = peer
     for peer in peers.values():

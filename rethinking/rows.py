@@ -128,8 +128,9 @@ def figure1(row: str) -> ConfigDict:
 def figure_async(row: str) -> ConfigDict:
     """MODEL+workers=N.
 
-    With the learning rates of Table 1 late gradients make the MLP diverge, with 8 workers and with
-    50. So all rows have 0.03 of these rates, without decay: 50 workers train with that.
+    With the learning rates of Table 1, late gradients make the MLP diverge, with 8 workers and with
+    50. So all rows have 0.03 of these rates, without decay. With that, training works even with 50
+    workers.
     """
     model, plus, workers = row.partition("+workers=")
     if model not in TABLE1_MODELS or not (plus and workers.isdecimal() and int(workers)):
@@ -144,7 +145,8 @@ def figure_async(row: str) -> ConfigDict:
 def complexity(row: str) -> ConfigDict:
     """`rademacher+MODEL` or `stability+MODEL[+random_labels]`.
 
-    Settings are those of Table 1, but for batches of 32, so that fewer images take as many steps.
+    Settings are those of Table 1, except for batches of 32. There are fewer images, and smaller
+    batches keep the number of steps high.
     """
     require_known(row, COMPLEXITY_ROWS, "complexity: unknown row")
     measure, model, *labels = row.split("+")

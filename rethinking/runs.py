@@ -1,4 +1,4 @@
-"""The run directory: everything that came of one config.
+"""The run directory: everything that the run of one config writes.
 
     config.json     the resolved config
     metrics.jsonl   one line per evaluation
@@ -28,7 +28,8 @@ from rethinking.config import flat
 from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
-# Reading processes wait so long for the writing one. File systems of clusters may show a file late.
+# How long processes that read wait for the one that writes. File systems of clusters may show a
+# file late.
 WAIT_SECONDS = 120.0
 # From a config to the fields that decide what it computes: `rethinking.experiments.scientific`.
 Scientific = Callable[[ConfigDict], dict[str, Any]]
@@ -182,8 +183,8 @@ def _wait_for(file: epath.Path) -> None:
     while not file.exists():
         if time.monotonic() > deadline:
             raise InputError(
-                f"{file}, which process 0 writes, is not seen by this one. Choose a --workdir on a "
-                "file system that all processes share, or in a bucket (gs://...)."
+                f"process 0 writes {file}, but this process cannot see it. Choose a --workdir on "
+                "a file system that all processes share, or in a bucket (gs://...)."
             )
         time.sleep(0.5)
 
@@ -193,7 +194,7 @@ def _is_local(path: epath.Path) -> bool:
 
 
 def _only_lock(path: epath.Path) -> bool:
-    # That is what a process leaves if it is killed before it has written config.json.
+    # A process that is killed before it has written config.json leaves only these files.
     return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
 
 
@@ -202,7 +203,7 @@ def _only_config(path: epath.Path) -> bool:
 
 
 def _keep_config(file: epath.Path, config: ConfigDict, scientific: Scientific) -> bool:
-    """Whether config.json was written. If there is one, InputError unless it computes the same."""
+    """Whether it wrote config.json. Raises InputError if another config is there already."""
     if not file.exists():
         _write_atomically(file, config.to_json(indent=2) + "\n")
         return True

@@ -190,7 +190,7 @@ def _load_cached(source: Source) -> dict[str, np.ndarray]:
     with contextlib.suppress(OSError, ValueError):
         return _read_cache(folder)
     _LOG.info("Decoding the images in %s. Later runs read them from a cache.", source.folder)
-    # TFDS would advise to install OpenCV, which decodes the same values.
+    # Hides TFDS's advice to install OpenCV, which would decode to the same values.
     verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
@@ -232,11 +232,11 @@ def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
         temporary = tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent)
         for name, array in arrays.items():
             np.save(pathlib.Path(temporary) / f"{name}.npy", array)
-        # A folder that is already there could not be read.
+        # An existing folder is damaged: it could not be read.
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
     except OSError as error:
-        # If the folder is there, another process has just written the same arrays.
+        # If the folder exists now, another process has just written the same arrays.
         if not folder.is_dir():
             _LOG.warning("The decoded images cannot be kept for the next run: %s", error)
     finally:

@@ -48,8 +48,8 @@ def random_hue(
 ) -> Float[Array, "n h w c"]:
     """The images with their hue (of HSV) turned by a random angle.
 
-    The angle is drawn for each image from [-max_delta, max_delta), in turns. Raises InputError
-    unless the images have three channels.
+    The angle is drawn for each image from [-max_delta, max_delta), where 1 is a full turn. Raises
+    InputError unless the images have three channels.
     """
     hue, low, high = _hue(images)
     return _color((hue + _uniform(keys, 0.0, max_delta)[..., 0]) % 1, low, high)
@@ -65,7 +65,7 @@ def _uniform(keys: Key[Array, " n"], middle: float, spread: float) -> Float[Arra
 def _hue(
     images: Float[Array, "n h w c"],
 ) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"], Float[Array, "n h w"]]:
-    """The hue of each pixel in turns (0 for grey), and its smallest and largest channel."""
+    """The hue of each pixel, in full turns (0 for grey), and its smallest and largest channel."""
     if images.shape[-1] != 3:
         raise InputError(
             "A change of saturation or hue needs images with 3 channels, but these have "

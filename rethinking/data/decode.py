@@ -11,8 +11,8 @@ This follows TensorFlow's Inception (tensorflow/models, inception/image_processi
   always decodes all pixels.
 - The resizing method is drawn for each image. TensorFlow chooses it by the number of the thread.
 
-simplejpeg (libjpeg-turbo) decodes JPEG. Pillow decodes what simplejpeg refuses, such as PNG, and
-decides what cannot be decoded. simplejpeg and OpenCV come with the extra `imagenet`.
+simplejpeg (libjpeg-turbo) decodes JPEG. Pillow decodes what simplejpeg refuses, such as PNG. What
+Pillow refuses too is an error. simplejpeg and OpenCV come with the extra `imagenet`.
 """
 
 import contextlib

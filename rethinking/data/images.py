@@ -74,15 +74,15 @@ def center(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 def whiten(images: Shaped[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """The images less their means, divided by their standard deviations, as float32.
+    """The images minus their means, divided by their standard deviations, as float32.
 
     Mean and deviation are those of all values of an image, after division by 255. The deviation is
     at least 1 / sqrt(number of values). This is TensorFlow's per_image_whitening (appendix A). The
     input has values of 0 to 255 of any type.
     """
     images = scale(images)
-    # Both moments come from one pass over the data. They are those of the differences from the
-    # first value, which loses no digits where the contrast is low.
+    # Both moments come from one pass over the data. They are computed from the differences to the
+    # first value. So no digits are lost where the contrast is low.
     centered = images - images[:, :1, :1, :1]
     mean, square = (jnp.mean(x, (1, 2, 3), keepdims=True) for x in (centered, centered * centered))
     variance = jnp.maximum(square - mean * mean, 1 / images[0].size)
@@ -109,7 +109,7 @@ def augment(
             flip: whether to mirror half of the images left to right.
             brightness: largest shift of all values. 1 is the distance from black to white.
             saturation: s, for a factor drawn from [1 - s, 1 + s].
-            hue: largest rotation in either direction, in turns of the colour circle.
+            hue: largest rotation in either direction, as a fraction of a full turn.
             contrast: s, for a factor drawn from [1 - s, 1 + s].
 
     Raises:

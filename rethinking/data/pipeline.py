@@ -19,7 +19,7 @@ RowT = TypeVar("RowT")
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a process makes its batches. Nothing here changes what a row contains.
+    """How a process makes its batches. None of these settings changes the content of a row.
 
     Attributes:
         rows: the rows of each batch that this process makes; None means all.
@@ -81,7 +81,7 @@ def _item(
     """Item `number` of grain's data set.
 
     grain deals the items w, w + workers, ... to worker w. It takes one batch from each worker in
-    turn. The items are numbered so that these batches come in their order.
+    turn. The items are numbered such that the batches then come in order.
     """
     turn, worker = divmod(number, workers)
     step = first_step + turn // len(rows) * workers + worker
@@ -89,7 +89,7 @@ def _item(
 
 
 def _prefetch(dataset: grain.IterDataset, num_workers: int) -> grain.IterDataset:
-    """The same batches, made ahead in a thread, or in `num_workers` processes unless that is 0."""
+    """The same batches, made ahead: in `num_workers` processes, or in a thread if that is 0."""
     if num_workers == 0:
         return grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=2)
     # grain reads flags of its own, also in programs that do not use absl.

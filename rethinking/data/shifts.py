@@ -24,7 +24,7 @@ def parse(text: str) -> list[str]:
     """The names of test sets in `text`, which are separated by commas.
 
     A distortion without a strength stands for all three: "noise" is "noise=1", "noise=2" and
-    "noise=3". A name that is not a distortion is taken for that of a TFDS set.
+    "noise=3". Every other name is the name of a TFDS set.
 
     Raises:
         InputError: for an unknown distortion or strength.

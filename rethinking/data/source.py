@@ -72,8 +72,8 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
 def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
     """The folder of the newest prepared version of NAME[/CONFIG][:VERSION], or None.
 
-    It returns None for a set of TFDS that is not prepared. CONFIG may be left out if only one
-    configuration is prepared.
+    It returns None if TFDS has the set but the set is not prepared. CONFIG may be left out if only
+    one configuration is prepared.
 
     Raises:
         InputError: if the set is neither prepared nor in TFDS, or if CONFIG is missing.

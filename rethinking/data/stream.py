@@ -41,8 +41,9 @@ class Batch(NamedTuple):
     Attributes:
         images: the decoded images.
         labels: their labels.
-        indices: positions in the split on disk. It is -1 for rows that fill up the last batch.
-        epochs: the epoch. It and the index determine the random draws for an example.
+        indices: positions in the split on disk; -1 for rows that fill up the last batch.
+        epochs: the epoch of each example. Epoch and index determine the random draws for an
+            example.
         weights: 1, or 0 for rows that do not count, which are padding and skipped records.
     """
 
@@ -171,7 +172,8 @@ class Stream(Iterator[Batch]):
 
     def __init__(self, batches: Generator[Batch, None, None], corrupt: Callable | None):
         self._batches, self._corrupt = batches, corrupt
-        # This also ends grain's threads before the program ends, which they would not survive well.
+        # This also ends grain's threads before the program ends. Otherwise they could crash at its
+        # end.
         weakref.finalize(self, batches.close)
 
     def __next__(self) -> Batch:
@@ -219,7 +221,7 @@ class _Examples:
     def _view(
         self, index: int, rng: np.random.Generator | None
     ) -> tuple[UInt8[np.ndarray, "s s 3"], int]:
-        from rethinking.data import decode  # Its packages come with the extra `imagenet` alone.
+        from rethinking.data import decode  # Needs the extra `imagenet`.
 
         encoded, label = self.records.read(index)
         try:

@@ -25,7 +25,7 @@ from rethinking.experiments import complexity, expressivity, kernels, linear, tr
 
 _LOG = logging.getLogger(__name__)
 
-# What `config.kind` names.
+# The modules that `config.kind` chooses from.
 KINDS = {
     "training": training,
     "expressivity": expressivity,
@@ -33,7 +33,7 @@ KINDS = {
     "complexity": complexity,
     "linear": linear,
 }
-# The fields that say where or how fast a run computes, and not what.
+# The fields that change where or how fast a run computes, but not its results.
 UNSCIENTIFIC = {
     path for kind in KINDS.values() for path, field in kind.FIELDS.items() if not field.scientific
 }
@@ -61,14 +61,14 @@ def run(
 
     Returns None if `deadline` (of time.time()) or SIGTERM came first. The same call then continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
-    Raises InputError for whatever cannot work, before any time is spent.
+    Raises InputError for anything that cannot work, before any time is spent.
     """
     check(config)
     with runs.open_run(workdir, config, scientific, writes) as run_directory:
         if run_directory.result is not None:
             _LOG.info("%s is finished already.", workdir)
             return run_directory.result
-        from rethinking import sharding  # here, so that a mistyped flag is answered at once
+        from rethinking import sharding  # here: JAX imports slowly, and a typo should fail fast
 
         sharding.use_compilation_cache()
         measured = KINDS[config.kind].run(config, run_directory, deadline)
@@ -78,7 +78,7 @@ def run(
 
 
 def _provenance(config: ConfigDict) -> dict[str, Any]:
-    """The part of result.json that says what was run, on what: every experiment has it."""
+    """The fields of result.json that every experiment has: what was run, and where."""
     import jax
 
     return {
@@ -96,8 +96,8 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
 def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     """The fields that decide what a run computes and differ from their defaults: path -> value.
 
-    Defaults are left out. So old runs stay the same when a new field is added that is off by
-    default. A default must therefore never change its meaning.
+    Defaults are left out. So a new field that is off by default does not change the digests of old
+    runs. The meaning of a default must therefore never change.
     """
     kind = KINDS.get(config.get("kind"), training)
     # "training" for every kind: two kinds with nothing but defaults must differ in this field.
@@ -107,7 +107,7 @@ def scientific(config: ConfigDict | dict) -> dict[str, Any]:
         is_default = path in plain and value == plain[path]
         if path not in UNSCIENTIFIC and not is_default:
             fields[path] = value
-    # Without a corruption its seed decides nothing.
+    # Without corruption, its seed has no effect.
     if kind is training and {"randomize.labels", "randomize.pixels"}.isdisjoint(fields):
         fields.pop("randomize.seed", None)
     return fields

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest two states of a run. A damaged one is skipped for the one before it."""
+"""Checkpoints: the newest two states of a run. If one is damaged, the other is used."""
 
 import logging
 import time
@@ -49,9 +49,9 @@ class Checkpoints:
     def restore(self, state: TrainState) -> Saved:
         """The newest checkpoint that can be read, placed on the devices as `state` is.
 
-        Without a checkpoint that is step 0 and `state` itself. A checkpoint that cannot be read is
-        moved to `checkpoints.unreadable`, with a warning, and the one before it is used. If no
-        checkpoint can be read, all stay where they are, and InputError is raised.
+        If there is no checkpoint, the result is step 0 with `state` itself. A checkpoint that
+        cannot be read is moved to `checkpoints.unreadable`, with a warning, and the one before it
+        is used. If no checkpoint can be read, all stay where they are, and InputError is raised.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         items = ocp.args.Composite(

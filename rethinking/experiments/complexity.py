@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 # The fields of training, and the fields of the two measures.
 FIELDS: Fields = training.FIELDS | {
     "kind": COMMON["kind"].replace(default="complexity"),
-    "measure": Field("rademacher", "what is measured", choices=("rademacher", "stability")),
+    "measure": Field("rademacher", "the measure to estimate", choices=("rademacher", "stability")),
     "draws": Field(5, "rademacher: number of draws of the random signs", minimum=1, below=LARGEST),
     "halvings": Field(
         0,
@@ -36,14 +36,14 @@ FIELDS: Fields = training.FIELDS | {
         maximum=30,
     ),
     "radius": Field(
-        1.0, "rademacher: radius of the kernel's ball of functions, by their norm", above=0
+        1.0, "rademacher: largest norm of the functions in the kernel's space", above=0
     ),
     "bandwidth": Field(
         0.5, "rademacher: bandwidth of the Gaussian kernel, for images scaled to norm one", above=0
     ),
     "replacements": Field(
         5,
-        "stability: number of training examples to replace, one at a time, by one from outside",
+        "stability: number of training examples to replace, one at a time, by other examples",
         minimum=1,
         below=LARGEST,
     ),

@@ -106,7 +106,7 @@ def compile_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
 
 
 def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
-    """The cost of the row's step per chip, which it compiles; and `roofline`, for a known chip."""
+    """Compiles the row's step; returns its cost per chip and, for a known chip, its `roofline`."""
     start = time.perf_counter()
     compiled = compile_step(config, mesh)
     seconds = time.perf_counter() - start

@@ -29,7 +29,7 @@ FIELDS: Fields = COMMON | {
 
 
 def check(config: ConfigDict) -> None:
-    """Every combination of allowed values goes together."""
+    """Accepts every config: all combinations of allowed values can work."""
 
 
 def run(

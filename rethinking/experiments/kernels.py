@@ -45,10 +45,10 @@ FIELDS: Fields = COMMON | {
         "gaussian", "the kernel", choices=("gaussian", "laplacian", "linear", "polynomial")
     ),
     "kernel.bandwidth": Field(
-        5.0, 'of "gaussian" and "laplacian", in units of the features', above=0
+        5.0, 'bandwidth of "gaussian" and "laplacian", in units of the features', above=0
     ),
-    "kernel.degree": Field(2, 'of "polynomial"', minimum=1, below=LARGEST),
-    "kernel.offset": Field(1.0, 'of "polynomial"', minimum=0),
+    "kernel.degree": Field(2, 'degree of "polynomial"', minimum=1, below=LARGEST),
+    "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0),
     "features.name": Field(
         "pixels",
         "features of the images, divided by 255",

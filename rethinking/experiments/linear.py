@@ -1,6 +1,6 @@
-"""Section 5: solutions of one linear system that generalize or do not, and the one that SGD finds.
+"""Section 5: three solutions of one linear system, how they generalize, and which one SGD finds.
 
-The curvature of the risk does not tell these solutions apart: its Hessian is the same at all.
+The curvature of the risk cannot distinguish them: its Hessian is the same at all three.
 """
 
 import logging
@@ -62,7 +62,7 @@ class Examples(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Every combination of allowed values goes together."""
+    """Accepts every config: all combinations of allowed values can work."""
 
 
 def run(
@@ -142,7 +142,7 @@ def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, E
 
 
 def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str, float]:
-    """The l2 norm and the errors of some weights."""
+    """The l2 norm of the weights, and their errors."""
     return {
         "norm": float(np.linalg.norm(weights)),
         "train_error": train.error(weights),

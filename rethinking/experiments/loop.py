@@ -92,8 +92,8 @@ class Loop:
             next_step = self.step + self.trainer.steps_per_leg
             ends_epoch = next_step == self.trainer.last_step(self.epoch + 1)
             number = 0 if ends_epoch else self.step
-            # A leg does not begin if it would end after the deadline. The estimate of its time is
-            # that of the last one of its kind.
+            # A leg does not begin if it would end after the deadline. It is expected to take as
+            # long as the last leg of the same kind.
             if self._must_stop(number, self.leg_seconds[ends_epoch]):
                 return None
             due = time.time() - self.saved_at >= self.config.checkpoint_seconds
@@ -129,7 +129,7 @@ class Loop:
         self.meter.add(leg.loss, self.trainer.steps_per_leg * self.config.batch_size)
 
     def _end_epoch(self, progress: Progress) -> None:
-        """Evaluates at the end of an epoch, or before the first, unless that is done or not due.
+        """Evaluates at the end of an epoch, or before the first, if that is due and not yet done.
 
         An evaluation is due every `config.eval_epochs` epochs, at the end of the run, and when the
         loss is not finite any more.
@@ -187,5 +187,5 @@ def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str | None:
 
 
 def _ends_when_fit(config: ConfigDict, line: dict[str, Any]) -> bool:
-    """Whether the run stops because it has reached the training accuracy that it was to reach."""
+    """Whether the run stops because its training accuracy has reached `fit_accuracy`."""
     return config.stop_when_fit and line["train_accuracy"] >= config.fit_accuracy

@@ -1,4 +1,4 @@
-"""The network that a config describes, with its optimizer, wherever the data are."""
+"""The network that a config describes, with its optimizer, for resident and streamed data."""
 
 import dataclasses
 from collections.abc import Callable

@@ -180,7 +180,7 @@ def _summary(config: ConfigDict, log: Log, sizes: list[int], further: list[int])
 
 
 def _networks(config: ConfigDict, log: Log, n: int) -> Line:
-    """What the trainings on n images found."""
+    """The estimates from the trainings on n images."""
     suprema = _correlations(config, log, n)
     low, high = complexity.interval(suprema, n)
     num_fitted = int((suprema == 1).sum())
@@ -195,7 +195,7 @@ def _networks(config: ConfigDict, log: Log, n: int) -> Line:
 
 
 def _correlations(config: ConfigDict, log: Log, n: int) -> Float[np.ndarray, " draws"]:
-    """The correlation that each draw at n images reached."""
+    """The largest correlation of each draw at n images."""
     found = []
     for draw in range(config.draws):
         (line,) = log.lines(num_train=n, draw=draw)

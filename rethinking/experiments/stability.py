@@ -68,7 +68,7 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
 
 
 class After(NamedTuple):
-    """The state of a training after an epoch, on S, the fresh examples and the test set in turn."""
+    """Measurements after an epoch: on the examples of S, then the fresh ones, then the test set."""
 
     losses: Float[np.ndarray, " points"]
     predictions: Int[np.ndarray, " points"]

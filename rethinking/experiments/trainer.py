@@ -1,4 +1,4 @@
-"""`Trainer`: a network with its data, as the training loop sees it, wherever the data are."""
+"""`Trainer`: a network with its data, as the training loop sees it, resident or streamed."""
 
 import abc
 import logging
@@ -24,7 +24,7 @@ class Interrupted(Exception):
 
 
 class Leg(NamedTuple):
-    """What a part of training leaves behind."""
+    """The result of a leg, which is a part of training."""
 
     state: TrainState  # its buffers are reused by the next leg
     loss: jax.Array  # mean over the leg's steps
@@ -37,7 +37,7 @@ class Trainer(abc.ABC):
     data on the devices a leg is an epoch, with streamed data a leg is a step.
     """
 
-    # What `evaluate_split` takes; each subclass sets these three.
+    # The splits that `evaluate_split` can take. Each subclass sets these three.
     train: Any
     train_sample: Any  # the training images that are evaluated before the end
     test: Any

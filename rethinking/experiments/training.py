@@ -21,7 +21,7 @@ from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
 from rethinking.errors import require
 from rethinking.randomize import PIXELS
 
-# By default, everything is off that a row can switch on.
+# By default, everything that a row can switch on is off.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
     "batch_size": Field(
@@ -86,7 +86,7 @@ FIELDS: Fields = COMMON | {
     ),
     "checkpoint_seconds": Field(
         60.0,
-        "least time between two checkpoints; 0: after every epoch",
+        "least number of seconds between two checkpoints; 0: after every epoch",
         minimum=0,
         scientific=False,
     ),
@@ -163,7 +163,7 @@ FIELDS: Fields = COMMON | {
     ),
     "augment.hue": Field(
         0.0,
-        "largest shift of the hue of training images, in turns of the colour circle",
+        "largest shift of the hue of training images, as a fraction of a full turn",
         minimum=0,
         maximum=0.5,
     ),

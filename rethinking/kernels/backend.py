@@ -12,14 +12,15 @@ from rethinking.kernels.layout import Layout
 class Backend(abc.ABC):
     """The lower half of an n x n symmetric matrix in column panels, and what is computed with it.
 
-    A storage holds the matrix, or its Cholesky factor L. Its type is the backend's own business.
-    Methods may overwrite a storage that they are given; callers go on with the one returned.
-    In float64 all calls must be made within `jax.enable_x64(True)`.
+    A storage holds the matrix, or its Cholesky factor L. Only the backend knows its type. Methods
+    may overwrite a storage that they are given; callers must use the returned one. In float64 all
+    calls must be made within `jax.enable_x64(True)`.
 
     Attributes:
         layout: the place of each entry of the matrix.
         dtype: the type of the matrix's entries.
-        working_rows: how many rows the temporary arrays have that a panel's computation needs.
+        working_rows: the number of rows of the temporary arrays that the computation of a panel
+            needs.
     """
 
     layout: Layout

@@ -1,4 +1,4 @@
-"""What a training set and a kernel must satisfy. All of it is checked before any time is spent."""
+"""Checks of the training set and the kernel, made before any time is spent."""
 
 import dataclasses
 import math

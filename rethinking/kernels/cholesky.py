@@ -1,8 +1,8 @@
 """The Cholesky factor of a symmetric positive definite matrix, half of it stored, on many devices.
 
-The factorization is left-looking. It makes panel g of the matrix in the place of the factor's panel
-g, subtracts the products of all earlier panels, and overwrites it with panel g of the factor. So
-nothing is stored besides the factor.
+The factorization is left-looking. It makes panel g of the matrix in the place of panel g of the
+factor. It subtracts the products of all earlier panels, and overwrites the result with panel g of
+the factor. So only the factor is stored.
 """
 
 import functools
@@ -47,8 +47,8 @@ class NotPositiveDefiniteError(InputError):
 def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int = 0) -> Backend:
     """The backend for an n x n matrix on the devices of `mesh`, by default on all devices.
 
-    A single CPU device uses SciPy's BLAS, and so does a TPU in float64, which it does not have:
-    then the host's processors compute. In all other cases JAX computes on the devices.
+    A single CPU device uses SciPy's BLAS. A TPU has no float64, so for float64 its host's
+    processors use SciPy's BLAS. In all other cases JAX computes on the devices.
 
     Args:
         n: rows of the matrix.
@@ -101,7 +101,7 @@ class Cholesky:
 
     @functools.cached_property
     def condition(self) -> float:
-        """An estimate of A's condition number in the 1-norm, from two such norms."""
+        """An estimate of A's condition number in the 1-norm: A's norm times its inverse's norm."""
         return self.norm * _one_norm(self.solve, self.backend.layout.n)
 
 

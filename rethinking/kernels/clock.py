@@ -1,4 +1,4 @@
-"""Where a solve's time goes."""
+"""The time that each step of a solve takes."""
 
 import dataclasses
 import time
@@ -8,7 +8,7 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """The seconds of each step of a solve. The compilation of programs counts for no other step."""
+    """The seconds of each step of a solve, and of compilation, which counts for no other step."""
 
     gram: float
     factor: float
@@ -38,7 +38,7 @@ class Clock:
 
     @property
     def seconds(self) -> Seconds:
-        """What was counted so far."""
+        """The seconds counted so far."""
         return Seconds(**self._spent)
 
     def _note(self, event: str, duration: float, **more: object) -> None:

@@ -79,9 +79,9 @@ def fit(
 
     Raises:
         NotPositiveDefiniteError: if the matrix is not positive definite in `dtype`.
-        InputError: before any time is spent: for bad data, repeated examples without a ridge, a
-            kernel that is not a `Kernel`, or too little memory. And if refinement does not reach a
-            residual of 1e-8.
+        InputError: for bad data, repeated examples without a ridge, a kernel that is not a
+            `Kernel`, or too little memory; all this before any time is spent. Also if refinement
+            does not reach a residual of 1e-8.
     """
     checks.check_ridge(ridge)
     train = checks.training_set(x, y, repeats=ridge > 0)

@@ -64,9 +64,10 @@ class Layout:
 def make(n: int, num_devices: int = 1, num_panels: int = 0) -> Layout:
     """The layout of an n x n matrix; `num_panels` 0 chooses it.
 
-    If it chooses, the number of a block's rows is a multiple of 32. Small blocks have a multiple of
-    a smaller power of two, at least a 64th of the block. A GPU's matrix products are fast for rows
-    that begin at multiples of 16 bytes, and they work on tiles of such sizes.
+    If it chooses, the number of rows of a block is a multiple of 32. In blocks of fewer than 1,024
+    rows, it is a multiple of a smaller power of two, at least a 64th of the block. A GPU's matrix
+    products are fast for rows that begin at multiples of 16 bytes, and they work on tiles of such
+    sizes.
 
     More panels waste less work, and wider panels make faster products. The waste is the upper half
     of each diagonal block, and the factor of that block, which every device computes. Relative to

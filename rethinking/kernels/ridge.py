@@ -26,8 +26,8 @@ def split(n: int) -> tuple[int, int]:
 def require_memory(n: int, features: bool) -> None:
     """Raises InputError if this machine has too little memory to choose a ridge for n examples.
 
-    `features` says that the matrix is a sum of products of features, which takes less memory than
-    a kernel, whose distances need several arrays.
+    `features` says that the matrix is a sum of products of features. That takes less memory than a
+    kernel, because distances need several arrays.
     """
     rows = sum(split(n))
     # Arrays of the matrix's size at the peak, as measured.
@@ -68,7 +68,7 @@ def errors(
     for ridge in RIDGES:
         alpha = _solve(ours, ridge * np.trace(ours) / fitted, targets)
         if alpha is None:
-            # Products of float32 features are rounded, so that a tiny ridge can be too small.
+            # Products of float32 features are rounded, so a tiny ridge can be too small.
             _LOG.info("Ridge %g: too small, the matrix is not positive definite", ridge)
             continue
         found[ridge] = float(np.mean((theirs @ alpha).argmax(1) != expected))

@@ -17,9 +17,9 @@ def solve_lower(
     With `blocked` a loop solves for one block of rows after another. That is for TPUs, where XLA
     takes minutes to compile a wide triangular solve.
 
-    Without it the upper factor lower^T is solved with. A GPU's solver wants contiguous columns, and
-    those of lower^T are the rows of `lower`. Given `lower` itself, XLA would transpose the whole
-    storage that holds it, and so store the matrix twice.
+    Without `blocked`, the solve uses the upper factor lower^T. A GPU's solver wants contiguous
+    columns, and those of lower^T are the rows of `lower`. Given `lower` itself, XLA would transpose
+    the whole storage that holds it, and so store the matrix twice.
     """
     if not blocked or lower.shape[0] <= BLOCK:
         return solve_triangular(lower.T, right, trans=int(not transposed), lower=False)

@@ -81,8 +81,8 @@ def normalize(
 
     The gradient is written out, as in Ioffe & Szegedy (2015, section 3). Forward and backward pass
     each compute both of their sums in one pass over the data, and apply them in another. Autodiff's
-    program needs three passes for its sums, one after the other, and finishes each sum in kernels
-    of its own. On a GPU, small networks spend more time on launching kernels than on computing.
+    program needs three passes for its sums, one after the other, and finishes each sum in separate
+    kernels. On a GPU, small networks spend more time on launching kernels than on computing.
     """
     return _forward(x, scale, offset, epsilon, axis_name)[0]
 

@@ -1,4 +1,4 @@
-"""Convolution of images, computed on a CPU in pieces that XLA is fast at there."""
+"""Convolution of images; on a CPU it is computed in pieces that suit XLA."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from rethinking.models.devices import vary_like
 
-# The part of the output's gradient that is worked on at once. It stays in a core's cache.
+# The part of the output's gradient that is processed at once. It stays in a core's cache.
 CHUNK_BYTES = 2**20
 
 

@@ -1,4 +1,4 @@
-"""What layers with gradients of their own must tell JAX about a mesh of devices."""
+"""Tells JAX what differs between devices, for layers with hand-written gradients."""
 
 import jax
 from jax import lax

@@ -177,10 +177,12 @@ class InceptionV3(nn.Module):
     With 1000 classes it has 23,834,568 parameters, and 27,161,264 with the auxiliary head. slim's
     own batch norms have no scale (`bn_scale=False`): 17,216 and 18,112 parameters fewer.
 
-    Attributes: num_classes: the number of logits. width: multiplies the number of features of every
-        convolution, which is at least 16. aux_head: whether there is an auxiliary head. dropout:
-        the probability that a feature is dropped before the logits. TensorFlow's recipe has
-            0.2. It draws from the random stream "dropout".
+    Attributes:
+        num_classes: the number of logits.
+        width: multiplies the number of features of every convolution, which is at least 16.
+        aux_head: whether there is an auxiliary head.
+        dropout: the probability that a feature is dropped before the logits. TensorFlow's recipe
+            has 0.2. It draws from the random stream "dropout".
         bn_scale: whether batch norms have a scale.
         bn_momentum: the decay of the moving statistics. The default averages over thousands of
             steps. A short run needs a smaller one.

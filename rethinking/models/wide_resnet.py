@@ -15,8 +15,8 @@ from rethinking.models.batch_norm import BatchNorm
 class ResidualBlock(nn.Module):
     """Normalization, ReLU and a 3x3 convolution, twice; the result is added to the input.
 
-    Where the number of features changes, the input itself is replaced in that sum. A 1x1
-    convolution after the first normalization and ReLU takes its place.
+    Where the number of features changes, the sum does not use the input itself. It uses the result
+    of a 1x1 convolution after the first normalization and ReLU.
     """
 
     features: int
@@ -45,8 +45,8 @@ class WideResNet(nn.Module):
     Each group has (depth - 4) / 6 blocks. This is the variant of the Wide ResNet paper.
     Normalization and activation come before each convolution. Convolutions have no bias. Batch
     norms have a scale and an offset, and one more stands before the mean over positions. A shortcut
-    is a convolution, without batch norm, only where the number of channels changes. WRN-28-1 has no
-    such place in its first group. There is no dropout.
+    is a convolution, without batch norm, only where the number of channels changes. The first group
+    of WRN-28-1 needs no such convolution. There is no dropout.
 
     WRN-28-1 has 369,498 parameters, as in the demo repository. That count would also fit a network
     with the activation after each convolution.

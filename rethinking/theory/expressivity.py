@@ -105,7 +105,7 @@ def evaluate(
     for start in range(0, len(points), rows):
         # The last batch is filled up with the first points, so that one program serves all batches.
         batch = np.arange(start, start + rows) % len(points)
-        # Left before the yield: otherwise float64 would be on in the caller, too.
+        # This context ends before the yield. Otherwise float64 would be on in the caller, too.
         with jax.enable_x64(dtype == "float64"):
             outputs = apply(params, points[batch].astype(dtype))
         yield np.asarray(outputs)[: len(points) - start]

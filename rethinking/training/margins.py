@@ -1,7 +1,7 @@
 """The norms of a trained network's weights, and the margins by which it classifies.
 
-Bounds on the test error are made of these. Section 2.2 of the paper argues that such bounds do not
-explain what its experiments show.
+Bounds on the test error are built from these. Section 2.2 of the paper argues that such bounds do
+not explain what its experiments show.
 """
 
 import math

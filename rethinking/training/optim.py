@@ -93,10 +93,10 @@ OPTIMIZERS = {"sgd": sgd, "rmsprop": rmsprop}
 
 
 def _gradients(weight_decay: float, workers: int) -> optax.GradientTransformation:
-    """The step before an optimizer: gradients of the loss -> late ones of the penalized loss."""
+    """Turns gradients of the loss into those of the penalized loss; late with several workers."""
     penalty = optax.add_decayed_weights(weight_decay, decayed) if weight_decay else optax.identity()
     if workers == 1:
-        # The state stays that of older checkpoints, which were saved before there were workers.
+        # Keeps the structure of the state in older checkpoints, saved before `workers` existed.
         return penalty
     return optax.chain(penalty, delayed_gradients(workers))
 
@@ -109,11 +109,11 @@ class DelayState(NamedTuple):
 
 
 def delayed_gradients(workers: int) -> optax.GradientTransformation:
-    """Applies at step t the gradient of step t - workers + 1; before there is one, it applies zero.
+    """Applies at step t the gradient of step t - workers + 1; zero in the first steps.
 
     This imitates `workers` asynchronous workers that take turns. In each step one worker fetches
-    the parameters and starts on a batch. At the same step another worker's gradient is applied, for
-    the parameters that it fetched workers - 1 steps ago; it is the next to fetch. The paper's
+    the parameters and starts on a batch. In the same step another worker's gradient is applied.
+    That worker fetched its parameters workers - 1 steps ago, and is the next to fetch. The paper's
     ImageNet runs have 50 workers. One worker is ordinary SGD.
 
     The state holds `workers` copies of the parameters. Momentum and accumulators come after the

@@ -67,8 +67,8 @@ def make_train_epoch(
 ) -> Callable:
     """A function (state, images, labels, indices, seed, epoch) -> (state, mean loss of the steps).
 
-    An epoch is a fresh permutation, without its last n mod batch_size examples. The buffers of the
-    state that is passed in are reused, so that state is gone afterwards.
+    An epoch is a fresh permutation, without its last n mod batch_size examples. The function reuses
+    the buffers of the state that it gets, so callers must not use that state again.
 
     Args:
         train_step: see `make_train_step`.
@@ -138,8 +138,8 @@ def make_streamed_step(train_step: Callable, devices: DataParallel, view: Callab
     """A function (state, batch, seed) -> (state, loss), compiled to run on every device.
 
     `batch` is a `data.stream.Batch` of arrays split over the devices. `view` is a function (images,
-    one key per image) -> what the network sees. The buffers of the state that is passed in are
-    reused, so that state is gone afterwards.
+    one key per image) -> what the network sees. The function reuses the buffers of the state that
+    it gets, so callers must not use that state again.
     """
 
     def step(state, batch, seed):
