@@ -21,7 +21,7 @@ from rethinking import randomize
 from rethinking.data import arrays
 from rethinking.errors import InputError
 from rethinking.experiments import resident, trials
-from rethinking.experiments.trials import Line, Log, Trainer
+from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.kernels import gram
 from rethinking.theory import complexity
 from rethinking.training import margins
@@ -45,11 +45,11 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
     sizes, further = _sizes(config)
     for n in sizes:
         missing = [draw for draw in range(config.draws) if not log.lines(num_train=n, draw=draw)]
-        trainer = Trainer(config, n, num_classes=2) if missing else None
+        repetition = Repetition(config, n, num_classes=2) if missing else None
         for draw in missing:
             if log.late():
                 return None
-            log.append(_fit_signs(config, trainer, _examples(config, n), draw))
+            log.append(_fit_signs(config, repetition, _examples(config, n), draw))
     for n in (*sizes, *further):
         if not log.lines(num_train=n, closed_form=True):
             if log.late():
@@ -100,15 +100,15 @@ def _examples(config: ConfigDict, n: int) -> arrays.Split:
     return resident.load_data(settings).train
 
 
-def _fit_signs(config: ConfigDict, trainer: Trainer, split: arrays.Split, draw: int) -> Line:
+def _fit_signs(config: ConfigDict, repetition: Repetition, split: arrays.Split, draw: int) -> Line:
     """Trains on one draw of signs; returns its line.
 
     The sup is over all networks, so the largest correlation of all epochs counts.
     """
     classes = signs(split.indices, config.randomize.seed, config.draws, draw)
-    programs, best = trainer.programs, -1.0
+    programs, best = repetition.programs, -1.0
     images, labels = programs.place(dataclasses.replace(split, labels=classes))
-    for epoch, state in trainer.states(images, labels, split.indices):
+    for epoch, state in repetition.states(images, labels, split.indices):
         evaluated = programs.evaluate(state, images, labels)
         now = {name: float(value) for name, value in evaluated.items()}
         best = max(best, 2 * now["accuracy"] - 1)

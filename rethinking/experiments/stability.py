@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from rethinking.data import arrays
 from rethinking.errors import InputError
 from rethinking.experiments import resident, trials
-from rethinking.experiments.trials import Line, Log, Trainer
+from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.theory import complexity
 from rethinking.training import margins
 
@@ -86,9 +86,9 @@ class Twins:
         self.positions = np.random.default_rng(config.seed).choice(
             self.num_train, config.replacements, replace=False
         )
-        self._trainer = Trainer(config, self.num_train, data.num_classes)
+        self._repetition = Repetition(config, self.num_train, data.num_classes)
         self._max_epochs = config.max_epochs
-        self._train, self._test = map(self._trainer.programs.place, (data.train, data.test))
+        self._train, self._test = map(self._repetition.programs.place, (data.train, data.test))
         self._indices = data.train.indices[: self.num_train]
         self._labels = np.concatenate([data.train.labels, data.test.labels])
 
@@ -102,7 +102,7 @@ class Twins:
         if r is not None:
             position, fresh = int(self.positions[r]), self.num_train + r
             replaced[[position, fresh]] = True
-        step = self._trainer.programs.steps_per_epoch
+        step = self._repetition.programs.steps_per_epoch
         pairs = zip(self.original, self.train(position, fresh), strict=True)
         for epoch, (before, after) in enumerate(pairs):
             differences = self._differences(before, after, replaced)
@@ -121,8 +121,8 @@ class Twins:
         images, labels = (
             array[: self.num_train].at[position].set(array[source]) for array in self._train
         )
-        programs = self._trainer.programs
-        for epoch, state in self._trainer.states(images, labels, self._indices):
+        programs = self._repetition.programs
+        for epoch, state in self._repetition.states(images, labels, self._indices):
             logits = np.concatenate(
                 [programs.logits(state, split[0]) for split in (self._train, self._test)]
             )

@@ -46,7 +46,7 @@ class Log:
         return [line for line in self._run_directory.metrics if fields.items() <= line.items()]
 
 
-class Trainer:
+class Repetition:
     """Trains a network on sets of one size, always from the same start and in the same order.
 
     The constructor raises InputError for a network, data or devices that cannot work.
