@@ -100,7 +100,7 @@ def time_peer(name: str, n: int, dtype: str, repeats: int) -> dict:
         for _ in range(repeats + 1):
             seconds, lower = factor(matrix)
             best = min(best, seconds)
-        # A library whose sizes overflow may return a wrong factor without an error.
+        # If a library's sizes overflow, it may return a wrong factor without an error.
         last = np.asarray(lower[-1], np.float64)
         wrong = abs(float(last @ last) - float(matrix[-1, -1]))
     except Exception as error:  # Each library raises its own type.

@@ -139,7 +139,7 @@ def commands(pod: Slice, action: str, arguments: list[str], bundle: str) -> list
     if action == "create":
         return [pod.create(_TYPE.value, _RUNTIME.value, _SPOT.value)]
     if action == "setup":
-        # A bundle has the commits, so that results name the commit that made them.
+        # A bundle has the commits, so results can name the commit that made them.
         make_bundle = ["git", "bundle", "create", bundle, "HEAD"]
         return [make_bundle, pod.copy(bundle), pod.ssh(_INSTALL)]
     if action == "run":

@@ -79,7 +79,7 @@ def _terminate_workers() -> None:
 
 
 def _how_it_ended(future: concurrent.futures.Future, forwarded: bool) -> str:
-    """What `run_job` returned. `forwarded` says whether the workers were sent SIGTERM."""
+    """The value that `run_job` returned. `forwarded` says whether the workers were sent SIGTERM."""
     error = future.exception()
     if error is None:
         return future.result()

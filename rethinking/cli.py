@@ -1,4 +1,4 @@
-"""What the commands share: configs from the command line, flags, messages on the terminal."""
+"""Parts that the commands share: configs from the command line, flags, messages on the terminal."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ from rethinking import experiments
 from rethinking.config import load_file, require_field
 from rethinking.errors import InputError
 
-# What absl and ml_collections raise when a row, a field or a value is wrong.
+# The errors that absl and ml_collections raise when a row, a field or a value is wrong.
 _BAD_CONFIG = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 

@@ -1,4 +1,4 @@
-"""What computes a run: the device, the number of cores, and the revision of the code."""
+"""Where a run comes from: the device, the number of cores, and the revision of the code."""
 
 import contextlib
 import functools

@@ -7,8 +7,8 @@ This follows TensorFlow's Inception (tensorflow/models, inception/image_processi
 - Resized values are rounded to bytes. Bicubic interpolation overshoots; its values are clipped to
   0 and 255.
 - A large random box is decoded at a half, a quarter or an eighth of its size, if its sides then
-  still have at least the pixels asked for. This is faster, and the result is smoother. TensorFlow
-  always decodes all pixels.
+  still have at least `size` pixels. This is faster, and the result is smoother. TensorFlow always
+  decodes all pixels.
 - The resizing method is drawn for each image. TensorFlow chooses it by the number of the thread.
 
 simplejpeg (libjpeg-turbo) decodes JPEG. Pillow decodes what simplejpeg refuses, such as PNG. What
@@ -86,8 +86,8 @@ def random_box(height: int, width: int, rng: np.random.Generator) -> Box:
     annotated objects:
 
     - The ratio width / height is uniform in [0.75, 1.33].
-    - The height is uniform, given the ratio. It lies between the height of a box with 5% of the
-      image's area and that of the largest box that fits.
+    - The height is uniform, given the ratio. The lowest box has 5% of the image's area, and the
+      highest is the largest box that fits.
     - The place is uniform. As in TensorFlow, a box smaller than the image never reaches the last
       row or column.
     - An attempt fails if the box covers less than a tenth of the area. It also fails if rounding

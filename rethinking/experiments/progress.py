@@ -23,7 +23,7 @@ class Meter:
     def add(self, loss: jax.Array, num_images: int) -> None:
         """Counts a leg, and waits for the one before it.
 
-        So the program stays a single leg ahead of the devices.
+        So the program runs only one leg ahead of the devices.
         """
         jax.block_until_ready(self._losses[-1])
         self._losses.append(loss)

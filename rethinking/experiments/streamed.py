@@ -91,7 +91,7 @@ class StreamedTrainer(Trainer):
                 if stop(number):
                     raise Interrupted
                 sums.append(self.evaluate_batch(state, batch))
-                # The host stays a single batch ahead of the devices.
+                # The host runs only one batch ahead of the devices.
                 jax.block_until_ready(sums[-2:][0])
         return _means(sums, len(split))
 

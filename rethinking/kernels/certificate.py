@@ -18,8 +18,8 @@ class Certificate:
         largest_residual: the largest entry of (K + ridge I) alpha - y.
         train_error: the share of examples whose largest output is not the one of their label; None
             without labels.
-        norm: of the function in the kernel's space: the root of the sum of alpha^T K alpha over the
-            outputs.
+        norm: the norm of the function in the kernel's space: the root of the sum of alpha^T K alpha
+            over the outputs.
         norms: of each output.
         condition: an estimate of the matrix's condition number in the 1-norm.
         error: an estimate of ||alpha - exact|| / ||exact||: the condition number times the backward

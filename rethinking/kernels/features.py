@@ -1,4 +1,4 @@
-"""What both kinds of image features share: exact convolutions, batches, and checks of the images.
+"""Parts that both kinds of image features share: exact convolutions, batches, checks of images.
 
 Images are [n, h, w, c] with values of 0 to 255. Features are float32, one row for each image.
 """

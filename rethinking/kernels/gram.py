@@ -22,8 +22,8 @@ class Kernel(Protocol):
 def squared_distances(x, z):
     """||x_i - z_j||^2 as [m, k], computed by one matrix product.
 
-    Values below the product's rounding error become zero. So a point has distance zero from itself,
-    and no value is negative.
+    Values below the product's rounding error become zero. So a point's distance from itself is
+    zero, and no value is negative.
     """
     xp = x.__array_namespace__()
     # Far from the origin the large norms would cancel the distances between points.

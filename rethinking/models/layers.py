@@ -1,4 +1,4 @@
-"""What the networks share: initialization, convolution, classifier, and a check of image sizes."""
+"""Parts that the networks share: initialization, convolution, classifier, check of image sizes."""
 
 from functools import partial
 

@@ -1,9 +1,10 @@
 """Finite-sample expressivity (section 4, appendix C): networks that are built, not trained.
 
 `memorize` solves for the weights of a network that takes given values on a sample. The network is
-that of Theorem 1, with two layers, or that of Corollary 1, with any depth. `evaluate` runs it. The
-sample is projected on a line, z -> x = <a, z>. The network is piecewise linear in x, with one piece
-for each point. `rethinking.theory.projection` chooses a so that projected points stay apart.
+the one of Theorem 1, with two layers, or the one of Corollary 1, with any depth. `evaluate` runs
+it. The sample is projected on a line, z -> x = <a, z>. The network is piecewise linear in x, with
+one piece for each point. `rethinking.theory.projection` chooses a so that projected points stay
+apart.
 
 Rounding. A piece has a slope of up to (difference of targets) / (smallest gap). Where many units
 are active, the sum of w_j max(x - b_j, 0) cancels terms as large as slope * spread of x. For all of
@@ -96,8 +97,8 @@ def evaluate(
 ) -> Iterator[Float[np.ndarray, "batch c"]]:
     """Yields the outputs of the network at `points`, batch by batch.
 
-    `dtype` is that of weights and arithmetic, "float64" or "float32". All n * width hidden units
-    are evaluated. The batch size keeps a layer below 8 MB.
+    Weights and arithmetic have type `dtype`, "float64" or "float32". All n * width hidden units are
+    evaluated. The batch size keeps a layer below 8 MB.
     """
     apply = jax.jit(lambda params, z: memorizer.module.apply({"params": params}, z))
     params = {name: param.astype(dtype) for name, param in memorizer.params.items()}

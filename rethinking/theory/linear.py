@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float64, UInt32
 
 from rethinking.errors import InputError
 
-# With a larger condition number of the Gram matrix, hardly a digit of a solution is correct.
+# If the Gram matrix has a larger condition number, hardly any digit of a solution is correct.
 CONDITION = 1e12
 # (prediction, target) -> loss
 Loss = Callable[[Float[Array, ""], Float[Array, ""]], Float[Array, ""]]

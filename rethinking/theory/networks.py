@@ -62,9 +62,9 @@ class Deep(nn.Module):
     outweighs o_i. On the block itself q_i is exactly zero, so no digit is lost.
 
     For n points in d dimensions and c outputs there are d + n + n c + c + 2 (k - 2) + 1 weights.
-    This is O(n + d). As in Theorem 1, the units of the first layer share a. Connections of fixed
-    weight 1, at most one to a unit, are not counted. The width is at most
-    ceil(n / (k - 1)) + 2 + c, which is O(n / k).
+    This is O(n + d). As in Theorem 1, the units of the first layer share a. This does not count
+    connections of fixed weight 1, at most one to a unit. The width is at most ceil(n / (k - 1)) + 2
+    + c, which is O(n / k).
     """
 
     blocks: tuple[int, ...]

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
-# Of the margins, `margin_quantiles` gives these quantiles.
+# The quantiles of the margins that `margin_quantiles` gives.
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 

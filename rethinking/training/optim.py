@@ -1,6 +1,6 @@
 """Optimizers, learning rates and moving averages.
 
-SGD with momentum is that of the paper's appendix A. RMSProp is TensorFlow's, for Inception V3. Both
+SGD with momentum follows the paper's appendix A. RMSProp follows TensorFlow, for Inception V3. Both
 can imitate asynchronous workers.
 """
 

@@ -59,7 +59,7 @@ def initializer(
 
 
 def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Raises InputError unless the network makes `num_classes` logits of an image.
+    """Raises InputError unless the network returns `num_classes` logits for an image.
 
     It must do so in training and in evaluation. Shapes alone are computed.
     """
@@ -76,8 +76,8 @@ def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int
         ) from error
     if getattr(logits, "shape", None) != (2, num_classes):
         raise InputError(
-            f"the network {name} makes {getattr(logits, 'shape', type(logits).__name__)} of 2 "
-            f"images where logits (2, {num_classes}) are needed. Give the network a field "
+            f"the network {name} returns {getattr(logits, 'shape', type(logits).__name__)} for 2 "
+            f"images, but logits (2, {num_classes}) are needed. Give the network a field "
             "num_classes, which is then set to the number of classes."
         )
 

@@ -27,10 +27,10 @@ def make_train_step(
 ) -> Callable:
     """A function (state, images, labels, dropout key[, weights]) -> (state, mean loss).
 
-    It is for use within `devices.compile`: each device calls it with its own part of the batch.
-    Gradients are those of the mean loss over the whole batch of `batch_size`, in which an example
-    counts 1, or its weight. Batch norm sees the device's own part, as the paper's workers did,
-    unless the model names an axis to average over.
+    It is for use within `devices.compile`: each device calls it with its own part of the batch. The
+    gradients belong to the mean loss over the whole batch of `batch_size`. An example counts 1, or
+    its weight. Batch norm sees the device's own part, as the paper's workers did, unless the model
+    names an axis to average over.
 
     `smoothing` is that of `losses.cross_entropy`. `averager` updates the state's moving average.
     """

@@ -123,7 +123,7 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
         ({"augment__hue": 0.1}, "channels"),
         (
             {"model__name": "tests.experiments.networks:FiveClasses"},
-            "makes (2, 5) of 2 images where logits (2, 10) are needed",
+            "returns (2, 5) for 2 images, but logits (2, 10) are needed",
         ),
         ({"model__name": "tests.experiments.networks:NoKeys"}, "noise"),
     ],
