@@ -107,8 +107,8 @@ class FittedRandomConv:
         Features are ordered by filter, sign, row and column of the window. So a range of filters
         gives a range of the columns that all filters give.
 
-        Raises InputError if the images are too small, if their channels differ from those of `fit`,
-        if not all values are finite, or if there are no such filters.
+        Raises InputError if the images are too small or have values that are not finite, if their
+        channels differ from those of `fit`, or if there are no such filters.
         """
         settings = self.settings
         check_images(

@@ -48,7 +48,7 @@ def vc_at_least(num_points: int, draws: int, num_fitted: int, confidence: float 
 
     The class fitted `num_fitted` of `draws` random signs. If it fitted all 2^n signs, the dimension
     would be at least n. A few draws cannot show that; Theorem 1 does. The draws show that the class
-    fits at least a fraction p of all signs, where p is the lower end of Clopper and Pearson's
+    fits at least a fraction p of all signs. Here p is the lower end of Clopper and Pearson's
     interval. By Sauer's lemma, a class of VC dimension v fits at most sum_{i<=v} C(n, i) of the 2^n
     signs. So v is at least the p-quantile of Binomial(n, 1/2). If a handful of draws was made and
     all were fitted, this is about n / 2.
