@@ -103,6 +103,17 @@ class Run:
         fields = self.result or {}
         return [name.removeprefix("shifts.") for name in fields if name.startswith("shifts.")]
 
+    @property
+    def solutions(self) -> dict[str, "Run"]:
+        """The solutions of a linear system, each as a run with its own numbers: name -> run.
+
+        "sgd_distance" is the last distance between SGD and the solution that it approaches.
+        """
+        found = {}
+        for name, numbers in (self.result or {}).get("solutions", {}).items():
+            found[name] = dataclasses.replace(self, result=self.result | numbers)
+        return found
+
     def _fit_epoch(self) -> float | None:
         """The number of epochs until the training set is fitted; None if it never is."""
         step, steps, epochs = map(self.value, ("fit_step", "steps", "epochs"))
@@ -284,7 +295,10 @@ def read(path: pathlib.Path) -> Run:
 
 
 def _read_result(file: pathlib.Path) -> dict[str, Any] | None:
-    """result.json, with {"shifts": {"noise=1": {"accuracy": ...}}} as {"shifts.noise=1": ...}."""
+    """result.json with its nested numbers in the form that `Run` uses.
+
+    {"shifts": {"noise=1": {"accuracy": ...}}} becomes {"shifts.noise=1": ...}.
+    """
     if not file.exists():
         return None
     result = _json_object(file)
@@ -294,7 +308,23 @@ def _read_result(file: pathlib.Path) -> dict[str, Any] | None:
     for name, measured in shifts.items() if isinstance(shifts, dict) else ():
         if isinstance(measured, dict):
             result[f"shifts.{name}"] = measured.get("accuracy")
+    if "solutions" in result:
+        result["solutions"] = _solutions(result)
     return result
+
+
+def _solutions(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The numbers of each solution by its name; see `rethinking.experiments.linear`."""
+    last = {}  # the last line of SGD from each start
+    try:
+        for line in result.get("sgd", []):
+            last[line["start"]] = line["distance"]
+        solutions = {printable(numbers["name"]): numbers for numbers in result["solutions"]}
+        for name, numbers in solutions.items():
+            solutions[name] = numbers | {"sgd_distance": last.get(paper.SGD_STARTS.get(name))}
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"result.json has unreadable solutions: {error!r}") from error
+    return solutions
 
 
 def _json_object(file: pathlib.Path) -> dict[str, Any]:

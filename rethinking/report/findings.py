@@ -42,7 +42,8 @@ def sentences(found: Table, collection: Collection) -> list[str]:
         texts += _fits(data, [row for row in rows if all(map(_accuracy(row), _CONDITIONS))])
     if not texts:
         texts.append("No network has complete runs on both true and random labels yet.")
-    return texts + _linear(collection.runs) + _construction(collection.runs)
+    runs = collection.runs
+    return texts + _linear(runs) + _solutions(runs) + _construction(runs)
 
 
 def _has_labels(p: float):
@@ -135,6 +136,40 @@ def _linear(runs: Sequence[Run]) -> list[str]:
         "The best linear models that fit all training labels have a test error of "
         f"{_listed(texts)}."
     ]
+
+
+def _solutions(runs: Sequence[Run]) -> list[str]:
+    """The solution that SGD finds from zero beside others that fit all training labels.
+
+    Of several runs on true labels, the one with the smallest such test error counts.
+    """
+    errors = {}  # from the test error of the solution that SGD finds to the run and the others'
+    for run in runs:
+        found = dict(run.solutions)
+        smallest = found.pop("minimum_norm", None)
+        if smallest and found and run.labels == 0 and _is_smallest(smallest, [*found.values()]):
+            others = sorted(100 * other.value("test_error") for other in found.values())
+            errors.setdefault(100 * smallest.value("test_error"), (run, others))
+    if not errors:
+        return []
+    error = min(errors)
+    run, others = errors[error]
+    texts = [f"{other:.1f}%" for other in others]
+    return [
+        f"On {run.data}, SGD from zero finds the linear model of minimum norm, with a test error "
+        f"of {error:.1f}%. Other linear models that fit all training labels have {_listed(texts)}."
+    ]
+
+
+def _is_smallest(smallest: Run, others: Sequence[Run]) -> bool:
+    """Whether all fit the training labels, SGD finds `smallest`, and its norm is the smallest."""
+    distance = smallest.value("sgd_distance")
+    for run in (smallest, *others):
+        if run.value("train_error") != 0 or run.value("test_error") is None:
+            return False
+        if (run.value("norm") or 0) < (smallest.value("norm") or 0):
+            return False
+    return distance is not None and distance < 0.001
 
 
 def _construction(runs: Sequence[Run]) -> list[str]:

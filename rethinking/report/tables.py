@@ -113,8 +113,20 @@ def _rows(
         parts = split(experiment, name, found.get(name, []), published=name in published)
         if name in published and name not in parts:  # no run has the row's own settings
             rows.append(Row(name, [], []))
-        rows += [Row(part, runs, notes) for part, (runs, notes) in parts.items()]
+        for part, (runs, notes) in parts.items():
+            rows += _by_solution(Row(part, runs, notes))
     return rows
+
+
+def _by_solution(row: Row) -> list[Row]:
+    """A row for each solution that the runs of `row` found; `row` itself if they found none."""
+    names = dict.fromkeys(name for run in row.runs for name in run.solutions)
+    rows = []
+    for name in names:
+        runs = [run.solutions.get(name, run) for run in row.runs]
+        title = f"{row.name}, {paper.SOLUTION_TITLES.get(name, name)}"
+        rows.append(Row(title, runs, row.notes))
+    return rows or [row]
 
 
 def _order(name: str) -> list[tuple]:
