@@ -14,8 +14,8 @@ class Shown(NamedTuple):
 class Kind(NamedTuple):
     """The columns of a kind's tables, what they mean, and whether its runs write metrics.jsonl."""
 
-    columns: tuple[Shown, ...] = ()
-    title: str = "results"
+    columns: tuple[Shown, ...]
+    title: str
     legend: str = ""
     has_metrics: bool = False
 
@@ -109,8 +109,3 @@ KINDS = {
         has_metrics=True,
     ),
 }
-
-
-def of(name: str) -> Kind:
-    """The entry of a kind; a table without numbers for a kind that has no entry."""
-    return KINDS.get(name, Kind())
