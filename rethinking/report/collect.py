@@ -1,4 +1,4 @@
-"""Run directories as values: reading them in whatever state they are, and grouping them by row."""
+"""The run directories below some folders: finding them, and grouping their runs by row."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import logging
-import math
 import os
 import pathlib
 import re
@@ -16,97 +15,11 @@ from typing import Any
 from rethinking import experiments, rows
 from rethinking.config import flat
 from rethinking.errors import InputError
-from rethinking.report import kinds, paper
-from rethinking.report.paper import DataSet
-from rethinking.runs import read_lines
+from rethinking.report import paper
+from rethinking.report.run import STATUSES, Run, printable, read
 
 _LOG = logging.getLogger(__name__)
-STATUSES = ("complete", "diverged", "unfinished")
 FILES = ("config.json", "metrics.jsonl", "result.json")
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run directory."""
-
-    path: pathlib.Path
-    settings: dict[str, Any]  # the config, flat: "data.name" -> "cifar10"
-    metrics: list[dict[str, Any]]  # in order, up to the first line that cannot be read
-    result: dict[str, Any] | None
-    digest: str  # equal for runs that differ only in their seeds
-
-    @property
-    def status(self) -> str:
-        """One of STATUSES."""
-        return self.result["status"] if self.result else "unfinished"
-
-    @property
-    def row(self) -> str:
-        """The row with its experiment: "table1:inception+crop"."""
-        row = self.settings["row"]
-        return row if ":" in row else f"{self.settings.get('experiment')}:{row}"
-
-    @property
-    def experiment(self) -> str:
-        """The first part of `row`."""
-        return self.row.partition(":")[0]
-
-    @property
-    def kind(self) -> str:
-        """The kind of experiment, a key of `rethinking.experiments.KINDS`."""
-        return self.settings.get("kind", "training")
-
-    @property
-    def seed(self) -> int:
-        return self.settings["seed"]
-
-    @property
-    def model(self) -> str:
-        """The network's name in the config."""
-        return str(self.settings.get("model.name"))
-
-    @property
-    def labels(self) -> float | None:
-        """The probability with which a training label is corrupted; None if it is not a number."""
-        return number(self.settings.get("randomize.labels", 0.0))
-
-    @property
-    def pixels(self) -> str:
-        """How pixels are randomized; "none" if they are not."""
-        return str(self.settings.get("randomize.pixels", "none"))
-
-    @property
-    def data(self) -> DataSet:
-        """The training set."""
-        size = number(self.settings.get("data.num_train")) or 0
-        return DataSet(str(self.settings.get("data.name")), int(size))
-
-    @property
-    def revision(self) -> str:
-        """The revision of the code in result.json; "unknown" for an unfinished run."""
-        return str(self.result.get("revision")) if self.result else "unknown"
-
-    @property
-    def key(self) -> tuple:
-        """Equal for two runs exactly when they are the same experiment with the same seeds."""
-        return self.digest, self.seed, experiments.scientific(self.settings).get("randomize.seed")
-
-    def value(self, field: str) -> float | None:
-        """A number of result.json, or None. "fit_epoch" is computed from others."""
-        if field == "fit_epoch":
-            return self._fit_epoch()
-        return number((self.result or {}).get(field))
-
-    @property
-    def shifts(self) -> list[str]:
-        """The names of the shifted test sets; `value("shifts.NAME")` is the accuracy on one."""
-        fields = self.result or {}
-        return [name.removeprefix("shifts.") for name in fields if name.startswith("shifts.")]
-
-    def _fit_epoch(self) -> float | None:
-        """The number of epochs until the training set is fitted; None if it never is."""
-        step, steps, epochs = map(self.value, ("fit_step", "steps", "epochs"))
-        return step * epochs / steps if step is not None and steps and epochs else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +47,6 @@ class Collection:
         for name in self.rows(experiment):
             found |= {run.path: run for run in self.of_row(f"{experiment}:{name}")}
         return list(found.values())
-
-
-def number(value: Any) -> float | None:
-    """`value` as a float if it is a finite number, else None. JSON's true and false are not."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
 
 
 def grouped(values: Iterable, key: Callable) -> dict:
@@ -209,10 +117,10 @@ def row_digests(experiment: str) -> dict[str, str]:
     """EXPERIMENT:ROW -> the digest of its config, for each row of `rethinking.rows`."""
     if experiment not in rows.EXPERIMENTS:
         return {}
-    names = rows.EXPERIMENTS[experiment].rows
-    return {
-        f"{experiment}:{row}": experiments.digest(row_settings(experiment, row)) for row in names
-    }
+    digests = {}
+    for row in rows.EXPERIMENTS[experiment].rows:
+        digests[f"{experiment}:{row}"] = experiments.digest(row_settings(experiment, row))
+    return digests
 
 
 def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int, int]]:
@@ -238,11 +146,6 @@ def slug(name: str) -> str:
     return f"{cleaned}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def printable(text: str) -> str:
-    """`text` on one line, with a blank for every character that cannot be printed."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
     paths = {}  # by resolved path, since folders may overlap
     for folder in folders:
@@ -260,48 +163,3 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
             if not {*FILES}.isdisjoint(files):
                 paths.setdefault(pathlib.Path(place).resolve(), pathlib.Path(place))
     return list(paths.values())
-
-
-def read(path: pathlib.Path) -> Run:
-    """One run directory. Raises ValueError with the reason, or OSError, if it cannot be read."""
-    if not (path / "config.json").exists():
-        raise ValueError("no config.json beside its other files")
-    config = _json_object(path / "config.json")
-    settings = {}
-    for field, value in flat(config).items():
-        settings[printable(field)] = printable(value) if isinstance(value, str) else value
-    if not isinstance(settings.get("row"), str) or type(settings.get("seed")) is not int:
-        raise ValueError("config.json is not that of a run: it has no row or no seed")
-    kind = settings.get("kind", "training")
-    if kind not in experiments.KINDS:
-        raise ValueError(f"config.json has an unknown kind: {kind!r}")
-    result = _read_result(path / "result.json")
-    metrics = read_lines(path / "metrics.jsonl")
-    if result is not None and not metrics and kinds.of(kind).has_metrics:
-        raise ValueError("the run has ended, but metrics.jsonl is empty or missing")
-    digest = (result or {}).get("config_digest") or experiments.digest(config)
-    return Run(path, settings, metrics, result, str(digest))
-
-
-def _read_result(file: pathlib.Path) -> dict[str, Any] | None:
-    """result.json, with {"shifts": {"noise=1": {"accuracy": ...}}} as {"shifts.noise=1": ...}."""
-    if not file.exists():
-        return None
-    result = _json_object(file)
-    if result.get("status") not in ("complete", "diverged"):
-        raise ValueError(f"result.json has status {result.get('status')!r}")
-    shifts = result.pop("shifts", {})
-    for name, measured in shifts.items() if isinstance(shifts, dict) else ():
-        if isinstance(measured, dict):
-            result[f"shifts.{name}"] = measured.get("accuracy")
-    return result
-
-
-def _json_object(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file.name} is not JSON (cut short?): {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file.name} holds no JSON object")
-    return value

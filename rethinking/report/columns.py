@@ -2,11 +2,11 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from rethinking.report.collect import Run
 from rethinking.report.kinds import Shown
 from rethinking.report.paper import MISSING, Number, Published
+from rethinking.report.run import Run
 
 DIFFERENCES = (
     "Difference: ours minus the paper's. ≈: within one standard deviation of ours. "
@@ -31,6 +31,11 @@ class Row:
     name: str
     runs: list[Run]
     notes: list[str]  # footnotes
+    published: Published = dataclasses.field(default_factory=dict)  # the paper's numbers
+
+    def paper(self, field: str) -> Number:
+        """The published number of a field; an empty one if the paper has none."""
+        return self.published.get(field, Number())
 
     def count(self, status: str) -> int:
         """How many of its runs have this status."""
@@ -56,7 +61,6 @@ class Column:
     field: str = ""  # a number of the runs: see `Run.value`
     where: Callable[[Run], bool] = _always  # which runs count
     show: Callable[[float], str] = str  # a single run's number
-    published: Callable[[Row], Number] = lambda row: Number()
 
     def value(self, run: Run) -> float | None:
         """A run's number, or None."""
@@ -82,29 +86,37 @@ def row_statistic(row: Row, field: str, where: Callable[[Run], bool] = _always) 
     return statistic(run.value(field) for run in runs)
 
 
-def make(shown: Shown, published: dict[str, Published]) -> list[Column]:
+def make(shown: Shown, rows: Sequence[Row]) -> list[Column]:
     """The columns for one number of a kind, with the paper's beside it where a row has one."""
-    has_paper = any(shown.field in numbers for numbers in published.values())
-    if shown.form == "epochs":
+    field, header, form = shown
+    if form == "epochs":
         return [EPOCHS_TO_FIT]
-    if shown.form != "percent":
-        ours = number(shown.header, shown.field, shown.form)
-        return [ours, _paper(shown, published)] if has_paper else [ours]
-    if not has_paper:
-        return [percent(shown.header, shown.field)]
-    return [
-        _ours(shown, published),
-        _paper(shown, published),
-        _difference(shown, published),
-    ]
+    published = [row.published[field] for row in rows if field in row.published]
+    paper = Column(f"{header}, paper", lambda row: str(row.paper(field)))
+    if form != "percent":
+        ours = number(header, field, form)
+        return [ours, paper] if published else [ours]
+    if not published:
+        return [percent(header, field)]
+    has_best = any(one.best for one in published)
+    return [percent(f"{header}, ours", field, has_best=has_best), paper, _difference(field)]
 
 
-def percent(header: str, field: str, where: Callable[[Run], bool] = _always) -> Column:
-    """A fraction as percent: mean ± standard deviation (number of runs)."""
+def percent(
+    header: str, field: str, where: Callable[[Run], bool] = _always, has_best: bool = False
+) -> Column:
+    """A fraction as percent: mean ± standard deviation (number of runs).
+
+    With `has_best`, the best value during training follows in brackets.
+    """
 
     def cell(row: Row) -> str:
         value = row_statistic(row, field, where)
-        return _formatted(value, 100, ".2f") if value else _none(row, where)
+        if not value:
+            return _none(row, where)
+        text = _formatted(value, 100, ".2f")
+        best = row_statistic(row, f"best_{field}") if has_best else None
+        return f"{text} [{100 * best.mean:.2f}]" if best else text
 
     return Column(header, cell, field, where, lambda value: f"{100 * value:.2f}")
 
@@ -122,34 +134,10 @@ def number(header: str, field: str, form: str) -> Column:
     return Column(header, cell, field, show=lambda value: f"{value:{form}}")
 
 
-def _ours(shown: Shown, published: dict[str, Published]) -> Column:
-    """Our percentages. In brackets: the best during training, in tables where the paper has it."""
-    has_best = any(numbers[shown.field].best for numbers in published.values())
-    plain = percent(f"{shown.header}, ours", shown.field)
-
+def _difference(field: str) -> Column:
     def cell(row: Row) -> str:
-        best = row_statistic(row, f"best_{shown.field}") if has_best else None
-        ours = plain.cell(row)
-        if not best or not row_statistic(row, shown.field):
-            return ours
-        return f"{ours} [{100 * best.mean:.2f}]"
-
-    return dataclasses.replace(
-        plain, cell=cell, published=lambda row: _published(published, row, shown.field)
-    )
-
-
-def _paper(shown: Shown, published: dict[str, Published]) -> Column:
-    def cell(row: Row) -> str:
-        return str(_published(published, row, shown.field))
-
-    return Column(f"{shown.header}, paper", cell)
-
-
-def _difference(shown: Shown, published: dict[str, Published]) -> Column:
-    def cell(row: Row) -> str:
-        ours = row_statistic(row, shown.field)
-        theirs = _published(published, row, shown.field).percent
+        ours = row_statistic(row, field)
+        theirs = row.paper(field).percent
         if ours is None or theirs is None:
             return MISSING
         distance = 100 * ours.mean - theirs
@@ -159,10 +147,6 @@ def _difference(shown: Shown, published: dict[str, Published]) -> Column:
         return f"{'≈' if within else '≠'} {distance:+z.2f}"
 
     return Column("difference", cell)
-
-
-def _published(published: dict[str, Published], row: Row, field: str) -> Number:
-    return published.get(row.name, {}).get(field, Number())
 
 
 def _runs(row: Row) -> str:

@@ -12,10 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rethinking.report import paper
-from rethinking.report.collect import Run, grouped, number
+from rethinking.report.collect import grouped
 from rethinking.report.paper import DataSet
+from rethinking.report.run import Run, number
 from rethinking.report.settings import differing
 from rethinking.rows import SETTINGS
+
+# The settings that randomize a training set.
+RANDOMIZED = ("randomize.labels", "randomize.pixels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Figure:
     scattered: bool = False  # each trace has its own points: error bars instead of bands
     no_mean: str = ""  # if scattered: what it means that an x has traces but no mean
     log_x: bool = False
+    is_curves: bool = False  # learning curves of an experiment, which the page folds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,36 +214,6 @@ def by_corruption(runs: Iterable[Run]) -> dict[float, list[Run]]:
     return dict(sorted(grouped(there, lambda run: round(run.labels, 6)).items()))
 
 
-def relative_times(runs: Sequence[Run]) -> list[Trace]:
-    """Figure 1b for one network: p and steps to fit, divided by the mean steps to fit true labels.
-
-    nan for a run that did not fit. Empty if a run on true labels did not fit or there is none.
-    """
-    groups = by_corruption(_ended(runs))
-    reference = [run.value("fit_step") for run in groups.get(0.0, [])]
-    if not reference or not all(reference):
-        return []
-    unit = float(np.mean(reference))
-    found = []
-    for p, group in groups.items():
-        for run in group:
-            time = run.value("fit_step") / unit if _fitted(run) else None
-            found.append(trace(run, {p: time}, fitted=_fitted(run)))
-    return found
-
-
-def final_errors(runs: Sequence[Run]) -> list[Trace]:
-    """Figure 1c for one network: p and the final test error in [0, 1]; nan for a diverged run."""
-    found = []
-    for p, group in by_corruption(_ended(runs)).items():
-        for run in group:
-            # A diverged run has an accuracy too, which means nothing: its logits are not numbers.
-            accuracy = run.value("test_accuracy") if run.status == "complete" else None
-            error = None if accuracy is None else 1 - accuracy
-            found.append(trace(run, {p: error}, fitted=_fitted(run)))
-    return found
-
-
 def mixed_settings(runs: Sequence[Run], ignored: Sequence[str]) -> str:
     """A sentence on what differs among `runs` beside `ignored`; empty if nothing does.
 
@@ -253,11 +228,3 @@ def mixed_settings(runs: Sequence[Run], ignored: Sequence[str]) -> str:
         if "learning_rate" in differing(group):
             texts.append(f"learning_rate of {paper.title(name)}")
     return f"These runs differ in other settings too: {', '.join(texts)}." if texts else ""
-
-
-def _fitted(run: Run) -> bool:
-    return run.status == "complete" and run.value("fit_step") is not None
-
-
-def _ended(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if run.status != "unfinished"]

@@ -4,24 +4,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from rethinking.report import curves, paper, theory_figures
-from rethinking.report.collect import Collection, Run, grouped, slug
-from rethinking.report.curves import Figure, Panel, Series
+from rethinking.report import curves, paper, theory_figures, training_figures
+from rethinking.report.collect import Collection, grouped, slug
+from rethinking.report.curves import Figure, Panel
 from rethinking.report.paper import DataSet, title
-from rethinking.report.settings import apart, split
+from rethinking.report.run import Run
+from rethinking.report.settings import split
 
-SETTING_TITLES = {
-    "true_labels": "true labels",
-    "random_labels": "random labels",
-    "shuffled_pixels": "shuffled pixels",
-    "random_pixels": "random pixels",
-    "gaussian": "Gaussian pixels",
-}
-# Test error of guessing, where the classes are balanced.
-CHANCE = {"cifar10": 0.9, "mnist": 0.9, "fashion_mnist": 0.9, "digits": 0.9, "cifar100": 0.99}
-RANDOMIZED = ("randomize.labels", "randomize.pixels")
 BANDS = "Lines: means over seeds. Bands: from the smallest to the largest value."
 BARS = "Points: means over seeds. Bars: from the smallest to the largest value."
 BEST = "Shaded above a line of test accuracy: the best value so far."
@@ -65,7 +54,10 @@ def not_run(figures: Sequence[Figure]) -> list[str]:
 
 
 def _figure(plot: Plot, data: DataSet, runs: Sequence[Run], is_only: bool) -> Figure:
-    panels = [panel for panel in plot.panels(data, runs) if panel.series]
+    panels = []
+    for panel in plot.panels(data, runs):
+        if panel.series:
+            panels.append(dataclasses.replace(panel, title=f"{panel.title}, {data}"))
     mixed = curves.mixed_settings(runs, (*plot.varied, "model.name"))
     revisions = sorted({run.revision for run in runs if run.result})
     heading = plot.title.partition(":")[0]
@@ -91,7 +83,7 @@ def learning_curves(experiment: str, collection: Collection) -> Figure:
             groups.setdefault(network, {}).update(lines)
     panels = []
     for (data, model), lines in sorted(groups.items()):
-        panels += _loss_and_accuracy(f"{title(model)}, {data}", lines)
+        panels += training_figures.loss_and_accuracy(f"{title(model)}, {data}", lines)
     name = paper.TITLES.get(experiment, experiment).partition(":")[0]
     return Figure(
         name=f"curves_{slug(experiment)}",
@@ -100,56 +92,8 @@ def learning_curves(experiment: str, collection: Collection) -> Figure:
         x_title="step",
         panels=panels,
         caption=" ".join(filter(None, [BANDS, _cut(panels)])),
+        is_curves=True,
     )
-
-
-def figure_1a(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Training loss against step under the five randomizations, a panel for each network."""
-    panels = []
-    for model, group in curves.by_model(runs).items():
-        settings = curves.by_setting(group)
-        named = {label: settings.get(name, []) for name, label in SETTING_TITLES.items()}
-        panels.append(_losses(title(model), curves.learning_curves(apart(named))))
-    return panels
-
-
-def figure_1b(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Time to fit, relative to true labels, against label corruption."""
-    lines = _corruptions(runs, curves.relative_times)
-    return [Panel("Time to fit", "steps to fit, relative to true labels", lines)]
-
-
-def figure_1c(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Test error at the end of training against label corruption."""
-    lines = _corruptions(runs, curves.final_errors)
-    references = {"chance": CHANCE[data.name]} if data.name in CHANCE else {}
-    return [Panel("Test error", "test error", lines, percent=True, references=references)]
-
-
-def figure_2a(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Training and test accuracy of Table 2's rows with true labels."""
-    found = grouped(runs, lambda run: run.row.partition(":")[2])
-    groups = {name: found.get(name, []) for name in paper.TABLES["table2"]}
-    true = {name: group for name, group in groups.items() if "random_labels" not in name}
-    return _train_and_test("Inception V3", true)
-
-
-def figure_2b(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Training and test accuracy of Inception with and without batch norm."""
-    models = curves.by_model(runs)
-    shown = {model: models.get(model, []) for model in paper.FIGURE2_MODELS}
-    return _train_and_test("Inception", {title(model): group for model, group in shown.items()})
-
-
-def figure_async(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Training with delayed gradients, as asynchronous workers have them."""
-    panels = []
-    for model, group in curves.by_model(runs).items():
-        names = {}
-        for number, those in sorted(grouped(group, curves.workers).items()):
-            names[f"{number} worker" if number == 1 else f"{number} workers"] = those
-        panels += _loss_and_accuracy(title(model), apart(names))
-    return panels
 
 
 def _plain(collection: Collection) -> list[Run]:
@@ -163,23 +107,6 @@ def _inceptions(collection: Collection) -> list[Run]:
     return curves.by_setting(on_cifar10).get("true_labels", [])
 
 
-def _loss_and_accuracy(name: str, groups: dict[str, list[Run]]) -> list[Panel]:
-    losses = curves.learning_curves(groups, "train_loss")
-    accuracies = curves.learning_curves(groups, "test_accuracy")
-    panels = [_losses(name, losses), Panel(name, "test accuracy", accuracies, percent=True)]
-    return [panel for panel in panels if panel.series]
-
-
-def _losses(name: str, series: list[Series]) -> Panel:
-    """A panel of training losses that ends at three times the largest loss at the start.
-
-    A short peak, as after the first steps of batch norm, would hide everything else.
-    """
-    traces = [trace for line in series for trace in curves.counted(line.traces)]
-    first = [trace.y[0] for trace in traces if np.isfinite(trace.y[:1]).any()]
-    return Panel(name, "training loss", series, y_max=3 * max(first, default=np.inf))
-
-
 def _cut(panels: Sequence[Panel]) -> str:
     """The sentence on lines that leave their panel, if there are any."""
     for panel in panels:
@@ -189,47 +116,26 @@ def _cut(panels: Sequence[Panel]) -> str:
     return ""
 
 
-def _train_and_test(name: str, groups: dict[str, list[Run]]) -> list[Panel]:
-    lines = []
-    for group, runs in apart(groups).items():
-        for part in ("train", "test"):
-            for line in curves.learning_curves({f"{group}, {part}": runs}, f"{part}_accuracy"):
-                line = dataclasses.replace(line, style=len(lines), shade_best=part == "test")
-                lines.append(line)
-    return [Panel(name, "accuracy", lines, percent=True)]
-
-
-def _corruptions(runs: Sequence[Run], traces: Callable) -> list[Series]:
-    """A line for each network, and settings of it, that has two or more corruptions."""
-    models = {title(model): group for model, group in curves.by_model(runs).items()}
-    lines = []
-    for style, (name, group) in enumerate(apart(models, RANDOMIZED).items()):
-        found = traces(group)
-        if len({x for trace in found for x in trace.x.tolist()}) > 1:
-            lines.append(Series(name, style, found))
-    return lines
-
-
 PLOTS = [
     Plot(
         "1a",
         "Figure 1a: training loss under randomization",
         "step",
         _plain,
-        figure_1a,
+        training_figures.figure_1a,
         f"Training loss against step under the five randomizations. {BANDS}",
-        varied=RANDOMIZED,
+        varied=curves.RANDOMIZED,
     ),
     Plot(
         "1b",
         "Figure 1b: time to fit corrupted labels",
         "label corruption p",
         _plain,
-        figure_1b,
+        training_figures.figure_1b,
         "Steps until the training set is fitted, divided by those for true labels, against the "
         f"probability that a label is corrupted. {BARS} "
         "A cross at the top: some seed did not fit, so there is no mean.",
-        varied=RANDOMIZED,
+        varied=curves.RANDOMIZED,
         axes={"scattered": True, "no_mean": "not every seed fitted"},
     ),
     Plot(
@@ -237,11 +143,11 @@ PLOTS = [
         "Figure 1c: test error after fitting corrupted labels",
         "label corruption p",
         _plain,
-        figure_1c,
+        training_figures.figure_1c,
         "Test error at the end of training against the probability that a label is corrupted. "
         f"{BARS} A hollow marker: some seed did not fit its training set. "
         "A cross at the top: some seed diverged.",
-        varied=RANDOMIZED,
+        varied=curves.RANDOMIZED,
         axes={"scattered": True, "no_mean": "a seed diverged"},
     ),
     Plot(
@@ -249,16 +155,16 @@ PLOTS = [
         "Figure 2a: regularizers and early stopping",
         "step",
         lambda collection: collection.of_experiment("table2"),
-        figure_2a,
+        training_figures.figure_2a,
         f"Training and test accuracy, with and without regularizers. {BANDS} {BEST}",
-        varied=("augment.*", "weight_decay", "model.options.dropout", *RANDOMIZED),
+        varied=("augment.*", "weight_decay", "model.options.dropout", *curves.RANDOMIZED),
     ),
     Plot(
         "2b",
         "Figure 2b: batch norm and early stopping",
         "step",
         _inceptions,
-        figure_2b,
+        training_figures.figure_2b,
         f"Training and test accuracy, without explicit regularizers. {BANDS} {BEST}",
     ),
     Plot(
@@ -266,7 +172,7 @@ PLOTS = [
         "Asynchronous workers: delayed gradients",
         "step",
         lambda collection: collection.of_experiment("figure_async"),
-        figure_async,
+        training_figures.figure_async,
         "Training with delayed gradients, as with asynchronous workers that take turns. "
         f"The delay in steps is the number of other workers. {BANDS}",
         varied=("workers",),

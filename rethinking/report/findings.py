@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from rethinking.report import columns, curves, paper
-from rethinking.report.collect import Collection, Run, grouped
-from rethinking.report.columns import Row, row_statistic
+from rethinking.report.collect import Collection, grouped
+from rethinking.report.columns import Row, Statistic, row_statistic
 from rethinking.report.paper import DataSet
+from rethinking.report.run import Run
 from rethinking.report.settings import differing, discrepancies
 from rethinking.report.tables import OURS, Table
 
@@ -39,10 +40,11 @@ def sentences(found: Table, collection: Collection) -> list[str]:
     """What `found`, the table of findings, and the other experiments say in words."""
     texts = []
     for data, rows in grouped(found.rows, lambda row: row.runs[0].data).items():
-        texts += _fits(data, [row for row in rows if all(map(_accuracy(row), _CONDITIONS))])
+        texts += _fits(data, [row for row in rows if all(_accuracy(row, p) for p in _CONDITIONS)])
     if not texts:
         texts.append("No network has complete runs on both true and random labels yet.")
-    return texts + _linear(collection.runs) + _construction(collection.runs)
+    runs = collection.runs
+    return texts + _linear(runs) + _solutions(runs) + _construction(runs)
 
 
 def _has_labels(p: float):
@@ -54,15 +56,14 @@ def _chosen(runs: Sequence[Run]) -> list[Run]:
     chosen = []
     for p in _CONDITIONS:
         there = [run for run in runs if run.labels == p and run.pixels == "none"]
+        there.sort(key=lambda run: (run.digest, run.seed))
         by_config = grouped(there, lambda run: run.digest)
-
-        def rank(digest: str, by_config: dict = by_config) -> tuple[int, str]:
-            complete = sum(run.status == "complete" for run in by_config[digest])
-            return -complete, digest
-
-        for digest in sorted(by_config, key=rank)[:1]:
-            chosen += sorted(by_config[digest], key=lambda run: run.seed)
+        chosen += max(by_config.values(), key=_num_complete, default=[])
     return chosen
+
+
+def _num_complete(runs: Sequence[Run]) -> int:
+    return sum(run.status == "complete" for run in runs)
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
@@ -76,9 +77,9 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _accuracy(row: Row, part: str = "test"):
-    """A function from p to the statistic of the row's accuracy on labels corrupted with p."""
-    return lambda p: row_statistic(row, f"{part}_accuracy", _has_labels(p))
+def _accuracy(row: Row, p: float) -> Statistic | None:
+    """The row's test accuracy after training on labels corrupted with probability p."""
+    return row_statistic(row, "test_accuracy", _has_labels(p))
 
 
 def _is_fitted(row: Row, p: float) -> bool:
@@ -96,9 +97,11 @@ def _fits(data: DataSet, rows: Sequence[Row]) -> list[str]:
         (False, False): "fit neither the true labels nor random labels",
     }
     texts = []
-    for outcome, group in grouped(rows, _outcome).items():
+    for outcome, group in grouped(
+        rows, lambda row: (_is_fitted(row, 0.0), _is_fitted(row, 1.0))
+    ).items():
         names = _listed(row.name.partition(", ")[0] for row in group)
-        ranges = {p: _range([_accuracy(row)(p).mean for row in group]) for p in _CONDITIONS}
+        ranges = {p: _range([_accuracy(row, p).mean for row in group]) for p in _CONDITIONS}
         verb = words[outcome]
         if len(group) == 1:
             verb = verb.replace("fit", "fits", 1)
@@ -109,20 +112,9 @@ def _fits(data: DataSet, rows: Sequence[Row]) -> list[str]:
     return texts
 
 
-def _outcome(row: Row) -> tuple[bool, bool]:
-    return _is_fitted(row, 0.0), _is_fitted(row, 1.0)
-
-
 def _linear(runs: Sequence[Run]) -> list[str]:
     """The best linear model that fits its training set, for each data set."""
-    exact = [
-        run
-        for run in runs
-        if run.kind == "kernels"
-        and run.status == "complete"
-        and run.value("train_error") == 0
-        and run.value("test_error") is not None
-    ]
+    exact = _exact(runs, "kernels", "test_error")
     texts = []
     for name, group in sorted(grouped(exact, lambda run: run.data.name).items()):
         best = min(group, key=lambda run: (run.value("test_error"), str(run.path)))
@@ -137,17 +129,33 @@ def _linear(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _solutions(runs: Sequence[Run]) -> list[str]:
+    """The solution that SGD finds from zero beside others that fit all training labels.
+
+    Of several runs on true labels, the one with the smallest such test error counts.
+    """
+    found = []
+    for run in runs:
+        solutions = run.solutions
+        exact = _exact([*solutions.values()], "linear", "norm", "test_error")
+        exact.sort(key=lambda solution: solution.value("norm"))
+        if run.labels == 0 and len(exact) > 1 and exact[0] is solutions.get("minimum_norm"):
+            distance = exact[0].value("sgd_distance")
+            if distance is not None and distance < 0.001:
+                found.append((run.data, [solution.value("test_error") for solution in exact]))
+    if not found:
+        return []
+    data, (first, *others) = min(found, key=lambda pair: pair[1][0])
+    return [
+        f"On {data}, SGD from zero finds the linear model of minimum norm, with a test error "
+        f"of {100 * first:.1f}%. Other linear models that fit all training labels have "
+        f"{_listed(f'{100 * other:.1f}%' for other in others)}."
+    ]
+
+
 def _construction(runs: Sequence[Run]) -> list[str]:
     """The largest training set whose random labels Theorem 1's network reproduces."""
-    exact = [
-        run
-        for run in runs
-        if run.kind == "expressivity"
-        and run.status == "complete"
-        and run.value("train_error") == 0
-        and run.value("num_points")
-        and run.value("num_weights")
-    ]
+    exact = _exact(runs, "expressivity", "num_points", "num_weights")
     if not exact:
         return []
     best = max(exact, key=lambda run: (run.value("num_points"), -run.value("num_weights")))
@@ -156,6 +164,16 @@ def _construction(runs: Sequence[Run]) -> list[str]:
         f"A network built as in Theorem 1 reproduces random labels of {points:,.0f} images "
         f"without an error. It has {weights:,.0f} weights."
     ]
+
+
+def _exact(runs: Sequence[Run], kind: str, *fields: str) -> list[Run]:
+    """The complete runs of a kind that fit all training labels and have all `fields`."""
+    exact = []
+    for run in runs:
+        is_exact = run.status == "complete" and run.value("train_error") == 0
+        if run.kind == kind and is_exact and all(run.value(field) is not None for field in fields):
+            exact.append(run)
+    return exact
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -9,9 +9,10 @@ import io
 import re
 from collections.abc import Sequence
 
-from rethinking.report.collect import STATUSES, Collection, printable, slug
+from rethinking.report.collect import Collection, slug
 from rethinking.report.curves import Figure
 from rethinking.report.figures import not_run
+from rethinking.report.run import STATUSES, printable
 from rethinking.report.tables import Table
 from rethinking.report.vega import Spec
 
@@ -109,7 +110,7 @@ def to_csv(tables: Sequence[Table]) -> str:
             for column in table.columns:
                 if not column.field:
                     continue
-                value, theirs = column.statistic(row), column.published(row).percent
+                value, theirs = column.statistic(row), row.paper(column.field).percent
                 ours = ["", "", 0]
                 if value:
                     ours = [value.mean, "" if value.std is None else value.std, value.n]

@@ -14,8 +14,8 @@ class Shown(NamedTuple):
 class Kind(NamedTuple):
     """The columns of a kind's tables, what they mean, and whether its runs write metrics.jsonl."""
 
-    columns: tuple[Shown, ...] = ()
-    title: str = "results"
+    columns: tuple[Shown, ...]
+    title: str
     legend: str = ""
     has_metrics: bool = False
 
@@ -63,6 +63,24 @@ KINDS = {
         title="networks built to reproduce random labels",
         legend="Error: on the training labels, in percent.",
     ),
+    "linear": Kind(
+        columns=(
+            Shown("norm", "norm", ".4g"),
+            Shown("train_error", "train error", "percent"),
+            Shown("test_error", "test error", "percent"),
+            Shown("sgd_distance", "distance of SGD", ".0e"),
+            Shown("null_dimension", "null dimension", ",.0f"),
+            Shown("hessian_difference", "Hessian, difference", ".0e"),
+            Shown("hessian_difference_at_zero", "at zero weights", ".0e"),
+            _SECONDS,
+        ),
+        title="solutions of a linear model, error in percent",
+        legend="Distance of SGD: from the solution after the last step, relative to the distance "
+        "before the first. SGD from zero approaches the solution of minimum norm. Null dimension: "
+        "of the Hessian of the risk. Hessian, difference: the largest between two solutions of a "
+        "row, relative to the largest entry. At zero weights: the same between the solution of "
+        "minimum norm and w = 0, which fits no labels.",
+    ),
     "complexity": Kind(
         columns=(
             Shown("rademacher", "Rademacher", ".3f"),
@@ -91,8 +109,3 @@ KINDS = {
         has_metrics=True,
     ),
 }
-
-
-def of(name: str) -> Kind:
-    """The entry of a kind; a table without numbers for a kind that has no entry."""
-    return KINDS.get(name, Kind())

@@ -3,40 +3,40 @@
 Vega-Lite, which is part of the page, draws the figures in the browser: see page.js.
 """
 
-import html
 import json
 import os
 import pathlib
 import string
 import urllib.parse
 from collections.abc import Iterator, Sequence
+from html import escape
 
 from rethinking.report import vega
-from rethinking.report.collect import FILES, Run, slug
+from rethinking.report.collect import FILES, slug
 from rethinking.report.columns import RUNS, Column, Row
 from rethinking.report.curves import Figure
 from rethinking.report.formats import Content, remarks
 from rethinking.report.paper import MISSING
+from rethinking.report.run import Run
 from rethinking.report.settings import command
 from rethinking.report.tables import Table
 
 _PARTS = pathlib.Path(__file__).parent
-_PICTURES = ("png", "svg", "pdf", "csv")
 
 
 def render(content: Content, output: pathlib.Path) -> str:
     """The page as HTML. Its links to run directories are relative to the folder `output`."""
     tables = [table for table in content.tables if table.runs]
-    figures = [one for one in content.figures if not one.name.startswith("curves_")]
-    curves = [one for one in content.figures if one.name.startswith("curves_")]
+    figures = [one for one in content.figures if not one.is_curves]
+    curves = [one for one in content.figures if one.is_curves]
     runs = _Runs(output)
     body = [_table(table, runs) for table in tables]
-    body += [_section(figure) for figure in figures]
+    body += [_figure(figure) for figure in figures]
     if curves:
         body.append("<h2>Learning curves</h2>")
-    body += [_folded(figure) for figure in curves]
+    body += [_figure(figure) for figure in curves]
     flags = remarks(content)
-    body += [f"<h2>{html.escape(title)}</h2>{_list(items)}" for title, items in flags.items()]
+    body += [f"<h2>{escape(title)}</h2>{_list(items)}" for title, items in flags.items()]
     body.append(runs.render())
     return string.Template(_part("html")).substitute(
         style=_colours() + _part("css"),
@@ -79,7 +79,7 @@ def _links(tables: Sequence[Table], figures: Sequence[Figure], curves: Sequence[
     lines = []
     for group, links in groups.items():
         if links:
-            texts = [f'<a href="#{html.escape(to)}">{html.escape(text)}</a>' for to, text in links]
+            texts = [f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in links]
             lines.append(f"<p><b>{group}</b> {' '.join(texts)}</p>")
     return "\n".join(lines)
 
@@ -89,11 +89,11 @@ def _anchor(table: Table) -> str:
 
 
 def _list(items: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
+    return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
 
 
 def _table(table: Table, runs: "_Runs") -> str:
-    header = "".join(f'<th scope="col">{html.escape(one.header)}</th>' for one in table.columns)
+    header = "".join(f'<th scope="col">{escape(one.header)}</th>' for one in table.columns)
     rows, notes = [], table.notes
     for row in table.rows:
         anchor = runs.add(table, row) if row.runs else ""
@@ -106,27 +106,26 @@ def _table(table: Table, runs: "_Runs") -> str:
             cells += _cell(cell, anchor, column)
         kind = "" if row.runs else " class=missing"
         rows.append(f'<tr{kind}><th scope="row">{name}</th>{cells}</tr>')
-    legend = html.escape(table.legend)
+    legend = escape(table.legend)
     for note, number in notes.items():
-        legend += f"<br><sup>{number}</sup> {html.escape(note)}"
-    files = '<a href="rows.csv">CSV of all tables</a>'
+        legend += f"<br><sup>{number}</sup> {escape(note)}"
     return (
-        f'<section id="{html.escape(_anchor(table))}"><h2>{html.escape(table.title)}</h2>\n'
+        f'<section id="{escape(_anchor(table))}"><h2>{escape(table.title)}</h2>\n'
         f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>\n<tbody>'
         + "\n".join(rows)
         + f'</tbody></table></div>\n<p class="legend">{legend}</p>'
-        f'<p class="files">{files}</p></section>'
+        '<p class="files"><a href="rows.csv">CSV of all tables</a></p></section>'
     )
 
 
 def _breakable(name: str) -> str:
-    return html.escape(name).replace("+", "+<wbr>")
+    return escape(name).replace("+", "+<wbr>")
 
 
 def _cell(text: str, anchor: str, column: Column) -> str:
     kinds = {"≈": "within", "≠": "outside"}
     kind = "paper" if column.header.endswith("paper") else kinds.get(text[:1], "")
-    content = html.escape(text)
+    content = escape(text)
     if anchor and text != MISSING and (column.field or column is RUNS):
         content = f'<a href="#{anchor}" data-runs>{content}</a>'
     return f'<td class="{kind}">{content}</td>' if kind else f"<td>{content}</td>"
@@ -145,7 +144,7 @@ class _Runs:
         shown = [column for column in table.columns if column.field]
         names = [column.header for column in shown]
         header = ["run", "files", "status", *names, "seconds", "device", "revision"]
-        lines = ["".join(f"<th>{html.escape(text)}</th>" for text in header)]
+        lines = ["".join(f"<th>{escape(text)}</th>" for text in header)]
         commands = []
         for run in row.runs:
             texts = [run.status]
@@ -157,9 +156,9 @@ class _Runs:
             texts += [str((run.result or {}).get("device", MISSING)), run.revision]
             name = f"<th>{_breakable(f'seed {run.seed} of {run.row}')}</th>"
             files = f"<td>{' '.join(self._links(run))}</td>"
-            lines.append(name + files + "".join(f"<td>{html.escape(one)}</td>" for one in texts))
-            commands.append(f"<pre><code>{html.escape(command(run))}</code></pre>")
-        title = html.escape(f"{table.title.partition(':')[0]}: {row.name}")
+            lines.append(name + files + "".join(f"<td>{escape(one)}</td>" for one in texts))
+            commands.append(f"<pre><code>{escape(command(run))}</code></pre>")
+        title = escape(f"{table.title.partition(':')[0]}: {row.name}")
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         self._sections.append(
             f'<section id="{anchor}"><h3>{title}</h3>'
@@ -173,7 +172,7 @@ class _Runs:
             path = run.path.resolve() / file
             if path.exists():
                 relative = pathlib.Path(os.path.relpath(path, self._output)).as_posix()
-                address = html.escape(urllib.parse.quote(os.fsencode(relative)))
+                address = escape(urllib.parse.quote(os.fsencode(relative)))
                 yield f'<a href="{address}">{file.partition(".")[0]}</a>'
 
     def render(self) -> str:
@@ -184,29 +183,21 @@ class _Runs:
         return f'<details class="group">{summary}{"".join(self._sections)}</details>'
 
 
-def _section(figure: Figure) -> str:
-    title, name = html.escape(figure.title), html.escape(figure.name)
-    return f'<section id="{name}"><h2>{title}</h2>{_figure(figure)}</section>'
-
-
-def _folded(figure: Figure) -> str:
-    title, name = html.escape(figure.title), html.escape(figure.name)
-    return (
-        f'<details class="group" id="{name}"><summary>{title}</summary>{_figure(figure)}</details>'
-    )
-
-
 def _figure(figure: Figure) -> str:
-    title, name = html.escape(figure.title), html.escape(figure.name)
-    return (
+    """A figure under its title; learning curves are folded."""
+    title, name = escape(figure.title), escape(figure.name)
+    address = escape(urllib.parse.quote(figure.name))
+    files = ""
+    for ending in ("png", "svg", "pdf", "csv"):
+        files += f'<a href="{address}.{ending}">{ending.upper()}</a>'
+    drawn = (
         f'<figure><div class="chart" data-figure="{name}"></div>'
         f'<label class="switch"><input type="checkbox" class="log"> logarithmic y axis</label>'
         f'<noscript><img src="{name}.svg" alt="{title}"></noscript>'
-        f"<figcaption>{html.escape(figure.caption)}</figcaption>"
-        f'<p class="files">{_files(figure.name, _PICTURES)}</p></figure>'
+        f"<figcaption>{escape(figure.caption)}</figcaption>"
+        f'<p class="files">{files}</p></figure>'
     )
-
-
-def _files(name: str, endings: Sequence[str]) -> str:
-    address = html.escape(urllib.parse.quote(name))
-    return "".join(f'<a href="{address}.{ending}">{ending.upper()}</a>' for ending in endings)
+    if figure.is_curves:
+        summary = f"<summary>{title}</summary>"
+        return f'<details class="group" id="{name}">{summary}{drawn}</details>'
+    return f'<section id="{name}"><h2>{title}</h2>{drawn}</section>'

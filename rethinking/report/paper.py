@@ -26,6 +26,13 @@ DATA_TITLES = {
     "imagenette_subset": "Imagenette",
     "digits": "handwritten digits",
 }
+# The solutions of `rethinking.experiments.linear`, and the start from which SGD finds each.
+SOLUTION_TITLES = {
+    "minimum_norm": "minimum norm",
+    "random_start": "SGD from a random start",
+    "random_test_labels": "fitted to random test labels too",
+}
+SGD_STARTS = {"minimum_norm": "zero", "random_start": "random"}
 
 
 class DataSet(NamedTuple):
@@ -167,6 +174,7 @@ TITLES = {
     "expressivity": "Theorem 1: networks built to reproduce random labels",
     "figure1": "Runs of Figure 1: accuracy in percent",
     "figure_async": "Asynchronous workers: accuracy in percent",
+    "linear": "Section 5: solutions of a linear model, and the one that SGD finds",
     "quickstart": "Quickstart: accuracy in percent",
 }
 NOTES = {

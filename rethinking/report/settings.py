@@ -11,7 +11,8 @@ from typing import Any
 
 from rethinking import experiments
 from rethinking.config import flat
-from rethinking.report.collect import Run, grouped, number, row_settings
+from rethinking.report.collect import grouped, row_settings
+from rethinking.report.run import Run, number
 
 _SKIPPED = {*experiments.UNSCIENTIFIC, *experiments.SEEDS}
 # The settings that say how large a linear system is, in words.

@@ -4,9 +4,10 @@ import dataclasses
 import re
 
 from rethinking.report import columns, kinds, paper
-from rethinking.report.collect import Collection, Run
+from rethinking.report.collect import Collection
 from rethinking.report.columns import Column, Row
 from rethinking.report.paper import DataSet
+from rethinking.report.run import Run
 from rethinking.report.settings import split
 from rethinking.rows import SETTINGS, TABLE1_MODELS
 
@@ -64,7 +65,7 @@ def make(collection: Collection) -> list[Table]:
 def _experiment(collection: Collection, experiment: str, data: DataSet | None = None) -> Table:
     """The table of an experiment; with `data`, of its runs on that training set alone."""
     runs = collection.of_experiment(experiment)
-    kind = kinds.of(_kind(experiment, runs))
+    kind = kinds.KINDS[_kind(experiment, runs)]
     title = paper.TITLES.get(experiment, f"{experiment}: {kind.title}")
     published = {}
     name = experiment
@@ -76,7 +77,7 @@ def _experiment(collection: Collection, experiment: str, data: DataSet | None = 
     rows = _rows(collection, experiment, data, published)
     shown = []
     for one in kind.columns:
-        made = columns.make(one, published)
+        made = columns.make(one, rows)
         has_values = any(run.value(one.field) is not None for row in rows for run in row.runs)
         if len(made) > 1 or has_values:  # the paper's numbers stand there in any case
             shown += made
@@ -112,9 +113,21 @@ def _rows(
     for name in dict.fromkeys((*published, *papers, *sorted(names, key=_order))):
         parts = split(experiment, name, found.get(name, []), published=name in published)
         if name in published and name not in parts:  # no run has the row's own settings
-            rows.append(Row(name, [], []))
-        rows += [Row(part, runs, notes) for part, (runs, notes) in parts.items()]
+            rows.append(Row(name, [], [], published[name]))
+        for part, (runs, notes) in parts.items():
+            rows += _by_solution(Row(part, runs, notes, published.get(part, {})))
     return rows
+
+
+def _by_solution(row: Row) -> list[Row]:
+    """A row for each solution that the runs of `row` found; `row` itself if they found none."""
+    names = dict.fromkeys(name for run in row.runs for name in run.solutions)
+    rows = []
+    for name in names:
+        runs = [run.solutions.get(name, run) for run in row.runs]
+        title = f"{row.name}, {paper.SOLUTION_TITLES.get(name, name)}"
+        rows.append(Row(title, runs, row.notes))
+    return rows or [row]
 
 
 def _order(name: str) -> list[tuple]:

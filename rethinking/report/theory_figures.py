@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 
 from rethinking.report import curves, paper
-from rethinking.report.collect import Collection, Run, grouped, number
+from rethinking.report.collect import Collection, grouped
 from rethinking.report.curves import Panel, Series, Trace
 from rethinking.report.paper import DataSet
+from rethinking.report.run import Run, number
 from rethinking.report.settings import apart
 
 # Fields of metrics.jsonl that `rethinking.theory.complexity` computes.

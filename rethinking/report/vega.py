@@ -1,78 +1,28 @@
 """Figures as Vega-Lite specifications, which the page shows and `render` makes files of."""
 
-import csv
 import io
 import json
 import math
+import re
 from typing import Any
 
-import numpy as np
-
-from rethinking.report.curves import Figure, Panel, Series, summary
+from rethinking.report import points
+from rethinking.report.curves import Figure, Panel, Series
+from rethinking.report.looks import (
+    BACKGROUND,
+    COLOURS,
+    CONFIG,
+    CROSS,
+    DASHES,
+    MARKER_SIZE,
+    MARKERS,
+)
 
 Spec = dict[str, Any]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, and their dark variants.
-COLOURS = {
-    "#0072B2": "#4AA3DF",
-    "#D55E00": "#EE7A26",
-    "#009E73": "#1FB98C",
-    "#E69F00": "#E6A817",
-    "#CC79A7": "#D98BB7",
-    "#56B4E9": "#8FD0F5",
-    "#000000": "#FFFFFF",
-}
-BACKGROUND = "#FFFFFF"
-DASHES = [
-    [1, 0],
-    [6, 2],
-    [6, 2, 1.5, 2],
-    [1.5, 1.5],
-    [6, 1.5, 1.5, 1.5, 1.5, 1.5],
-    [3, 1.5],
-    [10, 2.5],
-]
-# SVG paths: circle, square, diamond, two triangles, plus, cross.
-MARKERS = [
-    "M-.25,0A.25,.25,0,1,1,.25,0A.25,.25,0,1,1,-.25,0Z",
-    "M-.22,-.22H.22V.22H-.22Z",
-    "M0,-.32L.32,0L0,.32L-.32,0Z",
-    "M0,-.3L.28,.22H-.28Z",
-    "M0,.3L.28,-.22H-.28Z",
-    "M-.1,-.3H.1V-.1H.3V.1H.1V.3H-.1V.1H-.3V-.1H-.1Z",
-    "M-.3,-.16L-.16,-.3L0,-.14L.16,-.3L.3,-.16L.14,0L.3,.16L.16,.3L0,.14L-.16,.3L-.3,.16L-.14,0Z",
-]
-MARKER_SIZE = 550
-CROSS = "M-.4,-.4L.4,.4M.4,-.4L-.4,.4"
 MOST_SERIES = 10  # of a panel, so that they can be told apart
-MOST_POINTS = 200  # of a line; a panel is about 400 pixels wide
-MOST_TIPS = 40  # points of a line that show their values
 FEW_POINTS = 20  # of a line have markers
-_NUMBERS = ("x", "y", "low", "high", "best", "runs", "hollow", "tip")
 _CHANNELS = {"color": "independent", "shape": "independent", "strokeDash": "independent"}
-_CONFIG = {
-    "font": "Liberation Sans, Helvetica, Arial, sans-serif",
-    "title": {"fontSize": 13, "fontWeight": "normal", "subtitleFontSize": 11},
-    "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "gridColor": "#E3E3E3",
-        "labelFlush": False,
-        "labelExpr": "datum.value ? datum.label : '0'",
-    },
-    "legend": {
-        "title": None,
-        "orient": "bottom",
-        "offset": 6,
-        "symbolSize": MARKER_SIZE,
-        "symbolOpacity": 1,
-        "symbolStrokeWidth": 1.6,
-        "labelFontSize": 11,
-        "labelLimit": 370,
-    },
-}
 
 
 def to_spec(figure: Figure) -> Spec:
@@ -84,7 +34,7 @@ def to_spec(figure: Figure) -> Spec:
         "spacing": 24,
         "concat": [_panel(figure, panel, place) for place, panel in enumerate(figure.panels)],
         "resolve": {"scale": _CHANNELS, "legend": _CHANNELS},
-        "config": _CONFIG,
+        "config": CONFIG,
     }
 
 
@@ -96,7 +46,7 @@ def render(spec: Spec) -> dict[str, bytes]:
     import vl_convert  # here, because only this needs it
     from PIL import Image
 
-    svg = vl_convert.vegalite_to_svg(spec)
+    svg = _renumbered(vl_convert.vegalite_to_svg(spec))
     image = Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=2))).convert("RGB")
     png = io.BytesIO()
     # 64 colours look the same and take a third of the bytes.
@@ -104,9 +54,16 @@ def render(spec: Spec) -> dict[str, bytes]:
     return {"png": png.getvalue(), "svg": svg.encode(), "pdf": vl_convert.svg_to_pdf(svg)}
 
 
+def _renumbered(svg: str) -> str:
+    """`svg` with clip paths numbered from 1. Vega counts on from one figure to the next."""
+    pattern = r'(?<=id="clip)\d+(?=")|(?<=url\(#clip)\d+(?=\))'
+    numbers = {}
+    return re.sub(pattern, lambda at: str(numbers.setdefault(at[0], len(numbers) + 1)), svg)
+
+
 def _panel(figure: Figure, panel: Panel, place: int) -> Spec:
     series = panel.series[:MOST_SERIES]
-    rows = [row for line in series for row in _rows(line, figure.scattered)]
+    rows = [row for line in series for row in points.rows(line, figure.scattered)]
     title = {"text": _shortened(panel.title)}
     if len(panel.series) > MOST_SERIES:
         title["subtitle"] = f"and {len(panel.series) - MOST_SERIES} more, in the CSV file"
@@ -114,54 +71,14 @@ def _panel(figure: Figure, panel: Panel, place: int) -> Spec:
         title["subtitle"] = f"× {figure.no_mean}"  # noqa: RUF001
     encoding = {**_axes(figure, panel, rows), "color": _by_series(series, [*COLOURS])}
     layers = _spreads(figure, panel, rows) + _lines(figure, panel, series, rows, place)
-    types = dict.fromkeys(_NUMBERS, "number")
+    types = dict.fromkeys(points.NUMBERS, "number")
     return {
         "title": title,
         "width": 400,
         "height": 230,
-        "data": {"values": _to_csv(rows), "format": {"type": "csv", "parse": types}},
+        "data": {"values": points.to_csv(rows), "format": {"type": "csv", "parse": types}},
         "layer": [{"encoding": encoding, "layer": layers}, *_references(panel)],
     }
-
-
-def _rows(line: Series, scattered: bool) -> list[dict[str, Any]]:
-    """The data of a line: means, extremes, the best value so far, and the number of runs."""
-    curve = summary(line, scattered)
-    shown = _thinned(len(curve.x), MOST_POINTS)
-    with_tip = {shown[index] for index in _thinned(len(shown), MOST_TIPS)}
-    best = np.fmax.accumulate(curve.mean)
-    rows = []
-    for index in shown:
-        row = {"series": line.name, "x": _text(curve.x[index]), "y": _text(curve.mean[index])}
-        if curve.high[index] > curve.low[index]:
-            row |= {"low": _text(curve.low[index]), "high": _text(curve.high[index])}
-        if line.shade_best:
-            row["best"] = _text(best[index])
-        row["runs"] = int(curve.num[index])
-        row["hollow"] = int(scattered and curve.fitted[index] < curve.num[index])
-        row["tip"] = int(index in with_tip)
-        rows.append(row)
-    return rows
-
-
-def _thinned(count: int, most: int) -> list[int]:
-    """At most about `most` of the indices 0 to count - 1: every k-th, and the last."""
-    every = max(1, math.ceil(count / most))
-    return sorted({*range(0, count, every), *range(max(count - 1, 0), count)})
-
-
-def _text(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return f"{value:.5g}" if value % 1 else f"{value:.0f}"
-
-
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, ("series", *_NUMBERS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def _axes(figure: Figure, panel: Panel, rows: list[dict[str, Any]]) -> Spec:
@@ -231,7 +148,7 @@ def _spreads(figure: Figure, panel: Panel, rows: list[dict[str, Any]]) -> list[S
 def _lines(
     figure: Figure, panel: Panel, series: list[Series], rows: list[dict[str, Any]], place: int
 ) -> list[Spec]:
-    """Lines, markers that show their values, and crosses where there is no mean.
+    """Lines, and markers that show their values.
 
     A click on the legend shows one series and fades the others.
     """
@@ -252,6 +169,13 @@ def _lines(
     looks |= {"opacity": faded if few else hovered, "tooltip": _tooltip(figure, panel)}
     point = {"type": "point", "filled": True, "size": MARKER_SIZE if few else 60, "clip": clip}
     layers.append(_layer(f"{has_y} && datum.tip == 1", point, looks, params=[shown, hover]))
+    return layers + _exceptions(figure, series, rows)
+
+
+def _exceptions(figure: Figure, series: list[Series], rows: list[dict[str, Any]]) -> list[Spec]:
+    """Hollow markers where some run did not fit, and crosses where there is no mean."""
+    layers = []
+    has_y = "isValid(datum.y)"
     if any(row["hollow"] for row in rows):
         hole = {"type": "point", "filled": True, "size": 14, "opacity": 1}
         test = f"{has_y} && datum.hollow == 1"

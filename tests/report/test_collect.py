@@ -13,6 +13,7 @@ from rethinking import experiments, rows
 from rethinking.errors import InputError
 from rethinking.report import collect
 from rethinking.report.columns import Statistic, statistic
+from rethinking.report.run import number
 from rethinking.report.settings import differing, discrepancies
 from tests.report.runs import make_run, write
 
@@ -175,9 +176,9 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 
 def test_numbers_that_are_none(tmp_path):
-    assert [collect.number(value) for value in (True, "1", None, math.nan, math.inf, 2)] == [
-        None
-    ] * 5 + [2.0]
+    assert [number(value) for value in (True, "1", None, math.nan, math.inf, 2)] == [None] * 5 + [
+        2.0
+    ]
     make_run(tmp_path, "table1:mlp_1x512", fit_step=None)
     assert collect.collect([tmp_path]).runs[0].value("fit_epoch") is None
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rethinking import experiments, rows
-from rethinking.report import collect, curves, figures
+from rethinking.report import collect, curves, figures, training_figures
 from rethinking.report.curves import summary
 from tests.report.runs import everything, make_run, training_lines
 
@@ -88,7 +88,9 @@ def test_times_to_fit_are_relative_to_the_mean_of_true_labels(tmp_path):
     figure_run(tmp_path, "corrupt=0.5", 0, fit_step=3000)
     figure_run(tmp_path, "corrupt=0.5", 1, fit_step=None)
     figure_run(tmp_path, "gaussian", 0, fit_step=500)  # not a corruption of labels
-    curve = summary(curves.Series("", 0, curves.relative_times(runs_in(tmp_path))), scattered=True)
+    curve = summary(
+        curves.Series("", 0, training_figures.relative_times(runs_in(tmp_path))), scattered=True
+    )
     nan = np.nan
     assert_curve(curve, [0, 0.5, 1], [1.0, nan, 3.0], [0.5, nan, 1.5], [1.5, nan, 4.5], [2, 2, 2])
     np.testing.assert_array_equal(curve.fitted, [2, 1, 2])
@@ -96,9 +98,9 @@ def test_times_to_fit_are_relative_to_the_mean_of_true_labels(tmp_path):
 
 def test_without_fitted_true_labels_there_is_no_time_to_compare_with(tmp_path):
     figure_run(tmp_path, "random_labels")
-    assert curves.relative_times(runs_in(tmp_path)) == []
+    assert training_figures.relative_times(runs_in(tmp_path)) == []
     figure_run(tmp_path, "true_labels", fit_step=None)
-    assert curves.relative_times(runs_in(tmp_path)) == []
+    assert training_figures.relative_times(runs_in(tmp_path)) == []
 
 
 def test_final_errors_leave_out_what_is_unfinished_and_show_what_diverged(tmp_path):
@@ -106,7 +108,9 @@ def test_final_errors_leave_out_what_is_unfinished_and_show_what_diverged(tmp_pa
     figure_run(tmp_path, "true_labels", 1, test=0.25)
     figure_run(tmp_path, "true_labels", 2, status="unfinished")
     figure_run(tmp_path, "random_labels", 0, status="diverged")
-    curve = summary(curves.Series("", 0, curves.final_errors(runs_in(tmp_path))), scattered=True)
+    curve = summary(
+        curves.Series("", 0, training_figures.final_errors(runs_in(tmp_path))), scattered=True
+    )
     assert_curve(curve, [0, 1], [0.625, np.nan], [0.5, np.nan], [0.75, np.nan], [2, 1])
 
 
@@ -128,7 +132,7 @@ def test_runs_are_chosen_by_config_not_by_name(tmp_path):
 
 
 def test_settings_and_revisions_that_vary_are_named(tmp_path):
-    ignored = ("model.name", *figures.RANDOMIZED)
+    ignored = ("model.name", *curves.RANDOMIZED)
     figure_run(tmp_path, "true_labels")
     figure_run(tmp_path, "random_labels", model="inception")  # has another learning rate
     assert curves.mixed_settings(runs_in(tmp_path), ignored) == ""
@@ -191,6 +195,7 @@ def test_runs_with_other_settings_have_lines_of_their_own(tmp_path):
     ]
     assert {line.style for line in panel.series} == {0, 1, 2, 3}
     (panel,) = figures["figure_1c_cifar10"].panels
+    assert panel.title == "Test error, CIFAR10"
     errors = {
         name: summary(line, scattered=True).mean.tolist() for name, line in series_of(panel).items()
     }

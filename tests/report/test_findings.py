@@ -96,3 +96,33 @@ def test_the_best_exact_linear_model_and_the_largest_construction_are_named(tmp_
         "A network built as in Theorem 1 reproduces random labels of 50,000 images without an "
         "error. It has 103,072 weights.",
     ]
+
+
+def test_the_solution_of_sgd_from_zero_stands_beside_the_others(tmp_path):
+    solutions = [
+        {"name": "minimum_norm", "norm": 20.0, "train_error": 0.0, "test_error": 0.113},
+        {"name": "random_start", "norm": 124.0, "train_error": 0.0, "test_error": 0.611},
+        {"name": "random_test_labels", "norm": 136.0, "train_error": 0.0, "test_error": 0.901},
+    ]
+    result = {"solutions": solutions, "sgd": [{"start": "zero", "distance": 1e-8}]}
+    config = rows.EXPERIMENTS["linear"].get_config("mnist+fourier")
+    path = write(tmp_path / "run", config, [], result=result)
+    assert found(tmp_path)[1][1:] == [
+        "On MNIST, 500 training images, SGD from zero finds the linear model of minimum norm, "
+        "with a test error of 11.3%. Other linear models that fit all training labels have 61.1% "
+        "and 90.1%."
+    ]
+    text = (path / "result.json").read_text()
+    for claim, change in (
+        ("1e-08", "0.5"),  # SGD did not come near
+        ('"norm": 124.0', '"norm": 12.0'),  # another solution is smaller
+        ('"minimum_norm"', '"other"'),
+    ):
+        assert claim in text
+        (path / "result.json").write_text(text.replace(claim, change))
+        assert found(tmp_path)[1][1:] == [], claim
+    misfit = '"train_error": 0.1, "test_error": 0.611'  # a solution that does not fit is left out
+    exact = misfit.replace("0.1", "0.0")
+    assert exact in text
+    (path / "result.json").write_text(text.replace(exact, misfit))
+    assert found(tmp_path)[1][-1].endswith("that fit all training labels have 90.1%.")

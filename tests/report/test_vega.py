@@ -143,6 +143,7 @@ def test_the_csv_file_has_every_point_of_every_run(all_figures):
 def test_the_same_specification_gives_the_same_pictures(all_figures):
     spec = vega.to_spec(all_figures["figure_stability_cifar10_5000"])
     first, second = vega.render(spec), vega.render(json.loads(json.dumps(spec)))
+    assert b'id="clip1"' in first["svg"] and b"url(#clip1)" in first["svg"]
     assert first["svg"] == second["svg"] and first["png"] == second["png"]
     assert first["pdf"].startswith(b"%PDF")
     width = Image.open(io.BytesIO(first["png"])).width
