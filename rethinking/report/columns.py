@@ -60,11 +60,16 @@ class Column:
     cell: Callable[[Row], str]
     field: str = ""  # a number of the runs: see `Run.value`
     where: Callable[[Run], bool] = _always  # which runs count
-    show: Callable[[float], str] = str  # a single run's number
+    form: str = ""  # the format of a number
+    scale: int = 1  # 100 for a fraction that is shown in percent
 
     def value(self, run: Run) -> float | None:
         """A run's number, or None."""
         return run.value(self.field) if self.where(run) else None
+
+    def show(self, value: float) -> str:
+        """A single run's number as text."""
+        return f"{self.scale * value:{self.form}}"
 
     def statistic(self, row: Row) -> Statistic | None:
         """The number's statistic over the complete runs."""
@@ -118,7 +123,7 @@ def percent(
         best = row_statistic(row, f"best_{field}") if has_best else None
         return f"{text} [{100 * best.mean:.2f}]" if best else text
 
-    return Column(header, cell, field, where, lambda value: f"{100 * value:.2f}")
+    return Column(header, cell, field, where, ".2f", scale=100)
 
 
 def number(header: str, field: str, form: str) -> Column:
@@ -131,7 +136,7 @@ def number(header: str, field: str, form: str) -> Column:
         spread = f" ± {value.std:{form}}" if value.std else ""
         return f"{value.mean:{form}}{spread}"
 
-    return Column(header, cell, field, show=lambda value: f"{value:{form}}")
+    return Column(header, cell, field, form=form)
 
 
 def _difference(field: str) -> Column:
@@ -174,7 +179,7 @@ def _epochs_to_fit(row: Row) -> str:
 
 NAME = Column("row", lambda row: row.name)
 RUNS = Column("runs", _runs)
-EPOCHS_TO_FIT = Column("epochs to fit", _epochs_to_fit, "fit_epoch", show="{:.1f}".format)
+EPOCHS_TO_FIT = Column("epochs to fit", _epochs_to_fit, "fit_epoch", form=".1f")
 
 
 def _formatted(value: Statistic, scale: int, form: str) -> str:

@@ -5,12 +5,10 @@ from collections.abc import Iterable, Sequence
 from rethinking.report import columns, curves, paper
 from rethinking.report.collect import Collection, grouped
 from rethinking.report.columns import Row, Statistic, row_statistic
-from rethinking.report.paper import DataSet
+from rethinking.report.paper import LABEL_TITLES, DataSet
 from rethinking.report.run import Run
 from rethinking.report.settings import differing, discrepancies
 from rethinking.report.tables import OURS, Table
-
-_CONDITIONS = {0.0: "true labels", 1.0: "random labels"}
 
 
 def table(collection: Collection) -> Table:
@@ -25,7 +23,7 @@ def table(collection: Collection) -> Table:
             if any(run.status == "complete" for run in chosen):
                 rows.append(Row(f"{paper.title(model)}, {data}", chosen, _notes(chosen)))
     shown = [columns.NAME]
-    for p, name in _CONDITIONS.items():
+    for p, name in LABEL_TITLES.items():
         for part in ("train", "test"):
             shown.append(columns.percent(f"{name}: {part}", f"{part}_accuracy", _has_labels(p)))
     title = "Fitting random labels: accuracy in percent"
@@ -40,7 +38,7 @@ def sentences(found: Table, collection: Collection) -> list[str]:
     """What `found`, the table of findings, and the other experiments say in words."""
     texts = []
     for data, rows in grouped(found.rows, lambda row: row.runs[0].data).items():
-        texts += _fits(data, [row for row in rows if all(_accuracy(row, p) for p in _CONDITIONS)])
+        texts += _fits(data, [row for row in rows if all(_accuracy(row, p) for p in LABEL_TITLES)])
     if not texts:
         texts.append("No network has complete runs on both true and random labels yet.")
     runs = collection.runs
@@ -54,7 +52,7 @@ def _has_labels(p: float):
 def _chosen(runs: Sequence[Run]) -> list[Run]:
     """The runs on true pixels with true or random labels; of several configs, the most frequent."""
     chosen = []
-    for p in _CONDITIONS:
+    for p in LABEL_TITLES:
         there = [run for run in runs if run.labels == p and run.pixels == "none"]
         there.sort(key=lambda run: (run.digest, run.seed))
         by_config = grouped(there, lambda run: run.digest)
@@ -68,7 +66,7 @@ def _num_complete(runs: Sequence[Run]) -> int:
 
 def _notes(runs: Sequence[Run]) -> list[str]:
     notes = []
-    for p in _CONDITIONS:
+    for p in LABEL_TITLES:
         notes += discrepancies([run for run in runs if run.labels == p])
     fields = differing(runs, ("randomize.labels",))
     if fields:
@@ -101,7 +99,7 @@ def _fits(data: DataSet, rows: Sequence[Row]) -> list[str]:
         rows, lambda row: (_is_fitted(row, 0.0), _is_fitted(row, 1.0))
     ).items():
         names = _listed(row.name.partition(", ")[0] for row in group)
-        ranges = {p: _range([_accuracy(row, p).mean for row in group]) for p in _CONDITIONS}
+        ranges = {p: _range([_accuracy(row, p).mean for row in group]) for p in LABEL_TITLES}
         verb = words[outcome]
         if len(group) == 1:
             verb = verb.replace("fit", "fits", 1)

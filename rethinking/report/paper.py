@@ -17,6 +17,7 @@ MODEL_TITLES = {
     "wide_resnet_28_1": "Wide ResNet 28-1",
     "inception_v3": "Inception V3",
 }
+LABEL_TITLES = {0.0: "true labels", 1.0: "random labels"}  # by the probability of corruption
 DATA_TITLES = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",

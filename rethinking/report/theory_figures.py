@@ -109,12 +109,11 @@ def rademacher(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
 
 def stability(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
     """How much losses change during training when one training example is replaced."""
-    names = {0.0: "true labels", 1.0: "random labels"}
     groups = {}
     for (model, p), group in sorted(
         grouped(runs, lambda run: (run.model, run.labels or 0.0)).items()
     ):
-        groups[f"{paper.title(model)}, {names.get(p, f'p = {p:g}')}"] = group
+        groups[f"{paper.title(model)}, {paper.LABEL_TITLES.get(p, f'p = {p:g}')}"] = group
     panels = []
     for field, label in CHANGES.items():
 
