@@ -5,6 +5,7 @@ import math
 
 from rethinking import experiments, report, rows
 from rethinking.report import page
+from rethinking.settings import SETTINGS, cifar10, named, setting
 
 MARKUP = "</td><script>window.obeyed=1</script><img src=x onerror=window.obeyed=1>$x_{"
 
@@ -31,7 +32,7 @@ def make_run(
     if config is None and experiment in ("table1", "table4"):
         config = rows.table_row(experiment, name)
     elif config is None:
-        config = rows.setting(experiments.defaults("training"), name)
+        config = setting(experiments.defaults("training"), name)
     config.seed = config.randomize.seed = seed
     config.row, config.experiment = row, experiment
     lines = lines or [
@@ -111,7 +112,7 @@ def everything(root, seeds=(0, 1, 2)):
     make_run(
         root, "table1:alexnet+crop", status="unfinished", lines=training_lines(0.8, 0.6, epochs=7)
     )
-    expressive = rows.named(experiments.defaults("expressivity"), "expressivity", "cifar10")
+    expressive = named(experiments.defaults("expressivity"), "expressivity", "cifar10")
     write(
         root / "expressivity" / "cifar10" / "seed_0",
         expressive,
@@ -134,8 +135,8 @@ def everything(root, seeds=(0, 1, 2)):
 def _figure1(root, seed):
     for number, model in enumerate(("inception", "inception_no_bn", "alexnet", "mlp_1x512")):
         best = 0.86 - 0.12 * number + 0.004 * seed
-        for name in (*rows.SETTINGS, *(f"corrupt={p / 10}" for p in range(2, 10, 2))):
-            config = rows.setting(rows.cifar10(model), name)
+        for name in (*SETTINGS, *(f"corrupt={p / 10}" for p in range(2, 10, 2))):
+            config = setting(cifar10(model), name)
             p = config.randomize.labels
             test = (
                 best - p * (best - 0.1)
@@ -203,7 +204,7 @@ def _table3(root, seed):
 
 def _workers(root, seed):
     for workers in (1, 8, 50):
-        config = rows.cifar10("mlp_1x512")
+        config = cifar10("mlp_1x512")
         config.workers = workers
         make_run(
             root,
@@ -216,7 +217,7 @@ def _workers(root, seed):
 
 def _complexity(root, seed):
     for number, model in enumerate(("alexnet", "mlp_1x512")):
-        config = rows.named(experiments.defaults("complexity"), "complexity", f"rademacher+{model}")
+        config = named(experiments.defaults("complexity"), "complexity", f"rademacher+{model}")
         config.data.update(name="cifar10", num_train=1000)
         config.model.name, config.seed, config.randomize.seed = model, seed, seed
         lines = [
@@ -254,7 +255,7 @@ def _complexity(root, seed):
         )
     for labels in (0.0, 1.0):
         row = "stability+mlp_1x512" + "+random_labels" * bool(labels)
-        config = rows.named(experiments.defaults("complexity"), "complexity", row)
+        config = named(experiments.defaults("complexity"), "complexity", row)
         config.data.update(name="cifar10", num_train=5000)
         config.measure, config.seed, config.randomize.labels, config.randomize.seed = (
             "stability",
@@ -316,6 +317,6 @@ def hostile_page(root):
         / "config.json"
     )
     file.write_text(file.read_text().replace("mine:row", f"../mine:{MARKUP}"))
-    make_run(folder, "mine:2", config=rows.setting(settings, "random_labels"))
+    make_run(folder, "mine:2", config=setting(settings, "random_labels"))
     (make_run(folder, "mine:true_labels") / "result.json").write_text("{")
     return write_page(folder, root / "report")

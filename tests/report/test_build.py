@@ -11,9 +11,10 @@ import urllib.parse
 
 import pytest
 
-from rethinking import report, rows
+from rethinking import report
 from rethinking.errors import InputError
 from rethinking.report import figures, formats, paper
+from rethinking.settings import cifar10, setting
 from tests.report.runs import MARKUP, everything, hostile_page, make_run, write_page
 
 ROOT = str(pathlib.Path(report.__file__).parents[2])
@@ -47,7 +48,7 @@ class Page(html.parser.HTMLParser):
 def test_report_of_a_half_finished_folder_with_all_its_files(tmp_path):
     runs, output = tmp_path / "runs", tmp_path / "report"
     for p in range(0, 11, 5):
-        settings = rows.setting(rows.cifar10("mlp_1x512"), f"corrupt={p / 10}")
+        settings = setting(cifar10("mlp_1x512"), f"corrupt={p / 10}")
         make_run(
             runs, f"figure1:mlp_1x512+corrupt={p / 10}", config=settings, fit_step=1000 * (p + 1)
         )

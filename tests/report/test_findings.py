@@ -2,6 +2,7 @@
 
 from rethinking import experiments, rows
 from rethinking.report import collect, findings
+from rethinking.settings import cifar10
 from tests.report.runs import make_run, write
 
 
@@ -52,7 +53,7 @@ def test_a_network_that_does_not_fit_random_labels_is_said_to(tmp_path):
 
 
 def test_a_network_with_one_of_the_two_has_a_row_but_no_sentence(tmp_path):
-    config = rows.cifar10("mlp_1x512")
+    config = cifar10("mlp_1x512")
     config.data.num_train = 1024
     make_run(tmp_path, "mine:a", config=config, test=0.3)
     make_run(tmp_path, "table1:alexnet", status="unfinished")
@@ -64,7 +65,7 @@ def test_a_network_with_one_of_the_two_has_a_row_but_no_sentence(tmp_path):
 
 def test_of_several_settings_the_most_frequent_counts_and_differences_are_noted(tmp_path):
     for seed, epochs in enumerate((45, 45, 100)):
-        config = rows.cifar10("mlp_1x512")
+        config = cifar10("mlp_1x512")
         config.max_epochs = epochs
         make_run(tmp_path, "table1:mlp_1x512", seed, config=config, test=0.4 + epochs / 1000)
     make_run(tmp_path, "table1:mlp_1x512+random_labels", test=0.1)

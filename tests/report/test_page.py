@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
-from rethinking import report, rows
+from rethinking import report
 from rethinking.report import paper
+from rethinking.settings import cifar10, setting
 from tests.report.runs import MARKUP, everything, hostile_page, make_run, write_page
 
 CHROMIUM = next(
@@ -146,7 +147,7 @@ def test_a_click_on_the_legend_fades_the_other_series(open_page, everything_page
 
 
 def test_a_logarithmic_axis_shows_the_peak_that_a_linear_one_cuts(open_page, tmp_path):
-    settings = rows.setting(rows.cifar10("mlp_1x512"), "true_labels")
+    settings = setting(cifar10("mlp_1x512"), "true_labels")
     losses = (2.5, 300.0, 0.5)
     make_run(tmp_path / "runs", "figure1:mlp_1x512+true_labels", config=settings, losses=losses)
     tab = open_page(write_page(tmp_path / "runs", tmp_path / "report"))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rethinking import rows
+from rethinking.settings import SETTINGS, TABLE1_MODELS, cifar10, setting
 from tests.report.runs import make_run, training_lines
 
 LINES = 300
@@ -16,12 +16,10 @@ LINES = 300
 def make_runs(root, number, models):
     """Makes runs of LINES lines each: rows differ in network, labels and rate, with three seeds."""
     lines = [training_lines(0.01 * (seed + 1), 0.5, epochs=LINES - 1) for seed in range(3)]
-    settings = list(rows.SETTINGS)
+    settings = list(SETTINGS)
     for run in range(number):
         row, seed = divmod(run, 3)
-        made = rows.setting(
-            rows.cifar10(models[row % len(models)]), settings[row // len(models) % 5]
-        )
+        made = setting(cifar10(models[row % len(models)]), settings[row // len(models) % 5])
         made.learning_rate = 0.01 * (1 + row // 25)
         make_run(root, f"sweep:{made.model.name}+{row}", seed, config=made, lines=lines[seed])
 
@@ -56,7 +54,7 @@ def test_sixty_runs_are_a_matter_of_seconds(tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_runs_take_a_minute_and_a_gigabyte_at_most(tmp_path):
-    make_runs(tmp_path / "runs", 1000, rows.TABLE1_MODELS)
+    make_runs(tmp_path / "runs", 1000, TABLE1_MODELS)
     seconds, wall, gigabytes = report_on(tmp_path / "runs", tmp_path / "report")
     print(f"{seconds:.1f} s of processor time, {wall:.1f} s in all, {gigabytes:.2f} GB")
     assert seconds < 60 and gigabytes < 1

@@ -6,6 +6,7 @@ import shlex
 from rethinking import cli, experiments, rows
 from rethinking.report import collect
 from rethinking.report.settings import command, overrides
+from rethinking.settings import cifar10
 from tests.report.runs import make_run
 
 
@@ -60,7 +61,7 @@ def test_another_draw_of_the_corruption_is_in_the_command(tmp_path):
 
 
 def test_a_row_that_is_in_no_file_has_all_its_settings_listed(tmp_path):
-    settings = rows.cifar10("alexnet")
+    settings = cifar10("alexnet")
     make_run(tmp_path, "mine:row", config=settings)
     text = command(run_in(tmp_path))
     assert "--config=configs/mine.py:row" in text and "--config.model.name=alexnet" in text

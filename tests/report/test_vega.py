@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rethinking import experiments, rows
+from rethinking import experiments
 from rethinking.report import collect, figures, formats, vega
 from rethinking.report.curves import Figure, Panel, Series, Trace
+from rethinking.settings import cifar10
 from tests.report.runs import everything, make_run
 
 
@@ -120,7 +121,7 @@ def test_series_of_one_colour_have_other_dashes_and_markers():
 
 def test_series_beyond_the_most_are_left_to_the_csv_file(tmp_path):
     for rate in range(1, vega.MOST_SERIES + 4):
-        settings = rows.cifar10("mlp_1x512")
+        settings = cifar10("mlp_1x512")
         settings.learning_rate = rate / 100
         make_run(tmp_path, f"mine:rate={rate}", config=settings)
     figure = made(tmp_path)["curves_mine"]
