@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from rethinking import experiments
+from rethinking import experiments, rows
 from rethinking.report import collect, curves, figures, training_figures
 from rethinking.report.curves import summary
-from rethinking.settings import cifar10, named, setting
 from tests.report.runs import everything, make_run, training_lines
 
 
 def figure_run(root, setting, seed=0, model="mlp_1x512", **result):
-    settings = setting(cifar10(model), setting)
+    settings = rows.setting(rows.cifar10(model), setting)
     return make_run(root, f"figure1:{model}+{setting}", seed, config=settings, **result)
 
 
@@ -116,7 +115,7 @@ def test_final_errors_leave_out_what_is_unfinished_and_show_what_diverged(tmp_pa
 
 
 def test_runs_are_chosen_by_config_not_by_name(tmp_path):
-    make_run(tmp_path, "mine:odd", config=setting(cifar10("alexnet"), "shuffled_pixels"))
+    make_run(tmp_path, "mine:odd", config=rows.setting(rows.cifar10("alexnet"), "shuffled_pixels"))
     for row in ("mlp_1x512+wd", "alexnet+crop", "mlp_1x512", "mlp_1x512+random_labels"):
         make_run(tmp_path, f"table1:{row}")
     plain = curves.plain(runs_in(tmp_path))
@@ -137,7 +136,7 @@ def test_settings_and_revisions_that_vary_are_named(tmp_path):
     figure_run(tmp_path, "true_labels")
     figure_run(tmp_path, "random_labels", model="inception")  # has another learning rate
     assert curves.mixed_settings(runs_in(tmp_path), ignored) == ""
-    other = cifar10("mlp_1x512")
+    other = rows.cifar10("mlp_1x512")
     other.update(max_epochs=5, learning_rate=0.5)
     make_run(tmp_path, "mine:a", config=other, revision="def")
     text = curves.mixed_settings(runs_in(tmp_path), ignored)
@@ -179,7 +178,7 @@ def test_runs_with_other_settings_have_lines_of_their_own(tmp_path):
     for batch_size, test in ((128, 0.5), (64, 0.25)):
         for seed in range(2):
             for name in ("true_labels", "random_labels"):
-                config = setting(cifar10("inception"), name)
+                config = rows.setting(rows.cifar10("inception"), name)
                 config.batch_size = batch_size
                 make_run(
                     tmp_path / f"{batch_size}",
@@ -288,7 +287,7 @@ def test_stability_against_steps_for_true_and_random_labels(all_figures):
 
 
 def test_lines_of_metrics_that_are_no_measurements_are_passed_over(tmp_path):
-    settings = named(experiments.defaults("complexity"), "complexity", "rademacher+mlp_1x512")
+    settings = rows.named(experiments.defaults("complexity"), "complexity", "rademacher+mlp_1x512")
     lines = [
         {"draw": None, "num_train": 5},
         {"draw": "a"},
@@ -316,7 +315,7 @@ def test_every_experiment_that_trains_has_learning_curves(all_figures):
 
 def test_learning_curves_of_other_settings_are_apart(tmp_path):
     for weight_decay in (0.0, 0.001):
-        settings = cifar10("mlp_1x512")
+        settings = rows.cifar10("mlp_1x512")
         settings.weight_decay = weight_decay
         for seed in range(2):
             folder = tmp_path / f"{weight_decay}"
