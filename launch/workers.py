@@ -37,7 +37,7 @@ def run_job(job: Job, deadline: float) -> str:
 
     After `deadline` or SIGTERM it is "out of time", and the run is saved.
     """
-    if time.time() >= deadline or distributed.sigterm_noticed():
+    if time.monotonic() >= deadline or distributed.sigterm_noticed():
         return OUT_OF_TIME
     try:
         result = experiments.run(job.config, str(job.workdir), deadline)

@@ -50,7 +50,7 @@ _RENDEZVOUS_TIMEOUT = flags.DEFINE_float(
 
 def main(overrides: list[str]) -> None:
     """Runs the experiment that the flags describe."""
-    deadline = time.time() + _TIME_BUDGET.value
+    deadline = time.monotonic() + _TIME_BUDGET.value
     cli.log_to_terminal()
     try:
         config = cli.parse_config([f"--config={_CONFIG.value}", *overrides])
