@@ -95,6 +95,18 @@ COMMON: Fields = {
         minimum=0,
         below=LARGEST,
     ),
+    "data.eval_split": Field(
+        "",
+        'split to evaluate; "": test if its images have labels, else validation under one of its '
+        "usual names",
+    ),
+    "data.test_fraction": Field(
+        0.0,
+        "above 0: evaluate this share of the training split instead, and do not train on it; the "
+        "same images for all seeds",
+        minimum=0,
+        below=1,
+    ),
     "randomize.labels": Field(
         0.0, "probability that a training label is replaced by a random one", minimum=0, maximum=1
     ),

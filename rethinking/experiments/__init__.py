@@ -50,9 +50,12 @@ def defaults(kind: str) -> ConfigDict:
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that no run can have. Data are checked where they are read."""
     require_known(config.kind, KINDS, "config.kind: unknown kind")
+    from rethinking.experiments import data_set  # here: a program that only lists rows has no data
+
     kind = KINDS[config.kind]
     _config.check_fields(config, kind.FIELDS)
     kind.check(config)
+    data_set.check(config)
 
 
 def run(

@@ -113,10 +113,9 @@ def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Labels are random as `config.randomize` says.
     """
-    from rethinking.data import arrays
+    from rethinking.experiments import data_set
 
-    data = config.data
-    loaded = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed)
+    loaded = data_set.load(config)
     labels = randomize.corrupt_labels(
         loaded.train.labels,
         loaded.train.indices,

@@ -12,9 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rethinking import randomize, sharding
-from rethinking.data import arrays
 from rethinking.data.arrays import Info
+from rethinking.data.description import HELD_OUT
 from rethinking.errors import InputError
+from rethinking.experiments import data_set
 from rethinking.kernels import checks, cholesky, gram, memory, ridge
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gabor import gabor
@@ -29,7 +30,7 @@ def make_backend(config: ConfigDict) -> Backend:
     Raises InputError for missing data or devices, too few features, or too little memory. It reads
     only the data set's description. So a run that cannot work ends before its data are loaded.
     """
-    info = arrays.describe(config.data.name, config.data.data_dir or None)
+    info = data_set.describe(config)
     n = config.data.num_train or info.num_train
     if config.random_test_labels:
         n += config.data.num_test or info.num_test
@@ -87,6 +88,7 @@ class Data:
     test: np.ndarray
     test_labels: np.ndarray
     num_classes: int
+    eval_split: str
     net: FittedRandomConv | None = None
 
 
@@ -95,20 +97,27 @@ def load(config: ConfigDict) -> Data:
 
     Raises InputError for data that no system can have: see `rethinking.kernels.checks`.
     """
-    data = config.data
-    dataset = arrays.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
-    )
+    dataset = data_set.load(config)
     test, num_classes = dataset.test, dataset.num_classes
     images, labels = _training_examples(config, dataset)
     if config.features.name == "random_conv":
         net = RandomConv(config.features.num_filters).fit(images, config.seed)
         targets = checks.one_hot(labels, num_classes)
-        return Data(images, labels, targets, test.images, test.labels, num_classes, net)
+        return Data(
+            images, labels, targets, test.images, test.labels, num_classes, dataset.eval_split, net
+        )
     extract = gabor if config.features.name == "gabor" else _pixels
     repeats = bool(config.ridge or config.choose_ridge)
     train = checks.training_set(extract(images), labels, num_classes, repeats)
-    return Data(train.x, labels, train.targets, extract(test.images), test.labels, num_classes)
+    return Data(
+        train=train.x,
+        labels=labels,
+        targets=train.targets,
+        test=extract(test.images),
+        test_labels=test.labels,
+        num_classes=num_classes,
+        eval_split=dataset.eval_split,
+    )
 
 
 def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -122,8 +131,9 @@ def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np
         return train.images, labels
     # What is drawn for an example depends on its index. So the test images need other indices than
     # the training images.
-    info = arrays.describe(config.data.name, config.data.data_dir or None)
-    indices = test.indices + info.num_train
+    indices = test.indices
+    if dataset.eval_split != HELD_OUT:
+        indices = indices + data_set.describe(config).num_train
     random_labels = randomize.corrupt_labels(test.labels, indices, num_classes, 1.0, seed)
     images = np.concatenate([train.images, test.images])
     return images, np.concatenate([labels, random_labels])

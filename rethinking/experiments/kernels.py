@@ -116,6 +116,7 @@ def run(
         "status": "complete",
         "seconds": time.monotonic() - start,
         "num_examples": len(data.train),
+        "eval_split": data.eval_split,
         "test_error": test_error,
         **chosen,
         **kernel_system.cost_and_accuracy(solution),

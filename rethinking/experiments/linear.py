@@ -82,12 +82,13 @@ def run(
 
     begun = time.monotonic()
     rng = np.random.default_rng(config.seed)
-    train, test = _examples(config, rng)
+    train, test, eval_split = _examples(config, rng)
     start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))
     found = linear.interpolants(train, test, start, rng)
     measured = {
         "num_examples": len(train.features),
         "num_test": len(test.features),
+        "eval_split": eval_split,
         "num_features": train.features.shape[1],
         "solutions": [{"name": name} | _describe(found[name], train, test) for name in found],
         "contraction": linear.contraction(train.features),
@@ -106,15 +107,15 @@ def run(
     return {"status": "complete", "seconds": time.monotonic() - begun} | measured
 
 
-def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples]:
-    """The training examples, with labels randomized as `config` says, and the test examples."""
-    from rethinking.data import arrays
+def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples, str]:
+    """The training examples, with labels randomized as `config` says, the test examples, and what
+    these are.
+    """
+    from rethinking.experiments import data_set
     from rethinking.theory import linear
 
-    data, features = config.data, config.features
-    loaded = arrays.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
-    )
+    features = config.features
+    loaded = data_set.load(config)
     train, test = loaded.train, loaded.test
     n = len(train.labels) + len(test.labels)
     num_features = math.prod(train.images.shape[1:])
@@ -138,7 +139,8 @@ def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, E
     )
     one_hot = np.eye(loaded.num_classes)
     cut = len(labels)
-    return Examples(points[:cut], one_hot[labels]), Examples(points[cut:], one_hot[test.labels])
+    fitted = Examples(points[:cut], one_hot[labels])
+    return fitted, Examples(points[cut:], one_hot[test.labels]), loaded.eval_split
 
 
 def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str, float]:

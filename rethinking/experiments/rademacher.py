@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from rethinking import randomize
 from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import resident, trials
+from rethinking.experiments import data_set, resident, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.kernels import gram
 from rethinking.theory import complexity
@@ -73,7 +73,7 @@ def signs(
 
 def _sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
     """Two ascending lists of numbers of images: for networks, and for linear models alone."""
-    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
+    there = data_set.describe(config).num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(

@@ -24,9 +24,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import resident, trials
+from rethinking.experiments import data_set, resident, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.theory import complexity
 from rethinking.training import margins
@@ -65,7 +64,7 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
             line["mean_change"],
             line["max_change"],
         )
-    return _summary(config, log)
+    return _summary(config, log) | {"eval_split": twins.eval_split}
 
 
 class After(NamedTuple):
@@ -87,6 +86,7 @@ class Twins:
         self.positions = np.random.default_rng(config.seed).choice(
             self.num_train, config.replacements, replace=False
         )
+        self.eval_split = data.eval_split
         self._repetition = Repetition(config, self.num_train, data.num_classes)
         self._max_epochs = config.max_epochs
         self._train, self._test = map(self._repetition.programs.place, (data.train, data.test))
@@ -148,7 +148,7 @@ class Twins:
 
 def _num_train(config: ConfigDict) -> int:
     """The size of S. Raises InputError if the training set has too few images beside it."""
-    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
+    there = data_set.describe(config).num_train
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(

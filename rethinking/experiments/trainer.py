@@ -37,10 +37,11 @@ class Trainer(abc.ABC):
     data on the devices a leg is an epoch, with streamed data a leg is a step.
     """
 
-    # The splits that `evaluate_split` can take. Each subclass sets these three.
+    # The splits that `evaluate_split` can take. Each subclass sets these three, and `eval_split`.
     train: Any
     train_sample: Any  # the training images that are evaluated before the end
     test: Any
+    eval_split: str  # what `test` is: the name of a split on disk, or `description.HELD_OUT`
 
     def __init__(
         self, config: ConfigDict, network: Network, initial: TrainState, steps_per_leg: int

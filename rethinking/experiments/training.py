@@ -242,7 +242,11 @@ def run(
             status = loop.run()
             if status is None:
                 return None
-            fields = {"status": status, "num_params": trainer.num_params}
+            fields = {
+                "status": status,
+                "num_params": trainer.num_params,
+                "eval_split": trainer.eval_split,
+            }
             fields |= summarize(run_directory.metrics, config.fit_accuracy)
             return fields | trainer.result_fields(loop.state)
 

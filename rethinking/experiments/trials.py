@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from rethinking import distributed, records, runs, sharding
-from rethinking.data import arrays
-from rethinking.experiments import resident
+from rethinking.experiments import data_set, resident
 from rethinking.training.state import TrainState
 
 Line = dict[str, Any]
@@ -130,7 +129,7 @@ class Repetition:
     """
 
     def __init__(self, config: ConfigDict, num_train: int, num_classes: int):
-        info = arrays.describe(config.data.name, config.data.data_dir or None)
+        info = data_set.describe(config)
         self.programs = resident.build(
             config, dataclasses.replace(info, num_classes=num_classes), num_train
         )

@@ -218,6 +218,7 @@ def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
     assert [point["epoch"] for point in curve] == list(range(5))
     assert [point["step"] for point in curve] == [0, 3, 6, 9, 12]
     assert curve[0]["max_change"] == curve[0]["changed_predictions"] == 0
+    assert result["eval_split"] == "test"
     assert 0 < result["mean_change"] < result["max_change"]
     assert 0 < result["own_change"] <= result["max_change"]
     assert result["repeat_max_change"] == result["repeat_mean_change"] == 0  # on a CPU
