@@ -60,10 +60,17 @@ def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int =
     """
     if n < 1:
         raise InputError(f"a system of n = {n} examples: at least 1 is needed")
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
+    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
+        raise InputError(
+            f'dtype={dtype!r}: a factor is computed in "float32" or "float64". Give one of these.'
+        )
     if mesh is None:
         mesh = sharding.device_mesh(0, "rows")
+    if not isinstance(mesh, Mesh) or len(mesh.axis_names) != 1:
+        raise InputError(
+            f"mesh={mesh!r}: it must have a single axis. Give jax.sharding.Mesh(devices, "
+            '("rows",)) with a list of devices.'
+        )
     platform = mesh.devices.flat[0].platform
     lacks_float64 = platform == "tpu" and dtype == "float64"
     if lacks_float64:
@@ -143,8 +150,9 @@ def factor(
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad < 0:
             raise InputError(
-                "the matrix has entries that are not finite. The kernel must give finite values "
-                "for all pairs of examples. A cosine, for instance, is undefined for zero vectors."
+                f"the matrix has entries that are not finite in {backend.dtype}. The kernel must "
+                "give finite values for all pairs of examples. A cosine, for instance, is "
+                "undefined for zero vectors, and powers of large numbers overflow."
             )
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
