@@ -15,6 +15,8 @@ from rethinking.repeats import first_occurrences
 
 # More classes than this must have at least one example each, on average.
 MOST_EMPTY_CLASSES = 1000
+# Larger numbers, or targets below one over it, can leave the type's range when they are multiplied.
+LARGEST = {"float64": 1e100, "float32": 1e15}
 _NUMBER_CLASSES = "Number the classes from 0: classes, y = numpy.unique(y, return_inverse=True)"
 
 
@@ -111,7 +113,8 @@ def flatten(
 ) -> Float[np.ndarray, "n d"]:
     """The examples x [n, ...] as rows of float64, which are x's own memory unless `copy`.
 
-    Raises InputError if they are not finite numbers, or have another number of features.
+    Raises InputError if they are not finite numbers, are too large, or have another number of
+    features.
     """
     x = as_examples(x)
     x = x.reshape(len(x), math.prod(x.shape[1:]))
@@ -124,26 +127,54 @@ def flatten(
     with np.errstate(over="ignore"):  # of longer types, to infinite values
         x = x.astype(np.float64, copy=copy)
     require_finite("features", x)
+    check_features(x, "float64")
     return x
 
 
-def check_ridge(ridge: float) -> None:
-    """Raises InputError unless `ridge` is zero or a positive number."""
+def check_features(x: Float[np.ndarray, "n d"], dtype: str) -> None:
+    """Raises InputError if squares of the features are too large for a type."""
+    if x.size and np.abs(x).max() > LARGEST[dtype]:
+        example = np.abs(x).max(1).argmax()
+        raise InputError(
+            f"the features of example {example} are as large as {np.abs(x[example]).max():g}: "
+            f"squares of numbers above {LARGEST[dtype]:g} can overflow in {dtype}. Scale the "
+            "examples, or remove that one."
+        )
+
+
+def check_ridge(ridge: float, dtype: str = "float64") -> None:
+    """Raises InputError unless `ridge` is zero or a positive number, and not too large."""
     real = isinstance(ridge, numbers.Real) and not isinstance(ridge, bool)
     if not real or not 0 <= ridge < math.inf:
         raise InputError(
             f"ridge={reprlib.repr(ridge)}: it must be 0, for interpolation, or a positive number"
         )
+    if ridge > LARGEST[dtype]:
+        raise InputError(
+            f"ridge={ridge:g}: a ridge above {LARGEST[dtype]:g} overflows in {dtype}. Choose a "
+            "smaller one."
+        )
 
 
-def check_targets(targets: Any, labels: Any, n: int) -> None:
-    """Raises InputError unless there are targets [n, c] of finite numbers, and n labels or None."""
+def check_targets(targets: Any, labels: Any, n: int, dtype: str = "float64") -> None:
+    """Raises InputError unless there are targets [n, c] of ordinary numbers, and n labels or None.
+
+    `dtype` is that of the factor, which solves for the targets.
+    """
     shape = np.shape(targets)
     if len(shape) != 2 or shape[0] != n or not shape[1]:
         raise InputError(f"targets of shape {shape}: for {n} examples give [{n}, outputs]")
     if np.asarray(targets).dtype.kind not in "iuf":
         raise InputError("targets must be real numbers: labels become targets by checks.one_hot")
     require_finite("targets", targets)
+    largest = np.abs(targets).max(0)
+    outside = (largest > LARGEST[dtype]) | ((largest < 1 / LARGEST[dtype]) & (largest > 0))
+    if outside.any():
+        column = outside.argmax()
+        raise InputError(
+            f"the largest target of output {column} is {largest[column]:g}. It must be from "
+            f"{1 / LARGEST[dtype]:g} to {LARGEST[dtype]:g} in {dtype}. Scale the targets."
+        )
     if labels is not None and len(as_labels(labels)) != n:
         raise InputError(f"{len(labels)} labels for {n} examples: give one for each example")
 

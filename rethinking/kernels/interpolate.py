@@ -112,8 +112,9 @@ def solve(
     `labels` are for the training error. `before_panel` is called before each panel of the factor is
     computed, and may end the solve by an exception. For the errors see `fit`.
     """
-    checks.check_ridge(ridge)
-    checks.check_targets(targets, labels, system.backend.layout.n)
+    backend = system.backend
+    checks.check_ridge(ridge, str(backend.dtype))
+    checks.check_targets(targets, labels, backend.layout.n, str(backend.dtype))
     clock = Clock()
 
     def timed_panel(storage: Any, g: int) -> Any:

@@ -1,10 +1,13 @@
 """Checks of a kernel at the call: a few of its values show what would fail late, or silently."""
 
+import itertools
+
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from rethinking.errors import InputError
+from rethinking.kernels import checks
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Gaussian, Kernel, Laplacian
 
@@ -12,7 +15,9 @@ from rethinking.kernels.gram import Gaussian, Kernel, Laplacian
 NUM_EXAMPLES = 16
 BATCH = 4096
 # How far two values of the kernel for the same pair may be apart, relative to the largest value.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-6
+# So many pairs are also computed alone.
+NUM_ALONE = 4
 
 
 def check_kernel(kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend) -> None:
@@ -29,7 +34,10 @@ def check_kernel(kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend) 
         parts = []
         for first in range(0, len(x), BATCH):
             parts.append(precise.kernel_values(kernel, few, x[first : first + BATCH]))
-        alone = precise.kernel_values(kernel, few[:1], few[-1:])
+        alone = [
+            float(precise.kernel_values(kernel, x_i[None], z_j[None])[0, 0])
+            for x_i, z_j in itertools.pairwise(few[: NUM_ALONE + 1])
+        ]
     rows = np.concatenate(parts, 1)
     require_finite(rows)
     _require_a_function_of_pairs(kernel, rows[:, chosen], alone)
@@ -53,6 +61,7 @@ def check_form(kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend) ->
             f"the kernel {kernel!r} is not hashable, so its compiled programs cannot be found "
             "again. Make it a function or a frozen dataclass."
         ) from None
+    checks.check_features(x, str(backend.dtype))
     few, more = (x[:num].astype(backend.dtype) for num in (2, 3))
     try:
         with np.errstate(all="ignore"):
@@ -85,10 +94,10 @@ def require_finite(values: np.ndarray) -> None:
         )
 
 
-def _require_a_function_of_pairs(kernel: Kernel, square: np.ndarray, alone: np.ndarray) -> None:
-    """`square` has the kernel of the chosen examples, and `alone` that of the first and the last.
+def _require_a_function_of_pairs(kernel: Kernel, square: np.ndarray, alone: list[float]) -> None:
+    """`square` has the kernel of the chosen examples, computed with all others.
 
-    The latter was computed with no other examples.
+    `alone` has some of the same values, each computed without others.
     """
     most = TOLERANCE * np.abs(square).max()
     if np.abs(square - square.T).max() > most:
@@ -96,12 +105,14 @@ def _require_a_function_of_pairs(kernel: Kernel, square: np.ndarray, alone: np.n
             f"the kernel {kernel!r} is not symmetric: k(x, z) must be k(z, x). Without that, no "
             "function in a kernel's space solves the system."
         )
-    if abs(square[0, -1] - alone[0, 0]) > most:
-        raise InputError(
-            f"the kernel {kernel!r} gives {alone[0, 0]:g} for a pair of examples alone, and "
-            f"{square[0, -1]:g} for the same pair among others. It must be a function of the pair. "
-            "If it is, the examples lie too far apart for its rounding errors: remove outliers."
-        )
+    for i, value in enumerate(alone):
+        if abs(square[i, i + 1] - value) > most:
+            raise InputError(
+                f"the kernel {kernel!r} gives {value:.9g} for a pair of examples alone, and "
+                f"{square[i, i + 1]:.9g} for the same pair among others. It must be a function of "
+                "the pair. If it is, some example is so far from the others that rounding errors "
+                "spoil their distances: remove such outliers."
+            )
 
 
 def _refuse_constant(kernel: Kernel, few: np.ndarray, square: np.ndarray) -> None:
