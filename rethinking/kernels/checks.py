@@ -257,8 +257,10 @@ def _labels_or_none(y: np.ndarray) -> Int[np.ndarray, " n"] | None:
     return as_labels(y)
 
 
-def require_finite(name: str, values: Float[np.ndarray, "n ..."]) -> None:
+def require_finite(name: str, values: np.ndarray) -> None:
     """Raises InputError, with the first bad example, unless all values are finite."""
+    if np.asarray(values).dtype.kind != "f":
+        return
     finite = np.isfinite(values).all(tuple(range(1, np.ndim(values))))
     if not finite.all():
         raise InputError(
@@ -267,7 +269,7 @@ def require_finite(name: str, values: Float[np.ndarray, "n ..."]) -> None:
         )
 
 
-def refuse_repeated(x: Float[np.ndarray, "n ..."], targets: Float[np.ndarray, "n c"]) -> None:
+def refuse_repeated(x: np.ndarray, targets: Float[np.ndarray, "n c"]) -> None:
     """Raises InputError if examples repeat others, which makes a matrix without ridge singular."""
     first = first_occurrences(x)
     pairs = [(int(first[i]), int(i)) for i in np.flatnonzero(first != np.arange(len(x)))]

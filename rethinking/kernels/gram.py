@@ -99,6 +99,26 @@ class Polynomial:
         return (x @ z.T / x.shape[1] + self.offset) ** self.degree
 
 
+def dimensions(kernel: Kernel, num_features: int, most: int) -> int:
+    """The number of dimensions of a kernel's space of functions, but at most `most`.
+
+    A system of more examples is singular. The space of `Polynomial` has the monomials of at most
+    its degree, or of exactly its degree if the offset is 0.
+    """
+    if isinstance(kernel, Linear):
+        return min(num_features, most)
+    if not isinstance(kernel, Polynomial):
+        return most
+    variables = num_features + (kernel.offset > 0)
+    total, chosen = variables - 1 + kernel.degree, min(variables - 1, kernel.degree)
+    count = 1  # C(total - chosen, 0)
+    for i in range(1, chosen + 1):
+        count = count * (total - chosen + i) // i  # C(total - chosen + i, i)
+        if count >= most:
+            return most
+    return count
+
+
 def _check_bandwidth(bandwidth: float) -> None:
     if not 0 < _number(bandwidth) < math.inf:
         raise InputError(

@@ -91,8 +91,16 @@ class RandomConv:
         return FittedRandomConv(self, whitening, filters)
 
     def features_per_filter(self, height: int, width: int) -> int:
-        """Number of features of one filter: both signs at all pooling windows; 18 for CIFAR10."""
+        """Number of features of one filter: both signs at all pooling windows; 18 for CIFAR10.
+
+        Raises InputError for images that are smaller than the first pooling window.
+        """
         span = self.patch_size + self.pool_size - 1
+        if min(height, width) < span:
+            raise InputError(
+                f"the random convolutional net needs images of at least {span}x{span} pixels, and "
+                f"these have {height}x{width}. Choose other features, or larger images."
+            )
         return 2 * math.prod((side - span) // self.pool_stride + 1 for side in (height, width))
 
     def _draw(
