@@ -16,12 +16,16 @@ from rethinking.data.arrays import Info
 from rethinking.data.description import HELD_OUT
 from rethinking.errors import InputError
 from rethinking.experiments import data_set
-from rethinking.kernels import checks, cholesky, gram, memory, ridge
+from rethinking.experiments.kernels import make_kernel
+from rethinking.kernels import checks, cholesky, gram, memory, probe, ridge
 from rethinking.kernels.backend import Backend
-from rethinking.kernels.gabor import gabor
+from rethinking.kernels.gabor import Gabor, gabor
 from rethinking.kernels.interpolate import Interpolant
 from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
+
+# Centers whose kernel with all examples exists at once.
+CENTERS_PER_BLOCK = 1000
 
 
 def make_backend(config: ConfigDict) -> Backend:
@@ -34,48 +38,77 @@ def make_backend(config: ConfigDict) -> Backend:
     n = config.data.num_train or info.num_train
     if config.random_test_labels:
         n += config.data.num_test or info.num_test
-    _check_num_features(config, info, n)
+    num_features = _num_features(config, info)
+    _check_num_features(config, num_features, n)
     mesh = sharding.device_mesh(config.num_devices, "rows")
     backend = cholesky.make_backend(n, config.dtype, mesh)
-    num_features = math.prod(info.image_shape)
+    stored = math.prod(info.image_shape)
     random_conv = config.features.name == "random_conv"
     if random_conv:
-        num_features += _features_per_filter(config, info) * config.features.filters_per_block
+        blocks = math.ceil(config.features.num_filters / config.features.filters_per_block)
+        stored += math.ceil(num_features / blocks)
     try:
-        memory.require(backend, info.num_classes, num_features)
+        memory.require(backend, info.num_classes, stored)
         if config.choose_ridge:
             ridge.require_memory(n, features=random_conv)
+        if config.random_centers:
+            centers = config.random_centers * n
+            memory.require_on_host(
+                f"{centers:,} random centers",
+                8.0 * (centers * num_features + n * min(centers, CENTERS_PER_BLOCK)),
+                "a smaller config.random_centers",
+            )
     except InputError as error:
         raise InputError(
             f"{error} The fields are config.data.num_train, config.num_devices, config.dtype, "
-            "config.ridge and config.choose_ridge."
+            "config.ridge, config.choose_ridge and config.random_centers."
         ) from None
     return backend
 
 
-def _check_num_features(config: ConfigDict, info: Info, n: int) -> None:
-    """Raises InputError if linear functions of the features cannot interpolate n examples."""
-    if config.ridge or config.choose_ridge or config.random_centers:
-        return
+def _num_features(config: ConfigDict, info: Info) -> int:
+    """The number of features of an image. InputError for images that do not have such features."""
+    height, width, channels = info.image_shape
+    if config.features.name == "gabor":
+        if channels != 1:
+            raise InputError(
+                f"config.features.name=gabor needs grey images, and those of {config.data.name} "
+                f"have {channels} channels. Choose other features, or another data set."
+            )
+        return Gabor().num_features
     if config.features.name == "random_conv":
-        num_features = _features_per_filter(config, info) * config.features.num_filters
-        more = "config.features.num_filters"
-    elif config.features.name == "pixels" and config.kernel.name == "linear":
-        num_features = math.prod(info.image_shape)
-        more = "another config.kernel.name"
-    else:
+        num_filters = config.features.num_filters
+        if num_filters > RandomConv.num_patches:
+            raise InputError(
+                f"config.features.num_filters={num_filters}: filters are patches, of which "
+                f"{RandomConv.num_patches:,} are drawn. Choose a smaller number."
+            )
+        return num_filters * RandomConv(num_filters).features_per_filter(height, width)
+    return height * width * channels
+
+
+def _check_num_features(config: ConfigDict, num_features: int, n: int) -> None:
+    """Raises InputError if the functions of the kernel have too few dimensions for n examples."""
+    if config.ridge or config.choose_ridge:
         return
-    if num_features < n:
-        raise InputError(
-            f"{num_features:,} features cannot interpolate {n:,} examples by a linear function. "
-            f"Remedies: more features ({more}), fewer examples (config.data.num_train), or a ridge "
-            "(config.ridge, or a row with +ridge)."
-        )
-
-
-def _features_per_filter(config: ConfigDict, info: Info) -> int:
-    net = RandomConv(config.features.num_filters)
-    return net.features_per_filter(*info.image_shape[:2])
+    kernel = make_kernel(config.kernel)
+    dimensions = gram.dimensions(kernel, num_features, n)
+    if dimensions >= n:
+        return
+    if isinstance(kernel, gram.Linear):
+        functions, more = f"{num_features:,} features", "a linear function"
+    else:
+        functions, more = f"{dimensions:,} monomials of {num_features:,} features", "their sums"
+    remedy = "another config.kernel.name"
+    if config.features.name == "random_conv":
+        remedy = "config.features.num_filters"
+    elif isinstance(kernel, gram.Polynomial):
+        remedy = "a larger config.kernel.degree"
+    raise InputError(
+        f"{functions} cannot interpolate {n:,} examples by {more}. Remedies: more features "
+        f"({remedy}), fewer examples (config.data.num_train), or a ridge (config.ridge, or a row "
+        "with +ridge)."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +133,16 @@ def load(config: ConfigDict) -> Data:
     dataset = data_set.load(config)
     test, num_classes = dataset.test, dataset.num_classes
     images, labels = _training_examples(config, dataset)
+    repeats = bool(config.ridge or config.choose_ridge)
     if config.features.name == "random_conv":
-        net = RandomConv(config.features.num_filters).fit(images, config.seed)
         targets = checks.one_hot(labels, num_classes)
+        if not repeats:
+            checks.refuse_repeated(images, targets)
+        net = RandomConv(config.features.num_filters).fit(images, config.seed)
         return Data(
             images, labels, targets, test.images, test.labels, num_classes, dataset.eval_split, net
         )
     extract = gabor if config.features.name == "gabor" else _pixels
-    repeats = bool(config.ridge or config.choose_ridge)
     train = checks.training_set(extract(images), labels, num_classes, repeats)
     return Data(
         train=train.x,
@@ -149,29 +184,20 @@ def build(
     """The system that `config` describes.
 
     `before_block` is called before each block of features is used, and may raise an exception.
+    Raises InputError for a kernel that says nothing of the data.
     """
     if data.net is not None:
         blocks = _random_conv_blocks(data.net, config.features.filters_per_block, before_block)
         return FeatureSystem(blocks, data.train, backend)
     kernel = make_kernel(config.kernel)
+    probe.check_kernel(kernel, data.train, backend)
     if not config.random_centers:
         return KernelSystem(kernel, data.train, backend)
     # The centers are uniform in the cube that the features span.
     low, high = data.train.min(), data.train.max()
     shape = (config.random_centers * len(data.train), data.train.shape[1])
     centers = np.random.default_rng(config.seed).uniform(low, high, shape)
-    return CentersSystem(kernel, centers, data.train, backend)
-
-
-def make_kernel(settings: ConfigDict) -> gram.Kernel:
-    """The kernel that `config.kernel` names."""
-    if settings.name == "gaussian":
-        return gram.Gaussian(settings.bandwidth)
-    if settings.name == "laplacian":
-        return gram.Laplacian(settings.bandwidth)
-    if settings.name == "polynomial":
-        return gram.Polynomial(settings.degree, settings.offset)
-    return gram.Linear()
+    return CentersSystem(kernel, centers, data.train, backend, CENTERS_PER_BLOCK)
 
 
 def _random_conv_blocks(

@@ -9,10 +9,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
-from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
-from rethinking.errors import require
+from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields, get
+from rethinking.errors import InputError, require
+from rethinking.kernels import gram
 
 _LOG = logging.getLogger(__name__)
+# The bandwidths of Table 3's rows, by data set or features.
+BANDWIDTHS = {"mnist": 5.0, "cifar10": 7.0, "gabor": 0.5}
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="kernels"),
@@ -30,7 +33,7 @@ FIELDS: Fields = COMMON | {
         minimum=0,
     ),
     "choose_ridge": Field(
-        False, "choose the ridge by the error on held-out training examples, and ignore `ridge`"
+        False, "choose the ridge by the error on held-out training examples; `ridge` must be 0"
     ),
     "random_centers": Field(
         0,
@@ -69,7 +72,7 @@ FIELDS: Fields = COMMON | {
 
 
 def check(config: ConfigDict) -> None:
-    """Raises InputError for values that do not go together."""
+    """Raises InputError for values that do not go together, or that have no effect."""
     random_conv = config.features.name == "random_conv"
     require(
         not random_conv or config.kernel.name == "linear",
@@ -81,6 +84,45 @@ def check(config: ConfigDict) -> None:
         f"config.random_centers={config.random_centers}: it needs other features than random_conv, "
         "and no ridge. Set it to 0, or change the other fields.",
     )
+    _refuse_without_effect(config)
+    try:
+        make_kernel(config.kernel)
+    except InputError as error:
+        raise InputError(f"{error} The fields are config.kernel.*.") from None
+
+
+def _refuse_without_effect(config: ConfigDict) -> None:
+    """Raises InputError for a field that is not its default although nothing reads it."""
+    kernel, features = config.kernel.name, config.features.name
+    needs = {
+        "kernel.bandwidth": (kernel in ("gaussian", "laplacian"), "kernel.name", kernel),
+        "kernel.degree": (kernel == "polynomial", "kernel.name", kernel),
+        "kernel.offset": (kernel == "polynomial", "kernel.name", kernel),
+        "features.num_filters": (features == "random_conv", "features.name", features),
+        "features.filters_per_block": (features == "random_conv", "features.name", features),
+        "ridge": (not config.choose_ridge, "choose_ridge", config.choose_ridge),
+    }
+    for path, (is_read, other, value) in needs.items():
+        usual = [FIELDS[path].default]
+        if path == "kernel.bandwidth":
+            # A row has its bandwidth also if the command line gives it another kernel.
+            usual.extend(BANDWIDTHS.values())
+        require(
+            is_read or get(config, path) in usual,
+            f"config.{path}={get(config, path)} has no effect with config.{other}={value}. "
+            f"Leave it at {usual[0]}, or change config.{other}.",
+        )
+
+
+def make_kernel(settings: ConfigDict) -> gram.Kernel:
+    """The kernel that `config.kernel` names. Raises InputError for values that none can have."""
+    if settings.name == "gaussian":
+        return gram.Gaussian(settings.bandwidth)
+    if settings.name == "laplacian":
+        return gram.Laplacian(settings.bandwidth)
+    if settings.name == "polynomial":
+        return gram.Polynomial(settings.degree, settings.offset)
+    return gram.Linear()
 
 
 def run(

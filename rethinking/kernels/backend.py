@@ -46,8 +46,12 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def kernel_shape(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> tuple[int, ...]:
-        """The shape of kernel(x, z), called with the kind of arrays that this backend uses."""
+    def kernel_form(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> Any:
+        """`shape` and `dtype` of kernel(x, z), called with the kind of arrays of this backend."""
+
+    @abc.abstractmethod
+    def kernel_values(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """kernel(x, z) for a few examples, computed in this process."""
 
     @abc.abstractmethod
     def distribute(self, rows: np.ndarray) -> Any:

@@ -60,10 +60,17 @@ def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int =
     """
     if n < 1:
         raise InputError(f"a system of n = {n} examples: at least 1 is needed")
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
+    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
+        raise InputError(
+            f'dtype={dtype!r}: a factor is computed in "float32" or "float64". Give one of these.'
+        )
     if mesh is None:
         mesh = sharding.device_mesh(0, "rows")
+    if not isinstance(mesh, Mesh) or len(mesh.axis_names) != 1:
+        raise InputError(
+            f"mesh={mesh!r}: it must have a single axis. Give jax.sharding.Mesh(devices, "
+            '("rows",)) with a list of devices.'
+        )
     platform = mesh.devices.flat[0].platform
     lacks_float64 = platform == "tpu" and dtype == "float64"
     if lacks_float64:
@@ -143,8 +150,9 @@ def factor(
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad < 0:
             raise InputError(
-                "the matrix has entries that are not finite. The kernel must give finite values "
-                "for all pairs of examples. A cosine, for instance, is undefined for zero vectors."
+                f"the matrix has entries that are not finite in {backend.dtype}. The kernel must "
+                "give finite values for all pairs of examples. A cosine, for instance, is "
+                "undefined for zero vectors, and powers of large numbers overflow."
             )
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
@@ -159,33 +167,42 @@ class Solution(NamedTuple):
     refinements: int
 
 
+def _relative(
+    residual: Float[np.ndarray, "n c"], targets: Float[np.ndarray, "n c"], axis: int | None
+) -> float:
+    """||residual|| / ||targets||: as a whole, or with axis 0 the largest of the outputs."""
+    scale = np.linalg.norm(targets, axis=axis)
+    return (np.linalg.norm(residual, axis=axis) / np.where(scale == 0, 1, scale)).max()
+
+
 def refine(factor: Cholesky, product: Callable, targets: Float[np.ndarray, "n c"]) -> Solution:
     """The solution of A alpha = targets by iterative refinement.
 
-    Refinement stops when the residual is small enough, or when a step does not halve it.
-    Raises InputError if the residual is too large then.
+    Refinement stops when the residual is small enough, as a whole and for each output, or when a
+    step does not halve it. Raises InputError if the residual of an output is too large then.
 
     Args:
         factor: of A; it may be in float32.
         product: A times an array [n, c], in float64.
         targets: the right-hand sides.
     """
-    scale = np.linalg.norm(targets) or 1.0
     alpha = factor.solve(targets).astype(np.float64)
     residual = targets - product(alpha)
-    size = np.linalg.norm(residual) / scale
     steps = 0
-    while size > REFINED and steps < MOST_REFINEMENTS:
-        better = alpha + factor.solve(residual)
-        left = targets - product(better)
-        before, size_left = size, np.linalg.norm(left) / scale
-        if not size_left < before:
-            break
-        alpha, residual, size = better, left, size_left
-        steps += 1
-        _LOG.info("Refinement %d: residual %.1e", steps, size)
-        if size > before / 2:
-            break
+    # First the residual as a whole, then that of the worst output.
+    for axis, goal in ((None, REFINED), (0, LARGEST_RESIDUAL)):
+        size = _relative(residual, targets, axis)
+        while size > goal and steps < MOST_REFINEMENTS:
+            better = alpha + factor.solve(residual)
+            left = targets - product(better)
+            before, size_left = size, _relative(left, targets, axis)
+            if not size_left < before:
+                break
+            alpha, residual, size = better, left, size_left
+            steps += 1
+            _LOG.info("Refinement %d: residual %.1e", steps, size)
+            if size > before / 2:
+                break
     # NaN fails this comparison, too.
     if not size <= LARGEST_RESIDUAL:
         remedy = "" if factor.backend.dtype == np.float64 else "float64, "

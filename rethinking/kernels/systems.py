@@ -4,10 +4,12 @@ import abc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from rethinking.errors import InputError
+from rethinking.kernels import checks
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Kernel
 
@@ -19,7 +21,8 @@ DIAGONAL_SAMPLE = 1000
 class System(abc.ABC):
     """A symmetric positive definite matrix K, and the functions that solutions alpha stand for.
 
-    The system (K + ridge I) alpha = y is solved. `backend` stores K and then its factor.
+    The system (K + ridge I) alpha = y is solved. `backend` stores K and then its factor. A pickled
+    system is built anew from its arguments, with a backend on the devices of the other program.
     """
 
     backend: Backend
@@ -61,13 +64,18 @@ class KernelSystem(System):
 
     def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend):
         self.kernel = kernel
+        self.x = checks.flatten(x)
         self.backend = backend
-        self._num_features = x.shape[1]
-        self._examples = backend.distribute_examples(x)
-        self._precise = backend.in_float64()
-        self._precise_examples = self._examples
-        if self._precise is not backend:
-            self._precise_examples = self._precise.distribute_examples(x)
+        _check_size(self.x, backend)
+        with jax.enable_x64(True):
+            self._examples = backend.distribute_examples(self.x)
+            self._precise = backend.in_float64()
+            self._precise_examples = self._examples
+            if self._precise is not backend:
+                self._precise_examples = self._precise.distribute_examples(self.x)
+
+    def __reduce__(self) -> tuple:
+        return KernelSystem, (self.kernel, self.x, self.backend)
 
     def storage(self) -> Any:
         return self.backend.empty()
@@ -79,19 +87,7 @@ class KernelSystem(System):
         return self._precise.gram_product(self.kernel, self._precise_examples, ridge, v)
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
-        z = z.reshape(len(z), -1).astype(np.float64)
-        if z.shape[1] != self._num_features:
-            raise InputError(
-                f"{len(z)} examples of {z.shape[1]} features, but the model was fitted to "
-                f"{self._num_features} features. Give examples [m, ...] of the same shape; for a "
-                "single example x that is x[None]."
-            )
-        finite = np.isfinite(z).all(1)
-        if not finite.all():
-            raise InputError(
-                f"the features of example {finite.argmin()} are not finite ({(~finite).sum()} such "
-                "examples). Remove or repair them."
-            )
+        z = checks.flatten(z, self.x.shape[1])
         return self._precise.predict(self.kernel, self._precise_examples, alpha, z)
 
     def gram(self, x: np.ndarray) -> np.ndarray:
@@ -115,14 +111,16 @@ class FeatureSystem(System):
 
     def __init__(self, blocks: Blocks, x: np.ndarray, backend: Backend):
         self.blocks = blocks
-        self.x = x
+        self.x = checks.as_examples(x)
         self.backend = backend
+        checks.require_finite("features", self.x)
+        _check_size(self.x, backend)
         # The last vectors that `product` multiplied, and their products with the features.
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
     def storage(self) -> Any:
         storage = self.backend.zeros()
-        for block in self.blocks(self.x):
+        for block in self._features(self.x):
             storage = self.backend.add_product(storage, block)
         return storage
 
@@ -132,7 +130,7 @@ class FeatureSystem(System):
     def product(self, v: np.ndarray, ridge: float) -> np.ndarray:
         product = ridge * v
         weights = []
-        for block in self.blocks(self.x):
+        for block in self._features(self.x):
             weights.append(block.T @ v)
             product += block @ weights[-1]
         self._last = v, np.concatenate(weights)
@@ -144,14 +142,42 @@ class FeatureSystem(System):
         `product` computes them too. So those of its last argument are kept.
         """
         if self._last is None or self._last[0] is not alpha:
-            self._last = alpha, np.concatenate([block.T @ alpha for block in self.blocks(self.x)])
+            self._last = (
+                alpha,
+                np.concatenate([block.T @ alpha for block in self._features(self.x)]),
+            )
         return self._last[1]
 
+    def _features(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the blocks of features of x. Raises InputError for a block that is not one."""
+        block = None
+        for block in self.blocks(x):
+            if np.ndim(block) != 2 or len(block) != len(x):
+                raise InputError(
+                    f"the function of features gives a block of shape {np.shape(block)} for "
+                    f"{len(x)} examples. It must yield arrays [{len(x)}, f]."
+                )
+            if not np.isfinite(block).all():
+                raise InputError("some features are NaN or infinite. They must be finite.")
+            yield block
+        if block is None:
+            raise InputError(
+                "the function of features yields no block. It is called several times, and must "
+                "yield all features each time."
+            )
+
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+        z = checks.as_examples(z)
+        if z.shape[1:] != self.x.shape[1:]:
+            raise InputError(
+                f"examples of shape {z.shape[1:]}, but the model was fitted to examples of shape "
+                f"{self.x.shape[1:]}. Give such examples; for a single example x that is x[None]."
+            )
+        checks.require_finite("features", z)
         weights = self.weights(alpha)
         outputs = np.zeros((len(z), alpha.shape[1]))
         first = 0
-        for block in self.blocks(z):
+        for block in self._features(z):
             stop = first + block.shape[1]
             outputs += block @ weights[first:stop]
             first = stop
@@ -159,13 +185,13 @@ class FeatureSystem(System):
 
     def gram(self, x: np.ndarray) -> np.ndarray:
         gram = np.zeros((len(x), len(x)))
-        for block in self.blocks(x):
+        for block in self._features(x):
             gram += block @ block.T
         return gram
 
     def mean_diagonal(self, x: np.ndarray) -> float:
         sample = x[:DIAGONAL_SAMPLE]
-        total = sum(np.square(block, dtype=np.float64).sum() for block in self.blocks(sample))
+        total = sum(np.square(block, dtype=np.float64).sum() for block in self._features(sample))
         return float(total / len(sample))
 
 
@@ -192,6 +218,10 @@ class CentersSystem(FeatureSystem):
         super().__init__(blocks, x, backend)
         self.kernel = kernel
         self.centers = centers
+        self._block = block
+
+    def __reduce__(self) -> tuple:
+        return CentersSystem, (self.kernel, self.centers, self.x, self.backend, self._block)
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
         weights = self.weights(alpha)
@@ -199,3 +229,11 @@ class CentersSystem(FeatureSystem):
         centers = backend.distribute_examples(self.centers)
         product = backend.gram_product(self.kernel, centers, 0.0, weights)
         return (weights * product).sum(0)
+
+
+def _check_size(x: np.ndarray, backend: Backend) -> None:
+    if len(x) != backend.layout.n:
+        raise InputError(
+            f"{len(x)} examples, but the backend stores a matrix of {backend.layout.n} rows. Make "
+            f"one by cholesky.make_backend({len(x)}, dtype)."
+        )
