@@ -94,11 +94,13 @@ def _config(file: str, row: str, seed: int, overrides: Sequence[str]) -> ConfigD
 def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The state of a run directory. Raises InputError if it holds a run of another config."""
     has_config = (workdir / "config.json").exists()
-    if has_config:
-        file = epath.Path(workdir / "config.json")
-        runs.refuse_another(file, config, experiments.scientific)
-    if runs.read_result(workdir):
-        return FINISHED
+    # A damaged file stops the run, which names the file, and not the whole sweep.
+    with contextlib.suppress(runs.DamagedFile):
+        if has_config:
+            file = epath.Path(workdir / "config.json")
+            runs.refuse_another(file, config, experiments.scientific)
+        if runs.read_result(workdir):
+            return FINISHED
     return UNFINISHED if has_config else TO_DO
 
 
@@ -107,6 +109,7 @@ def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     for result in root.rglob("result.json"):
         # A folder that is not a run directory is left out here. The report names it.
         with contextlib.suppress(OSError, ValueError):
+            runs.read_result(result.parent)
             config = json.loads((result.parent / "config.json").read_text())
             yield _key(config), result.parent
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from absl import app, flags
 
 from launch import processes
-from rethinking import cli, rendezvous
+from rethinking import cli, flag_types, rendezvous
 from rethinking.errors import InputError
 
 _NUM_PROCESSES = flags.DEFINE_integer(
@@ -32,8 +32,11 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _DEVICES = flags.DEFINE_integer(
     "devices_per_process", None, "Number of fake CPU devices of each process.", lower_bound=1
 )
-_GRACE = flags.DEFINE_float(
-    "grace_seconds", 10.0, "After a failure, seconds until the other processes are killed."
+_GRACE = flag_types.define_seconds(
+    "grace_seconds",
+    10.0,
+    "After a failure, seconds until the other processes are killed.",
+    most=1e6,
 )
 _MODULE = flags.DEFINE_string(
     "module", "rethinking.main", "The program to start. It must have the flags of rethinking.main."

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Int64
 
+from rethinking import paths
 from rethinking.errors import InputError, nearest
 
 SplitT = TypeVar("SplitT")
@@ -66,7 +67,7 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
             f"data_dir {folder}: data sets cannot be read from a bucket. Mount the bucket with "
             "gcsfuse, or copy it to this machine. See docs/tpu_pod.md."
         )
-    return pathlib.Path(folder).expanduser()
+    return pathlib.Path(paths.expand(folder))
 
 
 def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:

@@ -22,6 +22,7 @@ from rethinking import config as _config
 from rethinking import provenance, runs
 from rethinking.errors import require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
+from rethinking.folder import explain_full_disk
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,22 +60,31 @@ def run(
 ) -> dict[str, Any] | None:
     """Runs the experiment of `config` in `workdir`; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) or SIGTERM came first. The same call then continues.
+    Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
+    continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
-    Raises InputError for anything that cannot work, before any time is spent.
+    Raises InputError for anything that cannot work, before any time is spent; and for a full disk,
+    a damaged file and a folder that is removed during the run.
     """
     check(config)
-    with runs.open_run(workdir, config, scientific, writes) as run_directory:
-        if run_directory.result is not None:
+    with (
+        explain_full_disk(workdir),
+        runs.open_run(workdir, config, scientific, writes) as run_directory,
+    ):
+        result = run_directory.result
+        if result is not None:
             _LOG.info("%s is finished already.", workdir)
-            return run_directory.result
+            problem = runs.check_metrics(workdir, result)
+            if problem is not None:
+                _LOG.warning("%s. result.json is intact.", problem)
+            return result
         from rethinking import sharding  # here: JAX imports slowly, and a typo should fail fast
 
         sharding.use_compilation_cache()
         measured = KINDS[config.kind].run(config, run_directory, deadline)
         if measured is None:
             return None
-        return run_directory.finish(_provenance(config) | measured)
+        return run_directory.finish(run_directory.sealed(_provenance(config) | measured))
 
 
 def _provenance(config: ConfigDict) -> dict[str, Any]:
