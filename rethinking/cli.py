@@ -4,6 +4,7 @@ import ast
 import copy
 import logging
 import math
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -32,6 +33,7 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
     config = load(file_and_row)
     if isinstance(config, FrozenConfigDict):
         config = ConfigDict(config)
+    _name(config, *file_and_row.partition(":")[::2])
     for number, override in enumerate(overrides):
         for earlier in overrides[:number]:
             require(
@@ -40,6 +42,15 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
             )
         _apply(override, config)
     return config.lock()
+
+
+def _name(config: ConfigDict, file: str, row: str) -> None:
+    """Names a config after its file and row, unless its file does that."""
+    experiment = pathlib.Path(file).stem
+    named = {"experiment": experiment, "row": f"{experiment}:{row or 'default'}"}
+    for field, name in named.items():
+        if config.get(field) == "":
+            config[field] = name
 
 
 def _apply(override: str, config: ConfigDict) -> None:

@@ -10,15 +10,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from rethinking import experiments
-from rethinking.config import Field
+from rethinking import experiments, records
+from rethinking.fields import Field
 from rethinking.report import kinds, paper
 
-ENDED = ("complete", "diverged")
 # Larger numbers count as infinite, because sums of their squares would be.
 LARGEST = 1e150
 MOST_NESTED = 20
-_TEXTS = ("experiment", "row", "device", "jax", "revision", "config_digest")
+_TEXTS = ("experiment", "row", "device", "jax", "revision", "config_digest", "metrics_sha256")
 _NUMBERS = {
     *(shown.field for kind in kinds.KINDS.values() for shown in kind.columns),
     *("seed", "num_devices", "steps", "epochs", "fit_step", "num_params"),
@@ -87,12 +86,17 @@ def read_result(file: pathlib.Path) -> dict[str, Any] | None:
     if not os.path.lexists(file):
         return None
     result = _json_object(file)
-    if result.get("status") not in ENDED:
+    if result.get("status") not in records.STATUSES:
         raise ValueError(f"result.json has status {result.get('status')!r}")
     for field in _TEXTS:
         value = result.get(field, "")
         _require(isinstance(value, str), file.name, field, value, "a text")
     _check_numbers(result)
+    if not records.is_intact(result):
+        raise ValueError(
+            "result.json is damaged: its numbers do not match its field sha256, so one of them has "
+            "changed"
+        )
     shifts = result.pop("shifts", {})
     _require(isinstance(shifts, dict), file.name, "shifts", shifts, "an object")
     for name, measured in shifts.items():

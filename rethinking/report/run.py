@@ -5,13 +5,13 @@ import functools
 import pathlib
 from typing import Any
 
-from rethinking import experiments
+from rethinking import experiments, records
 from rethinking.config import flat
 from rethinking.report import files, kinds
 from rethinking.report.files import number, printable
 from rethinking.report.paper import DataSet
 
-STATUSES = (*files.ENDED, "unfinished")
+STATUSES = (*records.STATUSES, "unfinished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +123,20 @@ def read(path: pathlib.Path) -> Run:
     if result is not None and kinds.KINDS[settings.get("kind", "training")].has_metrics:
         if not metrics:
             raise ValueError("the run has ended, but metrics.jsonl is empty or missing")
-        damage = damage or _lost_lines(metrics[-1], result)
+        damage = damage or _changed(metrics, result)
     digest = (result or {}).get("config_digest") or experiments.digest(config)
     return Run(path, settings, metrics, result, printable(digest), damage)
 
 
-def _lost_lines(last: dict[str, Any], result: dict[str, Any]) -> str:
-    """A sentence if the last line of metrics.jsonl is not that of the last step; else ""."""
+def _changed(metrics: list[dict[str, Any]], result: dict[str, Any]) -> str:
+    """A sentence if these are not the lines that `result` was made from; else ""."""
+    if "metrics_sha256" in result:
+        if result["metrics_sha256"] == records.digest_of_lines(metrics):
+            return ""
+        return "metrics.jsonl has changed since the run ended: its lines do not match result.json"
+    # A result from before digests: its last line says how far the run got.
     for field, total in (("step", "steps"), ("epoch", "epochs")):
-        there, all_of_them = number(last.get(field)), number(result.get(total))
+        there, all_of_them = number(metrics[-1].get(field)), number(result.get(total))
         if None not in (there, all_of_them) and there != all_of_them:
             return (
                 f"metrics.jsonl ends at {field} {there:,.0f}, but the run has {all_of_them:,.0f} "

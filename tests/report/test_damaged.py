@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from rethinking import experiments, report
+from rethinking import experiments, records, report
 from rethinking.report import collect, formats, page
 from rethinking.rows import EXPERIMENTS, named
 from rethinking.settings import setting
@@ -147,6 +147,34 @@ def test_lost_lines_of_a_finished_run_are_said(keep, cut, reason, tmp_path):
     assert reason in texts[0] and reason in texts[-1]
     assert ("Runs with damaged files" in texts[0]) == bool(reason)
     assert "75.00" in texts[0]  # its numbers are in result.json
+
+
+def sealed(path):
+    """Gives a run's result the digests that a run writes today."""
+    lines = records.read_lines(path / "metrics.jsonl")
+    result = json.loads((path / "result.json").read_text())
+    result["metrics_sha256"] = records.digest_of_lines(lines)
+    (path / "result.json").write_text(json.dumps(records.seal(result)))
+
+
+def test_a_changed_number_of_a_finished_run_is_said(tmp_path):
+    first, second, third = (make_run(tmp_path, GOOD, seed=seed) for seed in range(3))
+    for path in (first, second, third):
+        sealed(path)
+    lines = (second / "metrics.jsonl").read_text()
+    (second / "metrics.jsonl").write_text(lines.replace('"train_loss": 0.5', '"train_loss": 0.4'))
+    result = (third / "result.json").read_text()
+    (third / "result.json").write_text(
+        result.replace('"test_accuracy": 0.5', '"test_accuracy": 0.6')
+    )
+    collection = collect.collect([tmp_path])
+    assert [run.path for run in collection.runs] == [first, second]
+    assert collection.damaged == [
+        f"{second}: metrics.jsonl has changed since the run ended: its lines do not match "
+        "result.json"
+    ]
+    (reason,) = collection.broken
+    assert reason.startswith(f"{third}: result.json is damaged: its numbers do not match")
 
 
 def test_a_running_run_with_a_half_written_line_is_not_damaged(tmp_path):
