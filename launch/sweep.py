@@ -52,7 +52,7 @@ def main(overrides: list[str]) -> None:
     """Makes the runs that the flags describe. `overrides` (--config.field=value) apply to all."""
     cli.log_to_terminal()
     root = pathlib.Path(_WORKDIR.value)
-    deadline = time.time() + _TIME_BUDGET.value
+    deadline = time.monotonic() + _TIME_BUDGET.value
     try:
         jobs = plan(_CONFIG.value, _WORKDIR.value, _ROWS.value, _SEEDS.value, overrides)
     except InputError as error:

@@ -46,11 +46,11 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
 
 def _name(config: ConfigDict, file: str, row: str) -> None:
     """Names a config after its file and row, unless its file does that."""
-    experiment = pathlib.Path(file).stem
-    named = {"experiment": experiment, "row": f"{experiment}:{row or 'default'}"}
-    for field, name in named.items():
-        if config.get(field) == "":
-            config[field] = name
+    if config.get("experiment") == "":
+        experiment, colon, _ = str(config.get("row")).partition(":")
+        config.experiment = experiment if colon else pathlib.Path(file).stem
+    if config.get("row") == "":
+        config.row = f"{config.experiment}:{row or 'default'}"
 
 
 def _apply(override: str, config: ConfigDict) -> None:

@@ -155,10 +155,10 @@ def notice_sigterm() -> Iterator[None]:
 
     def note(*_) -> None:
         nonlocal noted_at
-        if time.time() > noted_at + 1:
+        if time.monotonic() > noted_at + 1:
             signal.signal(signal.SIGTERM, before)
             signal.raise_signal(signal.SIGTERM)
-        noted_at = min(noted_at, time.time())
+        noted_at = min(noted_at, time.monotonic())
         note_sigterm()
 
     before = signal.signal(signal.SIGTERM, note)
@@ -181,11 +181,11 @@ def sigterm_noticed() -> bool:
 
 
 def must_stop(deadline: float) -> bool:
-    """Whether the run must stop: `deadline` (of time.time()) has passed, or SIGTERM came.
+    """Whether the run must stop: `deadline` (of time.monotonic()) has passed, or SIGTERM came.
 
     All processes get the same answer.
     """
-    return agreed(time.time() >= deadline or sigterm_noticed())
+    return agreed(time.monotonic() >= deadline or sigterm_noticed())
 
 
 def agreed(value: bool) -> bool:

@@ -28,7 +28,7 @@ cli.define_run_flags()
 
 def main(overrides: list[str]) -> None:
     """Runs the experiment that the flags describe."""
-    deadline = time.time() + FLAGS.time_budget
+    deadline = time.monotonic() + FLAGS.time_budget
     cli.log_to_terminal()
     try:
         config = cli.parse_config([f"--config={FLAGS.config}", *overrides])

@@ -61,7 +61,8 @@ class RunDirectory:
 
     def __init__(self, folder: Folder, writes: bool = True):
         self.path, self.writes, self._folder = folder.path, writes, folder
-        self.metrics: list[dict[str, Any]] = read_lines(self.path / "metrics.jsonl")
+        self.metrics: list[dict[str, Any]] = []
+        self.read_again()
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -81,6 +82,10 @@ class RunDirectory:
         """Drops all lines but the first `count`."""
         self.metrics = self.metrics[:count]
         self._write_metrics()
+
+    def read_again(self) -> None:
+        """Reads metrics.jsonl again, which another process may have written since."""
+        self.metrics = read_lines(self.path / "metrics.jsonl")
 
     def require_there(self) -> None:
         """Raises InputError if the folder was removed while the run used it."""

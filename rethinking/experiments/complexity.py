@@ -65,9 +65,9 @@ def run(
 ) -> dict[str, Any] | None:
     """Estimates what `config.measure` names; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) comes first. The run stops between two trainings,
-    and the same call continues it. Raises InputError for settings, data or a workdir that cannot
-    work, before any training.
+    Returns None if `deadline` (of time.monotonic()) comes first. The run stops between two
+    trainings, and the same call continues it. Raises InputError for settings, data or a workdir
+    that cannot work, before any training.
     """
     from rethinking.experiments import rademacher, stability, trials
 

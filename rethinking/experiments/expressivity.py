@@ -44,18 +44,18 @@ def run(
       two are for float64.
     - `drawing`: `draw` for the first images, for networks of two layers and one output.
 
-    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
+    Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
     from rethinking import sharding
     from rethinking.theory import expressivity
 
-    start = time.time()
+    start = time.monotonic()
     sharding.device_mesh(config.num_devices)
     points, labels, targets = _sample(config)
-    if time.time() >= deadline:
+    if time.monotonic() >= deadline:
         return None
-    built_from = time.time()
+    built_from = time.monotonic()
     memorizer = expressivity.memorize(points, targets, config.depth, config.seed)
     measured = {
         "num_points": len(points),
@@ -63,7 +63,7 @@ def run(
         "depth": memorizer.module.depth,
         "width": memorizer.module.width,
         "smallest_eigenvalue": memorizer.smallest_eigenvalue,
-        "build_seconds": time.time() - built_from,
+        "build_seconds": time.monotonic() - built_from,
     }
     _LOG.info("Built %s: %d weights.", config.row, memorizer.num_weights)
     for dtype, suffix in (("float64", ""), ("float32", "_float32")):
@@ -74,7 +74,7 @@ def run(
         measured |= {f"{name}{suffix}": value for name, value in evaluated.items()}
     if config.depth == 2 and not config.one_hot:
         measured["drawing"] = draw(points[:NUM_DRAWN], targets[:NUM_DRAWN], config.seed)
-    return {"status": "complete", "seconds": time.time() - start} | measured
+    return {"status": "complete", "seconds": time.monotonic() - start} | measured
 
 
 def draw(
@@ -144,11 +144,11 @@ def _evaluate(
     """The error, the largest residual and the time of an evaluation; None if the deadline comes."""
     from rethinking.theory import expressivity
 
-    start = time.time()
+    start = time.monotonic()
     batches = []
     for batch in expressivity.evaluate(memorizer, points, dtype):
         batches.append(batch)
-        if time.time() >= deadline:
+        if time.monotonic() >= deadline:
             return None
     outputs = np.concatenate(batches)
     error = _error(outputs, labels)
@@ -157,7 +157,7 @@ def _evaluate(
     return {
         "train_error": error,
         "max_residual": residual,
-        "evaluate_seconds": time.time() - start,
+        "evaluate_seconds": time.monotonic() - start,
     }
 
 

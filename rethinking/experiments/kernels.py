@@ -88,16 +88,16 @@ def run(
 ) -> dict[str, Any] | None:
     """Solves the system that `config` describes; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) or a noticed SIGTERM came first. The same call then
-    starts again. Raises InputError for settings, data, devices or memory that cannot work, before
-    any time is spent; and for a system that cannot be solved.
+    Returns None if `deadline` (of time.monotonic()) or a noticed SIGTERM came first. The same call
+    then starts again. Raises InputError for settings, data, devices or memory that cannot work,
+    before any time is spent; and for a system that cannot be solved.
     """
     import jax
 
     from rethinking.experiments import kernel_system
     from rethinking.kernels import interpolate
 
-    start = time.time()
+    start = time.monotonic()
     look = functools.partial(_look_at_the_clock, deadline)
     backend = kernel_system.make_backend(config)
     data = kernel_system.load(config)
@@ -114,7 +114,7 @@ def run(
         return None
     return {
         "status": "complete",
-        "seconds": time.time() - start,
+        "seconds": time.monotonic() - start,
         "num_examples": len(data.train),
         "test_error": test_error,
         **chosen,

@@ -75,13 +75,13 @@ def run(
     - `contraction`: see `linear.contraction`.
     - `hessian_difference`, `hessian_difference_at_zero`, `null_dimension`: see `_curvature`.
 
-    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
+    Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
     from rethinking import sharding
     from rethinking.theory import linear
 
-    begun = time.time()
+    begun = time.monotonic()
     sharding.device_mesh(config.num_devices)
     rng = np.random.default_rng(config.seed)
     train, test = _examples(config, rng)
@@ -105,7 +105,7 @@ def run(
             _LOG.info("Out of time. The same command starts again.")
             return None
         measured["sgd"] += [{"start": name} | line for line in lines]
-    return {"status": "complete", "seconds": time.time() - begun} | measured
+    return {"status": "complete", "seconds": time.monotonic() - begun} | measured
 
 
 def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples]:

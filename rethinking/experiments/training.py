@@ -222,8 +222,9 @@ def run(
 ) -> dict[str, Any] | None:
     """Trains as `config` says, or continues; returns the fields of result.json.
 
-    Returns None if the run had to stop before its end: because of `deadline` (of time.time()), or,
-    where data are streamed, because of SIGTERM. Its state is saved, and the same call continues.
+    Returns None if the run had to stop before its end: because of `deadline` (of
+    time.monotonic()), or, where data are streamed, because of SIGTERM. Its state is saved, and the
+    same call continues.
     Raises InputError for settings or data that cannot work, before any time is spent.
     """
     # Imported here because everything but a run works without JAX.
@@ -232,7 +233,7 @@ def run(
     from rethinking.experiments.resident import ResidentTrainer
     from rethinking.experiments.streamed import StreamedTrainer
 
-    start = time.time()
+    start = time.monotonic()
     make_trainer = StreamedTrainer if config.data.stream else ResidentTrainer
     with _notice_sigterm(config):
         trainer = make_trainer(config)

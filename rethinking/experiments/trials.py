@@ -27,11 +27,11 @@ class Log:
         run_directory.keep_metrics()
         self._run_directory, self._deadline = run_directory, deadline
         spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
-        self._start = time.time() - spent
+        self._start = time.monotonic() - spent
 
     def seconds(self) -> float:
         """The seconds spent on the run so far."""
-        return time.time() - self._start
+        return time.monotonic() - self._start
 
     def late(self) -> bool:
         """Whether to stop, because of the deadline or SIGTERM; the same on all processes."""

@@ -131,7 +131,9 @@ def test_one_failure_does_not_end_the_others(tmp_path):
     overrides = [*FAST, "--config.data.num_train=64"]
     planned = jobs.plan(QUICKSTART, tmp_path, rows="true|random_labels", overrides=overrides)
     planned[0].config.data.num_train = 10_000
-    ended = [how for _, how in workers.run_all(planned, 1, time.time() + 1000, tmp_path / "logs")]
+    ended = [
+        how for _, how in workers.run_all(planned, 1, time.monotonic() + 1000, tmp_path / "logs")
+    ]
     assert ended[0].startswith("failed: InputError: ")
     assert ended[1] == "complete"
 
