@@ -51,8 +51,8 @@ def run_job(job: Job, deadline: float) -> str:
 def _explain(error: Exception, workdir: pathlib.Path) -> str:
     """What went wrong, in a line, and where the traceback is: in a file of the run."""
     text = failures.summary(error)
-    place = failures.place(error)
-    if place:
+    place = failures.place(error.__cause__ or error)
+    if place and place not in text:
         text = f"{place}: {text}"
     if isinstance(error, InputError) and not error.__cause__:
         return text
