@@ -14,6 +14,7 @@ stops. A second signal kills the run.
 
 import os
 import queue
+import secrets
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from absl import app, flags
 from launch import processes
 from rethinking import cli, flag_types, rendezvous
 from rethinking.errors import InputError
+from rethinking.peer import RUN_WORD
 
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Number of processes that make the run.", lower_bound=1
@@ -111,12 +113,13 @@ def main(arguments: list[str]) -> None:
         environments = deal_devices(total, _DEVICES.value, os.environ)
     except InputError as error:
         cli.fail(error)
-    address = _free_address()
+    address, word = _free_address(), secrets.token_hex(16)
     ended: queue.SimpleQueue = queue.SimpleQueue()
     started: list[processes.Process] = []
     processes.pass_on_signals(started)
     for number, environment in enumerate(environments):
         line = command(_MODULE.value, arguments, rendezvous.Place(address, total, number))
+        environment = environment | {RUN_WORD: word}
         started.append(processes.Process(number, line, environment, ended))
     order = processes.await_all(started, ended, _GRACE.value)
     for process in started:
