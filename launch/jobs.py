@@ -7,11 +7,12 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import cli, experiments, runs
+from rethinking import cli, experiments, folder, records, runs
 from rethinking.config import load_file
 from rethinking.errors import InputError, nearest
 
@@ -33,6 +34,13 @@ class Job:
 
     def __str__(self) -> str:
         return f"{self.config.row} seed {self.config.seed}"
+
+
+class Planned(NamedTuple):
+    """The row that has a folder, and the key of its config."""
+
+    row: str
+    key: str
 
 
 def plan(
@@ -60,15 +68,23 @@ def plan(
     chosen = _matching(load_file(file).ROWS, rows)
     # The run directory that has, or will have, the result of a config.
     places = dict(_finished_runs(root))
+    planned: dict[pathlib.Path, Planned] = {}
     jobs = []
     for seed in range(seeds):
         for row in chosen:
             config = _config(file, row, seed, overrides)
-            workdir = root / config.experiment / config.row.partition(":")[2] / f"seed_{seed}"
+            workdir = root / _folder(config) / f"seed_{seed}"
+            same = planned.setdefault(workdir, Planned(row, _key(config)))
+            if same.key != _key(config):
+                raise InputError(
+                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
+                    f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
+                    "config.row, or leave it empty: then its name is that of the file and the row."
+                )
             state = _state(workdir, config)
             if state != FINISHED:
                 place = places.setdefault(_key(config), workdir)
-                if place != workdir:
+                if place != workdir or same.row != row:
                     state = f"same as {place}"
             jobs.append(Job(config, workdir, state))
     return jobs
@@ -76,7 +92,7 @@ def plan(
 
 def _matching(rows: Sequence[str], pattern: str) -> list[str]:
     try:
-        chosen = [row for row in rows if re.search(pattern, row)]
+        chosen = [row for row in dict.fromkeys(rows) if re.search(pattern, row)]
     except re.error as error:
         raise InputError(f"--rows={pattern}: not a regular expression: {error}") from None
     if not chosen:
@@ -91,14 +107,36 @@ def _config(file: str, row: str, seed: int, overrides: Sequence[str]) -> ConfigD
     return config
 
 
+def _folder(config: ConfigDict) -> pathlib.Path:
+    """EXPERIMENT/ROW. Raises InputError for names that are not those of folders."""
+    name = config.row.partition(":")[2] or config.row
+    parts = [*config.experiment.split("/"), *name.split("/")]
+    for part in parts:
+        if part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > _LONGEST:
+            shown = f"{config.experiment}/{name}"
+            if len(shown) > 100:
+                shown = f"{shown[:97]}..."
+            raise InputError(
+                f"{shown!r}, from config.experiment and config.row, cannot name the folder of a "
+                f"run. Choose names of at most {_LONGEST} characters, without . and .."
+            )
+    return pathlib.Path(*parts)
+
+
+# A file system takes at most 255 bytes for a name.
+_LONGEST = 200
+
+
 def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The state of a run directory. Raises InputError if it holds a run of another config."""
+    path = epath.Path(workdir)
+    if folder.has_begun(path) and not folder.Folder(path).has_result():
+        return TO_DO  # the run before was killed before its first result
     has_config = (workdir / "config.json").exists()
     # A damaged file stops the run, which names the file, and not the whole sweep.
     with contextlib.suppress(runs.DamagedFile):
         if has_config:
-            file = epath.Path(workdir / "config.json")
-            runs.refuse_another(file, config, experiments.scientific)
+            runs.refuse_another(path / "config.json", config, experiments.scientific)
         if runs.read_result(workdir):
             return FINISHED
     return UNFINISHED if has_config else TO_DO
@@ -107,11 +145,11 @@ def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
 def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     """The key and the folder of every finished run under `root`."""
     for result in root.rglob("result.json"):
-        # A folder that is not a run directory is left out here. The report names it.
-        with contextlib.suppress(OSError, ValueError):
-            runs.read_result(result.parent)
-            config = json.loads((result.parent / "config.json").read_text())
-            yield _key(config), result.parent
+        # A damaged run, and what is not a run, is left out here. The report names it.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            config = records.read_object(result.parent / "config.json", remedy="")
+            if runs.read_result(result.parent):
+                yield _key(config), result.parent
 
 
 def _key(config: ConfigDict | dict) -> str:

@@ -73,7 +73,7 @@ def script(
     Raises InputError for arguments that rethinking.main would refuse, and for options that
     sbatch cannot read from a script.
     """
-    config, workdir = cli.check_run(arguments)
+    config, workdir = cli.check_forwarded(arguments)
     name = re.sub(r"[^\w.=+-]+", "_", config.row)
     options = {"job-name": name} | options | {"requeue": None, "open-mode": "append"}
     lines = []

@@ -10,10 +10,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 
 from launch.jobs import Job
-from rethinking import cli, distributed, experiments
+from rethinking import cli, distributed, experiments, failures
+from rethinking.errors import InputError
 
 OUT_OF_TIME = "out of time"
 
@@ -42,8 +44,24 @@ def run_job(job: Job, deadline: float) -> str:
     try:
         result = experiments.run(job.config, str(job.workdir), deadline)
     except Exception as error:  # the sweep goes on with the next run
-        return f"failed: {type(error).__name__}: {error}"
+        return f"failed: {_explain(error, job.workdir)}"
     return result["status"] if result else OUT_OF_TIME
+
+
+def _explain(error: Exception, workdir: pathlib.Path) -> str:
+    """What went wrong, in a line, and where the traceback is: in a file of the run."""
+    text = failures.summary(error)
+    place = failures.place(error.__cause__ or error)
+    if place and place not in text:
+        text = f"{place}: {text}"
+    if isinstance(error, InputError) and not error.__cause__:
+        return text
+    failures.record(error, workdir)
+    log = workdir / failures.LOG
+    if log.exists():
+        return f"{text} The traceback is in {log}"
+    traceback.print_exception(error)  # the disk is full, for instance
+    return text
 
 
 def _run_in_workers(

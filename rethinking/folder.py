@@ -12,6 +12,7 @@ from typing import TextIO
 
 from etils import epath
 
+from rethinking import failures
 from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -145,8 +146,9 @@ def _require_run_or_empty(path: epath.Path) -> None:
     """Raises InputError if the folder holds anything but a run."""
     if not path.is_dir() or (path / "config.json").exists():
         return
-    # A process that is killed before it has written config.json leaves only these files.
-    if all(child.name in (".lock", "config.json.partial") for child in path.iterdir()):
+    # A process that fails or is killed before it has a result leaves only these files.
+    leftovers = (".lock", "config.json.partial", failures.LOG)
+    if all(child.name in leftovers for child in path.iterdir()):
         return
     raise InputError(
         f"--workdir={path} is neither empty nor a run directory (no config.json). Choose another."

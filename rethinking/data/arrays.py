@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
+from rethinking import paths
 from rethinking.data import cache, formats
 from rethinking.data.faults import unreadable
 from rethinking.data.records import Records, open_records
@@ -237,6 +238,6 @@ def _cache_folder(source: Source) -> pathlib.Path:
         for file in files:
             stat = file.stat()
             fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    root = paths.cache()
     name = f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
     return root / "rethinking" / "data" / name

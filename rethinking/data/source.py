@@ -7,6 +7,7 @@ import pathlib
 import re
 from typing import Generic, TypeVar
 
+from rethinking import paths
 from rethinking.data import description
 from rethinking.data.description import Info, Source
 from rethinking.data.faults import damaged, system_cause, unreadable
@@ -42,7 +43,7 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
             f"data_dir {folder}: data sets cannot be read from a bucket. Mount the bucket with "
             "gcsfuse, or copy it to this machine. See docs/tpu_pod.md."
         )
-    return pathlib.Path(folder).expanduser()
+    return pathlib.Path(paths.expand(folder))
 
 
 def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:

@@ -114,7 +114,7 @@ def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     """
     kind = KINDS.get(config.get("kind"), training)
     # "training" for every kind: two kinds with nothing but defaults must differ in this field.
-    plain = _config.flat(_config.defaults(kind.FIELDS)) | {"kind": "training"}
+    plain = {path: field.default for path, field in kind.FIELDS.items()} | {"kind": "training"}
     fields = {}
     for path, value in _config.flat(config).items():
         is_default = path in plain and value == plain[path]

@@ -19,7 +19,7 @@ FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="expressivity"),
     "seed": COMMON["seed"].replace(doc="seed of the subset of the data, and of the projection"),
     "num_devices": COMMON["num_devices"].replace(
-        default=1, doc="number of devices; only one is used"
+        default=1, minimum=1, maximum=1, below=None, doc="number of devices: one"
     ),
     "depth": Field(2, "2: Theorem 1; more: Corollary 1", minimum=2, below=2**31),
     "one_hot": Field(False, "targets are one-hot vectors instead of the labels as numbers"),
@@ -47,9 +47,11 @@ def run(
     Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
+    from rethinking import sharding
     from rethinking.theory import expressivity
 
     start = time.monotonic()
+    sharding.device_mesh(config.num_devices)
     points, labels, targets = _sample(config)
     if time.monotonic() >= deadline:
         return None

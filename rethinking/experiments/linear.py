@@ -25,7 +25,7 @@ FIELDS: Fields = COMMON | {
         doc="seed of the subset, the features, the random start and the order of SGD"
     ),
     "num_devices": COMMON["num_devices"].replace(
-        default=1, doc="number of devices; only one is used"
+        default=1, minimum=1, maximum=1, below=None, doc="number of devices: one"
     ),
     "steps": Field(
         200_000,
@@ -78,9 +78,11 @@ def run(
     Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
+    from rethinking import sharding
     from rethinking.theory import linear
 
     begun = time.monotonic()
+    sharding.device_mesh(config.num_devices)
     rng = np.random.default_rng(config.seed)
     train, test, eval_split = _examples(config, rng)
     start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))

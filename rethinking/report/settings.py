@@ -57,6 +57,9 @@ def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dic
     fields = {field for values in settings.values() for field in values}
     found = {}
     for field in sorted(fields - {*_SKIPPED, *ignored}):
+        values = [values.get(field) for values in settings.values()]
+        if all(value == values[0] and type(value) is type(values[0]) for value in values):
+            continue
         seeds = seeds_by(runs, lambda run, field=field: json.dumps(settings[run.path].get(field)))
         if len(seeds) > 1:
             found[field] = seeds
