@@ -23,7 +23,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import provenance
+from rethinking import failures, provenance
 from rethinking.config import flat
 from rethinking.errors import InputError
 
@@ -195,11 +195,13 @@ def _is_local(path: epath.Path) -> bool:
 
 def _only_lock(path: epath.Path) -> bool:
     # A process that is killed before it has written config.json leaves only these files.
-    return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
+    names = (".lock", "config.json.partial", failures.LOG)
+    return all(child.name in names for child in path.iterdir())
 
 
 def _only_config(path: epath.Path) -> bool:
-    return all(child.name in (".lock", "config.json") for child in path.iterdir())
+    names = (".lock", "config.json", failures.LOG)
+    return all(child.name in names for child in path.iterdir())
 
 
 def _keep_config(file: epath.Path, config: ConfigDict, scientific: Scientific) -> bool:
