@@ -77,12 +77,16 @@ def check_fields(config: ConfigDict, fields: Fields) -> None:
         )
     found = set(_leaves(config, fields))
     for path in sorted(found - fields.keys()):
-        raise InputError(f"config.{path}: unknown field. {nearest(path, fields)}")
+        raise InputError(
+            f"config.{path}: unknown field of config.kind={config.kind!r}. "
+            f"{nearest(path, fields)}"
+        )
     for path in fields:
         require(
             path in found,
-            f"config.{path} is missing. Begin with rethinking.experiments.defaults, and set the "
-            "fields of a group one by one.",
+            f"config.{path} is missing, a field of config.kind={config.kind!r}. Begin with "
+            "rethinking.experiments.defaults of that kind, and set the fields of a group one by "
+            "one.",
         )
         fields[path].check(path, get(config, path))
 
