@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import logging
-import os
 import pathlib
 from collections.abc import Iterator
 
