@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +33,7 @@ COMMON: Fields = {
     "data.data_dir": Field(
         "",
         'folder of the TFDS sets; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets',
+        longest=4096,
         scientific=False,
     ),
     "data.num_train": Field(
@@ -76,14 +77,33 @@ def check_fields(config: ConfigDict, fields: Fields) -> None:
         )
     found = set(_leaves(config, fields))
     for path in sorted(found - fields.keys()):
-        raise InputError(f"config.{path}: unknown field. {nearest(path, fields)}")
+        raise InputError(
+            f"config.{path}: unknown field of config.kind={config.kind!r}. "
+            f"{nearest(path, fields)}"
+        )
     for path in fields:
         require(
             path in found,
-            f"config.{path} is missing. Begin with rethinking.experiments.defaults, and set the "
-            "fields of a group one by one.",
+            f"config.{path} is missing, a field of config.kind={config.kind!r}. Begin with "
+            "rethinking.experiments.defaults of that kind, and set the fields of a group one by "
+            "one.",
         )
         fields[path].check(path, get(config, path))
+
+
+def refuse_without_effect(
+    config: ConfigDict, fields: Fields, paths: Iterable[str], because: str
+) -> None:
+    """Raises InputError if one of these fields is not at its default.
+
+    `because` names the setting with which they do nothing.
+    """
+    for path in paths:
+        value, default = get(config, path), fields[path].default
+        require(
+            value == default,
+            f"config.{path}={show(value)} has no effect with {because}. Leave it at {default!r}.",
+        )
 
 
 def _leaves(config: ConfigDict, fields: Fields, prefix: str = "") -> Iterator[str]:

@@ -96,13 +96,13 @@ class Field:
             _has_type(value, self.type),
             f"{shown}: must be {self.words}, such as {self.example}.",
         )
-        if self.choices is not None:
-            require_known(value, self.choices, f"config.{name}: unknown value")
-        elif self.type is str:
+        if self.type is str:
             require(
                 len(value) <= self.longest and value.isprintable(),
                 f"{shown}: must be a text of at most {self.longest} characters on one line.",
             )
+            if self.choices is not None:
+                require_known(value, self.choices, f"config.{name}: unknown value")
         elif self.type is dict:
             check_free(f"config.{name}", value)
         elif self.type is not bool:

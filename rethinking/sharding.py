@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -64,6 +65,24 @@ def all_devices() -> list[jax.Device]:
             "JAX_PLATFORMS, set it to cpu, or install the extra of the accelerator: "
             "pip install -e '.[gpu]'"
         ) from None
+
+
+def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
+    """Raises InputError, with numbers and remedies, unless each device has `size` bytes of memory.
+
+    CPU devices share the free memory of this machine.
+    """
+    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    stats = local[0].memory_stats() if local else None
+    if stats and "bytes_limit" in stats:
+        there, needed = stats["bytes_limit"], size
+    else:
+        there, needed = psutil.virtual_memory().available, size * len(local)
+    if needed > there:
+        raise InputError(
+            f"{what} takes {needed / 1e9:,.1f} GB of memory, and there are {there / 1e9:,.1f} GB. "
+            f"Remedies: {remedies}."
+        )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -43,12 +43,14 @@ SEEDS = ("seed", "randomize.seed")
 
 
 def defaults(kind: str) -> ConfigDict:
-    """The default config of a kind of experiment."""
+    """The default config of a kind of experiment. Raises InputError for an unknown kind."""
+    require_known(kind, KINDS, "unknown kind of experiment")
     return _config.defaults(KINDS[kind].FIELDS)
 
 
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that no run can have. Data are checked where they are read."""
+    _config.COMMON["kind"].check("kind", config.get("kind"))
     require_known(config.kind, KINDS, "config.kind: unknown kind")
     kind = KINDS[config.kind]
     _config.check_fields(config, kind.FIELDS)

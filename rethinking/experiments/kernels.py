@@ -9,8 +9,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
-from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
+from rethinking.config import COMMON, NUM_TEST
 from rethinking.errors import require
+from rethinking.fields import Field, Fields
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ FIELDS: Fields = COMMON | {
         0.0,
         "added to the matrix's diagonal, in units of that diagonal's mean; 0: interpolation",
         minimum=0,
+        maximum=1e10,
     ),
     "choose_ridge": Field(
         False, "choose the ridge by the error on held-out training examples, and ignore `ridge`"
@@ -36,7 +38,7 @@ FIELDS: Fields = COMMON | {
         0,
         "number of centers per example, at random points; 0: the examples are the centers",
         minimum=0,
-        below=LARGEST,
+        maximum=1000,
     ),
     "random_test_labels": Field(
         False, "add the test images to the training set, with random labels"
@@ -45,23 +47,26 @@ FIELDS: Fields = COMMON | {
         "gaussian", "the kernel", choices=("gaussian", "laplacian", "linear", "polynomial")
     ),
     "kernel.bandwidth": Field(
-        5.0, 'bandwidth of "gaussian" and "laplacian", in units of the features', above=0
+        5.0,
+        'bandwidth of "gaussian" and "laplacian", in units of the features',
+        minimum=1e-10,
+        maximum=1e10,
     ),
-    "kernel.degree": Field(2, 'degree of "polynomial"', minimum=1, below=LARGEST),
-    "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0),
+    "kernel.degree": Field(2, 'degree of "polynomial"', minimum=1, maximum=100),
+    "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0, maximum=1e10),
     "features.name": Field(
         "pixels",
         "features of the images, divided by 255",
         choices=("pixels", "gabor", "random_conv"),
     ),
     "features.num_filters": Field(
-        32_000, 'number of filters of "random_conv"', minimum=1, below=LARGEST
+        32_000, 'number of filters of "random_conv"', minimum=1, maximum=100_000
     ),
     "features.filters_per_block": Field(
         128,
         'of "random_conv": number of filters whose features exist at once',
         minimum=1,
-        below=LARGEST,
+        maximum=100_000,
     ),
     "data.name": COMMON["data.name"].replace(default="mnist"),
     "data.num_test": NUM_TEST,

@@ -13,11 +13,14 @@ from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from rethinking import distributed, randomize, runs
-from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
+from rethinking.config import COMMON, NUM_TEST, refuse_without_effect
 from rethinking.errors import require
+from rethinking.fields import LARGEST, Field, Fields
 
 _LOG = logging.getLogger(__name__)
 LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
+MOST_STEPS = 100_000  # of SGD between two looks at the clock
+HESSIANS = 4  # matrices of that size that exist at once
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="linear"),
@@ -39,10 +42,13 @@ FIELDS: Fields = COMMON | {
         choices=("pixels", "fourier"),
     ),
     "features.num_frequencies": Field(
-        1000, 'of "fourier": half the number of features', minimum=1, below=LARGEST
+        1000, 'of "fourier": half the number of features', minimum=1, maximum=10_000
     ),
     "features.bandwidth": Field(
-        5.0, 'of "fourier": bandwidth of the Gaussian kernel that they approximate', above=0
+        5.0,
+        'of "fourier": bandwidth of the Gaussian kernel that they approximate',
+        minimum=1e-10,
+        maximum=1e10,
     ),
     "data.name": COMMON["data.name"].replace(default="mnist"),
     "data.num_test": NUM_TEST,
@@ -62,7 +68,37 @@ class Examples(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Accepts every config: all combinations of allowed values can work."""
+    """Raises InputError for settings that have no effect."""
+    if config.features.name == "pixels":
+        ignored = ["features.num_frequencies", "features.bandwidth"]
+        refuse_without_effect(config, FIELDS, ignored, "config.features.name=pixels")
+
+
+def check_sizes(config: ConfigDict) -> None:
+    """Raises InputError for more examples than features, or too little memory.
+
+    It reads only the data set's description.
+    """
+    from rethinking.data import arrays
+    from rethinking.kernels import memory
+
+    data, features = config.data, config.features
+    info = arrays.describe(data.name, data.data_dir or None)
+    n = (data.num_train or info.num_train) + (data.num_test or info.num_test)
+    num_features = math.prod(info.image_shape)
+    if features.name == "fourier":
+        num_features = 2 * features.num_frequencies
+    require(
+        n <= num_features,
+        f"{n:,} training and test images but {num_features:,} features: not all labels can be "
+        "fitted. Choose a smaller config.data.num_train or config.data.num_test, or, with "
+        "config.features.name=fourier, a larger config.features.num_frequencies.",
+    )
+    memory.require_on_host(
+        f"the curvature for {num_features:,} features",
+        HESSIANS * 8.0 * num_features**2,
+        "a smaller config.features.num_frequencies",
+    )
 
 
 def run(
@@ -83,6 +119,7 @@ def run(
 
     begun = time.monotonic()
     sharding.device_mesh(config.num_devices)
+    check_sizes(config)
     rng = np.random.default_rng(config.seed)
     train, test = _examples(config, rng)
     start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))
@@ -119,15 +156,6 @@ def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, E
     )
     train, test = loaded.train, loaded.test
     n = len(train.labels) + len(test.labels)
-    num_features = math.prod(train.images.shape[1:])
-    if features.name == "fourier":
-        num_features = 2 * features.num_frequencies
-    require(
-        n <= num_features,
-        f"{n:,} training and test images but {num_features:,} features: not all labels can be "
-        "fitted. Choose a smaller config.data.num_train or config.data.num_test, or, with "
-        "config.features.name=fourier, a larger config.features.num_frequencies.",
-    )
     points = np.concatenate([train.images, test.images]).reshape(n, -1) / 255
     if features.name == "fourier":
         points = linear.fourier_features(points, features.num_frequencies, features.bandwidth, rng)
@@ -206,8 +234,11 @@ def _follow_sgd(
     for step in range(0, (LEGS + 1) * leg, leg):
         if distributed.must_stop(deadline):
             return None
-        if step:
-            weights = linear.sgd(*train, weights, leg, config.seed, step - leg)
+        for first in range(max(0, step - leg), step, MOST_STEPS):
+            if distributed.must_stop(deadline):
+                return None
+            steps = min(MOST_STEPS, step - first)
+            weights = linear.sgd(*train, weights, steps, config.seed, first)
         distance = np.linalg.norm(weights - limit) / np.linalg.norm(start - limit)
         line = {"step": step, "distance": float(distance), "predicted": factor ** (step / 2)}
         lines.append(line | _describe(weights, train, test))

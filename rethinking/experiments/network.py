@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
@@ -27,7 +28,18 @@ class Network:
     learning_rate: optax.Schedule
 
     def initial_state(self, seed: int) -> TrainState:
-        """The state before the first step, on every device."""
+        """The state before the first step, on every device.
+
+        Raises InputError if the devices have too little memory for it.
+        """
+        shapes = jax.eval_shape(self.initialize, jnp.uint32(seed))
+        size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(shapes))
+        sharding.require_memory(
+            self.devices.mesh,
+            size,
+            "the network with its gradients",
+            "smaller config.model.options, fewer config.workers, fewer config.num_devices",
+        )
         return sharding.replicate(self.initialize(jnp.uint32(seed)), self.devices.mesh)
 
 

@@ -79,7 +79,7 @@ class Twins:
     """Trains on S, and on S with the example at `positions[r]` replaced by fresh example r."""
 
     def __init__(self, config: ConfigDict):
-        self.num_train = _num_train(config)
+        self.num_train = check_sizes(config)
         settings = config.copy_and_resolve_references()
         settings.data.num_train = self.num_train + config.replacements
         data = resident.load_data(settings)
@@ -145,8 +145,11 @@ class Twins:
         }
 
 
-def _num_train(config: ConfigDict) -> int:
-    """The size of S. Raises InputError if the training set has too few images beside it."""
+def check_sizes(config: ConfigDict) -> int:
+    """The size of S. Raises InputError if the training set has too few images beside it.
+
+    It reads only the set's description.
+    """
     there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import jax.numpy as jnp
@@ -189,3 +190,41 @@ def test_bad_settings_are_refused(override, reason, tmp_path):
 def test_too_few_examples_to_replace_others_are_refused(tmp_path):
     with pytest.raises(InputError, match="Of the 1,437 images of digits, 1,436 are for training"):
         run(tmp_path / "run", *REPLACED, "--config.data.num_train=1436")
+
+
+@pytest.mark.parametrize(
+    "row, override, reason",
+    [
+        (REPLACED, "draws=6", "config.draws=6 has no effect with config.measure=stability"),
+        (REPLACED, "halvings=1", "config.halvings=1 has no effect"),
+        (REPLACED, "bandwidth=2.0", "config.bandwidth=2.0 has no effect"),
+        (REPLACED, "stop_when_fit=True", "config.stop_when_fit=True has no effect"),
+        (REPLACED, "eval_epochs=2", "config.eval_epochs=2 has no effect"),
+        (SIGNS, "replacements=6", "config.replacements=6 has no effect"),
+        (SIGNS, "data.num_test=9", "config.data.num_test=9 has no effect"),
+        (SIGNS, "randomize.labels=0.5", "config.randomize.labels=0.5 has no effect"),
+        (SIGNS, "stop_when_fit=False", "config.fit_accuracy=1.0 has no effect"),
+        (SIGNS, "halvings=2", "leaves 16 images, fewer than config.batch_size=32"),
+        (SIGNS, "decay_per_epoch=1.0", "config.epochs_per_decay=2.0 has no effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(row, override, reason):
+    more = ["--config.epochs_per_decay=2.0"] if "decay" in override else []
+    with pytest.raises(InputError, match=re.escape(reason)):
+        experiments.check(config_of(*row, *more, f"--config.{override}"))
+
+
+@pytest.mark.parametrize(
+    "row, wrong, right",
+    [
+        (REPLACED, "--config.replacements=60000", "--config.replacements=1"),
+        (SIGNS, "--config.doublings=9", "--config.doublings=0"),
+    ],
+)
+def test_a_refused_run_leaves_its_folder_to_the_corrected_command(row, wrong, right, tmp_path):
+    with pytest.raises(InputError):
+        run(tmp_path / "run", *row, wrong)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    deadline = 0.0  # the run begins and stops
+    assert run(tmp_path / "run", *row, right, deadline=deadline) is None
+    assert (tmp_path / "run" / "config.json").exists()
