@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -171,13 +172,35 @@ def explain_full_disk(workdir: str | os.PathLike) -> Iterator[None]:
     """Turns the error of a full disk, whoever raises it, into an InputError that names the disk."""
     try:
         yield
+        return
     except Exception as error:
         if not _is_full(error):
             raise
         file = getattr(error, "filename", None) or os.fspath(workdir)
-        raise InputError(
-            f"the disk of {file} is full. Free some space. Then the same command continues."
-        ) from error
+    # Orbax's tasks that failed as well would each print a traceback when they are deleted.
+    with quiet("asyncio"):
+        gc.collect()
+    raise InputError(
+        f"the disk of {file} is full. Free some space. Then the same command continues."
+    )
+
+
+@contextlib.contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Keeps a logger from showing anything."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def require_space(path: epath.Path, num_bytes: int) -> None:
+    """Raises the error of a full disk if fewer bytes are free on the disk of `path`."""
+    if is_local(path) and shutil.disk_usage(path).free < num_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
 
 
 def _is_full(error: BaseException | None) -> bool:

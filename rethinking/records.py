@@ -146,6 +146,23 @@ def read_undamaged(file: epath.Path | pathlib.Path) -> tuple[list[dict[str, Any]
     return lines, None if len(lines) == len(texts) else len(lines) + 1
 
 
+def read_each(file: epath.Path | pathlib.Path) -> list[Any]:
+    """The value of each line, None for a line that is not JSON.
+
+    The last line does not count if it was cut short.
+    """
+    text = file.read_bytes().decode("utf-8", "replace") if file.exists() else ""
+    found = []
+    for line in text.splitlines():
+        value = None
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(line)
+        found.append(value)
+    if found and found[-1] is None and not text.endswith("\n"):
+        found.pop()
+    return found
+
+
 def check_metrics(workdir: str | os.PathLike, result: dict[str, Any]) -> str | None:
     """Why metrics.jsonl is not the file that `result` was made from, in words; None if it is.
 

@@ -28,6 +28,7 @@ from rethinking.records import (
     check_metrics,
     digest_of_lines,
     finite,
+    read_each,
     read_lines,
     read_object,
     read_result,
@@ -78,10 +79,14 @@ class RunDirectory:
             self.metrics = [line for line in self.metrics if line["step"] <= step]
         self._write_metrics()
 
-    def keep_first(self, count: int) -> None:
-        """Drops all lines but the first `count`."""
-        self.metrics = self.metrics[:count]
+    def keep(self, lines: list[dict[str, Any]]) -> None:
+        """Makes `lines` the only ones."""
+        self.metrics = lines
         self._write_metrics()
+
+    def read_all(self) -> list[Any]:
+        """The value of each whole line of metrics.jsonl; None for a line that is not JSON."""
+        return read_each(self.path / "metrics.jsonl")
 
     def read_again(self) -> None:
         """Reads metrics.jsonl again, which another process may have written since."""

@@ -1,11 +1,10 @@
 """Checkpoints: the newest two states of a run. If one is damaged, the other is used."""
 
-import contextlib
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +16,20 @@ from jax.experimental import multihost_utils
 from rethinking import distributed
 from rethinking.errors import InputError
 from rethinking.experiments.evaluations import Measured
+from rethinking.folder import require_space
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 # All that a checkpoint held beside the state before it held digests.
 _BEFORE_DIGESTS = {"loss_sum"}
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Orbax's threads log the traceback of an error, which is raised as well.
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_news)
 
 
 class Saved(NamedTuple):
@@ -60,17 +68,18 @@ class Checkpoints:
     def save(self, saved: Saved) -> None:
         """Saves what a run needs to continue from here, unless exactly this is saved already."""
         num_lines = saved.measured.num_lines if saved.measured else None
-        with _quiet_orbax():
-            if saved.step == self._manager.latest_step():
-                if num_lines == self._num_lines:
-                    return
-                # The run stopped before this step was evaluated. The older one lacks the line.
-                self._manager.delete(saved.step)
-            items = ocp.args.Composite(
-                state=ocp.args.StandardSave(saved.state),
-                progress=ocp.args.JsonSave(_progress(saved)),
-            )
-            self._manager.save(saved.step, args=items)
+        # Here, because an error in the middle of a save makes Orbax's threads print tracebacks.
+        require_space(self._path, sum(leaf.nbytes for leaf in jax.tree.leaves(saved.state)))
+        if saved.step == self._manager.latest_step():
+            if num_lines == self._num_lines:
+                return
+            # The run stopped before this step was evaluated. The older one lacks the line.
+            self._manager.delete(saved.step)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(saved.state),
+            progress=ocp.args.JsonSave(_progress(saved)),
+        )
+        self._manager.save(saved.step, args=items)
         self._num_lines = num_lines
 
     def restore(
@@ -110,10 +119,9 @@ class Checkpoints:
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
         try:
-            with _quiet_orbax():
-                different = _difference(self._path / str(step) / "state", state)
-                if different is None:
-                    restored = self._manager.restore(step, args=items)
+            different = _difference(self._path / str(step) / "state", state)
+            if different is None:
+                restored = self._manager.restore(step, args=items)
         except Exception as error:  # Orbax's readers raise many kinds: JSON, TensorStore, OS.
             raise _Unusable(_first_line(error)) from error
         if different is not None:
@@ -216,18 +224,6 @@ def _refusal(path: epath.Path, unusable: dict[int, _Unusable]) -> InputError:
         text = f"{lost}. So no checkpoint in {path} can be continued. "
         remedy = "Put the whole file back if you have a copy."
     return InputError(f"{text}{remedy} To start again, choose another --workdir.")
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Keeps Orbax from logging tracebacks of errors that it raises as well."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

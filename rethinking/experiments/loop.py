@@ -50,7 +50,7 @@ class Loop:
         self.step, self.state = saved.step, saved.state
         self.epoch = self._epochs(self.step)
         if saved.measured is not None:
-            run_directory.keep_first(saved.measured.num_lines)
+            run_directory.keep(run_directory.metrics[: saved.measured.num_lines])
         else:
             run_directory.keep_metrics(self.step)
         if self.step:

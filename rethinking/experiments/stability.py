@@ -50,13 +50,14 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
     """
     twins = Twins(config)
     for r in (None, *range(config.replacements)):
-        if log.lines(replacement=r, epoch=config.max_epochs):
+        logged = {line["epoch"] for line in log.lines(replacement=r)}
+        if logged >= set(range(config.max_epochs + 1)):
             continue
         if log.late():
             return None
         for epoch, line in enumerate(twins.compare(r)):
             # A run that was killed during this replacement has logged its first epochs.
-            if not log.lines(replacement=r, epoch=epoch):
+            if epoch not in logged:
                 log.append({"replacement": r, "epoch": epoch} | line)
         _LOG.info(
             "%s: losses change by %.3g on average, %.3g at most",

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rethinking import cli, experiments
+from rethinking import cli, experiments, runs
 from rethinking.errors import InputError
-from rethinking.experiments import rademacher, stability
+from rethinking.experiments import rademacher, stability, trials
 
 
 class Constant(nn.Module):
@@ -147,6 +147,70 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(arguments, kept, tmp_path
     again = run(tmp_path / "cut", *arguments)
     assert again | {"seconds": 0} == whole | {"seconds": 0}
     assert lines(tmp_path / "cut")[:kept] == lines(tmp_path / "whole")[:kept]
+
+
+def replaced(number, old, new):
+    """Replaces a part of line `number`, which must be there."""
+
+    def damage(texts):
+        assert old in texts[number]
+        return [*texts[:number], texts[number].replace(old, new, 1), *texts[number + 1 :]]
+
+    return damage
+
+
+DAMAGE = {
+    "value": replaced(1, '"epoch": 1', '"epoch": 2'),
+    "digit": replaced(1, "0.", "0.1"),
+    "text": replaced(1, '"seconds": ', '"seconds": "x", "y": '),
+    "digest": replaced(1, '"sha256"', '"sha257"'),
+    "list": lambda texts: [texts[0], "[]", *texts[2:]],
+    "missing": lambda texts: [texts[0], *texts[2:]],
+    "twice": lambda texts: [texts[0], *texts],
+    "half": lambda texts: [texts[0], texts[1][:50], *texts[2:]],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    run(workdir, *REPLACED)
+    return workdir
+
+
+def damage_file(workdir, damages):
+    (workdir / "result.json").unlink()
+    file = workdir / "metrics.jsonl"
+    texts = file.read_text().splitlines()
+    for damage in damages:
+        texts = DAMAGE[damage](texts)
+    file.write_text("".join(text + "\n" for text in texts))
+    return file
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_line_is_dropped(damage, whole, tmp_path, caplog):
+    shutil.copytree(whole, tmp_path / "cut")
+    file = damage_file(tmp_path / "cut", [damage])
+    with runs.open_run(file.parent, config_of(*REPLACED), experiments.scientific) as directory:
+        trials.Log(directory)
+        expected = lines(whole)
+        assert directory.metrics == (expected if damage == "twice" else without(expected, 1))
+        assert lines(file.parent) == directory.metrics
+    assert (f"{file} is damaged: 1 of its" in caplog.text) == (damage != "missing")
+
+
+def without(values, number):
+    return [*values[:number], *values[number + 1 :]]
+
+
+def test_dropped_lines_are_measured_again(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "cut")
+    file = damage_file(tmp_path / "cut", ["value", "missing", "missing"])
+    again = run(file.parent, *REPLACED)
+    assert again | {"seconds": 0} == runs.read_result(whole) | {"seconds": 0}
+    assert [line["epoch"] for line in lines(file.parent)] == [0, 1, 2, 3, 4] * 3
+    assert runs.check_metrics(file.parent, again) is None
 
 
 def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
