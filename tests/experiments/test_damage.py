@@ -1,8 +1,11 @@
 """A bit that flips in any file of a run directory changes no result silently."""
 
+import itertools
 import json
 import math
 import shutil
+import time
+import types
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ from etils import epath
 from rethinking import experiments, runs
 from rethinking.errors import InputError
 from rethinking.experiments.checkpoint import Checkpoints
+from rethinking.experiments.evaluations import Measured
 from rethinking.experiments.loop import Loop
 from rethinking.experiments.resident import ResidentTrainer
 from tests.experiments.trained import lines, quickstart, saved_steps, untimed
@@ -220,3 +224,65 @@ def test_a_run_continues_from_the_checkpoint_that_its_metrics_cover(
     assert untimed(runs.read_result(unfinished)) == untimed(runs.read_result(finished))
     assert list(map(untimed, lines(unfinished))) == list(map(untimed, lines(finished)))
     assert len(list((unfinished / "checkpoints.unreadable").iterdir())) == 1
+
+
+def test_the_time_spent_until_the_last_checkpoint_counts(unfinished, trainer):
+    config = quickstart(**CONFIG)
+    with runs.open_run(unfinished, config, experiments.scientific) as directory:
+        checkpoints = Checkpoints(directory.path)
+        loop = Loop(config, trainer, directory, checkpoints, 1000.0, math.inf)
+        saved = restored(unfinished, trainer.initial)
+        checkpoints.close()
+    assert loop.start == 1000.0 - saved.seconds
+    assert lines(unfinished)[-1]["seconds"] <= saved.seconds < lines(unfinished)[-1]["seconds"] + 60
+
+
+def test_seconds_and_the_deadline_do_not_follow_a_clock_that_jumps(tmp_path, monkeypatch):
+    jumps = itertools.cycle([0.0, 2e9, 1e9, -5.0])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    began = time.monotonic()
+    result = experiments.run(quickstart(**CONFIG), tmp_path, began + 1000)
+    assert result["status"] == "complete"
+    assert 0 < result["seconds"] < time.monotonic() - began
+    assert result["examples_per_second"] > 0
+
+
+def test_a_checkpoint_is_replaced_when_its_last_evaluation_is_there(unfinished, trainer):
+    """A run that stops in an evaluation saves before it. The next run evaluates and stops."""
+    checkpoints = Checkpoints(epath.Path(unfinished))
+    saved = checkpoints.restore(trainer.initial)
+    checkpoints.save(saved)
+    measured = lines(unfinished)
+    for count in (3, 5):
+        checkpoints.save(saved._replace(measured=Measured.of(measured[:count])))
+    checkpoints.close()
+    found = restored(unfinished, trainer.initial)
+    assert found.measured == Measured.of(measured)
+    assert same(found, saved._replace(state=jax.tree.map(np.asarray, saved.state)))
+
+
+def test_a_full_disk_ends_a_run_that_the_same_command_continues(
+    finished, tmp_path, monkeypatch, capfd
+):
+    with monkeypatch.context() as patch:
+        full = types.SimpleNamespace(free=1000)
+        patch.setattr(shutil, "disk_usage", lambda path: full)
+        with pytest.raises(InputError, match=r"^the disk of .*checkpoints is full\. "):
+            experiments.run(quickstart(**CONFIG), tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
+    assert len(lines(tmp_path)) == 1  # before the first epoch
+    experiments.run(quickstart(**CONFIG), tmp_path)
+    assert untimed(runs.read_result(tmp_path)) == untimed(runs.read_result(finished))
+
+
+def test_a_folder_removed_under_a_running_run_stays_removed(tmp_path, monkeypatch):
+    count = Loop._count
+
+    def remove_and_count(loop, leg):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        count(loop, leg)
+
+    monkeypatch.setattr(Loop, "_count", remove_and_count)
+    with pytest.raises(InputError, match="run was removed or replaced"):
+        experiments.run(quickstart(**CONFIG), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
