@@ -46,11 +46,11 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
     return pathlib.Path(paths.expand(folder))
 
 
-def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
+def find_folder(name: str, data_dir: str | None = None, known: bool = False) -> pathlib.Path | None:
     """The folder of the newest prepared version of NAME[/CONFIG][:VERSION], or None.
 
-    It returns None if TFDS has the set but the set is not prepared. CONFIG may be left out if only
-    one configuration is prepared.
+    It returns None if the set is not prepared, but TFDS has it or it is `known` otherwise. CONFIG
+    may be left out if only one configuration is prepared.
 
     Raises:
         InputError: if the set is neither prepared nor in TFDS, or if CONFIG is missing.
@@ -59,14 +59,14 @@ def find_folder(name: str, data_dir: str | None = None) -> pathlib.Path | None:
     match = re.fullmatch(r"(\w+)(?:/([^/:]+))?(?::([\d.]+))?", name)
     base, config, version = match.groups("") if match else (name, "", "")
     prepared = _prepared_names(root)
-    if not match or base not in prepared:
+    if not match or not (base in prepared or known):
         # Imported late, because the import takes longer than all the rest.
         import tensorflow_datasets as tfds
 
-        known = {"digits", *prepared, *tfds.list_builders(with_community_datasets=False)}
-        if not match or base not in known:
+        names = {"digits", *prepared, *tfds.list_builders(with_community_datasets=False)}
+        if not match or base not in names:
             # TFDS has too many names to list all of them.
-            close = difflib.get_close_matches(base, known)
+            close = difflib.get_close_matches(base, names)
             raise InputError(
                 f"Unknown data set {name!r}. {nearest(base, close or {'digits', *prepared})}"
             )
