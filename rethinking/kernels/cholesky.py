@@ -41,7 +41,10 @@ class NotPositiveDefiniteError(InputError):
             f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. "
             f"Remedies: {', '.join(remedies)}, or choose a narrower kernel."
         )
-        self.pivot = pivot
+        self.pivot, self.dtype = pivot, dtype
+
+    def __reduce__(self) -> tuple:
+        return NotPositiveDefiniteError, (self.pivot, self.dtype)
 
 
 def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int = 0) -> Backend:
