@@ -54,6 +54,37 @@ def plan(
 
     Raises InputError if one of them cannot be run.
     """
+    _refuse(root, overrides)
+    root = pathlib.Path(root)
+    chosen = _matching(load_file(file).ROWS, rows)
+    # The run directory that has, or will have, the result of a config.
+    places = dict(_finished_runs(root))
+    planned: dict[pathlib.Path, Planned] = {}
+    configs = {row: _config(file, row, overrides) for row in chosen}
+    jobs = []
+    for seed in range(seeds):
+        for row in chosen:
+            config = _seeded(configs[row], seed)
+            key = _key(config)
+            workdir = root / _folder(config) / f"seed_{seed}"
+            same = planned.setdefault(workdir, Planned(row, key))
+            if same.key != key:
+                raise InputError(
+                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
+                    f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
+                    "config.row, or leave it empty: then its name is that of the file and the row."
+                )
+            state = _state(workdir, config)
+            if state != FINISHED:
+                place = places.setdefault(key, workdir)
+                if place != workdir or same.row != row:
+                    state = f"same as {place}"
+            jobs.append(Job(config, workdir, state))
+    return jobs
+
+
+def _refuse(root: str | os.PathLike, overrides: Sequence[str]) -> None:
+    """Raises InputError for a place or settings that no sweep can have."""
     if "://" in os.fspath(root):
         raise InputError(
             f"--workdir={root}: the folder of a sweep must be on this machine. Only single runs "
@@ -64,30 +95,6 @@ def plan(
             raise InputError(
                 f"{override}: a sweep sets the seeds itself. Use --seeds=3 for seeds 0, 1 and 2."
             )
-    root = pathlib.Path(root)
-    chosen = _matching(load_file(file).ROWS, rows)
-    # The run directory that has, or will have, the result of a config.
-    places = dict(_finished_runs(root))
-    planned: dict[pathlib.Path, Planned] = {}
-    jobs = []
-    for seed in range(seeds):
-        for row in chosen:
-            config = _config(file, row, seed, overrides)
-            workdir = root / _folder(config) / f"seed_{seed}"
-            same = planned.setdefault(workdir, Planned(row, _key(config)))
-            if same.key != _key(config):
-                raise InputError(
-                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
-                    f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
-                    "config.row, or leave it empty: then its name is that of the file and the row."
-                )
-            state = _state(workdir, config)
-            if state != FINISHED:
-                place = places.setdefault(_key(config), workdir)
-                if place != workdir or same.row != row:
-                    state = f"same as {place}"
-            jobs.append(Job(config, workdir, state))
-    return jobs
 
 
 def _matching(rows: Sequence[str], pattern: str) -> list[str]:
@@ -100,10 +107,16 @@ def _matching(rows: Sequence[str], pattern: str) -> list[str]:
     return chosen
 
 
-def _config(file: str, row: str, seed: int, overrides: Sequence[str]) -> ConfigDict:
-    seeds = [f"--config.seed={seed}", f"--config.randomize.seed={seed}"]
-    config = cli.parse_config([f"--config={file}:{row}", *overrides, *seeds])
+def _config(file: str, row: str, overrides: Sequence[str]) -> ConfigDict:
+    config = cli.parse_config([f"--config={file}:{row}", *overrides])
     experiments.check(config)
+    return config
+
+
+def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    """A copy of a row's config with this seed."""
+    config = config.copy_and_resolve_references()
+    config.seed = config.randomize.seed = seed
     return config
 
 
