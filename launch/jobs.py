@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from rethinking import cli, experiments, folder, records, runs
 from rethinking.config import load_file
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, nearest, require
+from rethinking.fields import show
 
 TO_DO, UNFINISHED, FINISHED = "to do", "unfinished", "finished"
 
@@ -124,15 +125,21 @@ def _folder(config: ConfigDict) -> pathlib.Path:
     """EXPERIMENT/ROW. Raises InputError for names that are not those of folders."""
     name = config.row.partition(":")[2] or config.row
     parts = [*config.experiment.split("/"), *name.split("/")]
-    for part in parts:
-        if part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > _LONGEST:
-            shown = f"{config.experiment}/{name}"
-            if len(shown) > 100:
-                shown = f"{shown[:97]}..."
-            raise InputError(
-                f"{shown!r}, from config.experiment and config.row, cannot name the folder of a "
-                f"run. Choose names of at most {_LONGEST} characters, without . and .."
-            )
+    shown = f"config.experiment={show(config.experiment)}, config.row={show(config.row)}"
+    try:
+        is_name = all(
+            part not in ("", ".", "..") and len(os.fsencode(part)) <= _LONGEST for part in parts
+        )
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{shown}: a folder cannot have this name where the locale is not UTF-8. Choose ASCII "
+            "names, or set LC_ALL=C.UTF-8."
+        ) from None
+    require(
+        is_name,
+        f"{shown}: they name the folder of a run, which cannot have this name. Choose names of at "
+        f"most {_LONGEST} bytes, without . and ..",
+    )
     return pathlib.Path(*parts)
 
 
