@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from rethinking import cli, experiments, folder, records, runs
 from rethinking.config import load_file
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, nearest, require
+from rethinking.fields import show
 
 TO_DO, UNFINISHED, FINISHED = "to do", "unfinished", "finished"
 
@@ -54,6 +55,37 @@ def plan(
 
     Raises InputError if one of them cannot be run.
     """
+    _refuse(root, overrides)
+    root = pathlib.Path(root)
+    chosen = _matching(load_file(file).ROWS, rows)
+    # The run directory that has, or will have, the result of a config.
+    places = dict(_finished_runs(root))
+    planned: dict[pathlib.Path, Planned] = {}
+    configs = {row: _config(file, row, overrides) for row in chosen}
+    jobs = []
+    for seed in range(seeds):
+        for row in chosen:
+            config = _seeded(configs[row], seed)
+            key = _key(config)
+            workdir = root / _folder(config) / f"seed_{seed}"
+            same = planned.setdefault(workdir, Planned(row, key))
+            if same.key != key:
+                raise InputError(
+                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
+                    f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
+                    "config.row, or leave it empty: then its name is that of the file and the row."
+                )
+            state = _state(workdir, config)
+            if state != FINISHED:
+                place = places.setdefault(key, workdir)
+                if place != workdir or same.row != row:
+                    state = f"same as {place}"
+            jobs.append(Job(config, workdir, state))
+    return jobs
+
+
+def _refuse(root: str | os.PathLike, overrides: Sequence[str]) -> None:
+    """Raises InputError for a place or settings that no sweep can have."""
     if "://" in os.fspath(root):
         raise InputError(
             f"--workdir={root}: the folder of a sweep must be on this machine. Only single runs "
@@ -64,30 +96,6 @@ def plan(
             raise InputError(
                 f"{override}: a sweep sets the seeds itself. Use --seeds=3 for seeds 0, 1 and 2."
             )
-    root = pathlib.Path(root)
-    chosen = _matching(load_file(file).ROWS, rows)
-    # The run directory that has, or will have, the result of a config.
-    places = dict(_finished_runs(root))
-    planned: dict[pathlib.Path, Planned] = {}
-    jobs = []
-    for seed in range(seeds):
-        for row in chosen:
-            config = _config(file, row, seed, overrides)
-            workdir = root / _folder(config) / f"seed_{seed}"
-            same = planned.setdefault(workdir, Planned(row, _key(config)))
-            if same.key != _key(config):
-                raise InputError(
-                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
-                    f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
-                    "config.row, or leave it empty: then its name is that of the file and the row."
-                )
-            state = _state(workdir, config)
-            if state != FINISHED:
-                place = places.setdefault(_key(config), workdir)
-                if place != workdir or same.row != row:
-                    state = f"same as {place}"
-            jobs.append(Job(config, workdir, state))
-    return jobs
 
 
 def _matching(rows: Sequence[str], pattern: str) -> list[str]:
@@ -100,10 +108,16 @@ def _matching(rows: Sequence[str], pattern: str) -> list[str]:
     return chosen
 
 
-def _config(file: str, row: str, seed: int, overrides: Sequence[str]) -> ConfigDict:
-    seeds = [f"--config.seed={seed}", f"--config.randomize.seed={seed}"]
-    config = cli.parse_config([f"--config={file}:{row}", *overrides, *seeds])
+def _config(file: str, row: str, overrides: Sequence[str]) -> ConfigDict:
+    config = cli.parse_config([f"--config={file}:{row}", *overrides])
     experiments.check(config)
+    return config
+
+
+def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    """A copy of a row's config with this seed."""
+    config = config.copy_and_resolve_references()
+    config.seed = config.randomize.seed = seed
     return config
 
 
@@ -111,15 +125,21 @@ def _folder(config: ConfigDict) -> pathlib.Path:
     """EXPERIMENT/ROW. Raises InputError for names that are not those of folders."""
     name = config.row.partition(":")[2] or config.row
     parts = [*config.experiment.split("/"), *name.split("/")]
-    for part in parts:
-        if part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > _LONGEST:
-            shown = f"{config.experiment}/{name}"
-            if len(shown) > 100:
-                shown = f"{shown[:97]}..."
-            raise InputError(
-                f"{shown!r}, from config.experiment and config.row, cannot name the folder of a "
-                f"run. Choose names of at most {_LONGEST} characters, without . and .."
-            )
+    shown = f"config.experiment={show(config.experiment)}, config.row={show(config.row)}"
+    try:
+        is_name = all(
+            part not in ("", ".", "..") and len(os.fsencode(part)) <= _LONGEST for part in parts
+        )
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{shown}: a folder cannot have this name where the locale is not UTF-8. Choose ASCII "
+            "names, or set LC_ALL=C.UTF-8."
+        ) from None
+    require(
+        is_name,
+        f"{shown}: they name the folder of a run, which cannot have this name. Choose names of at "
+        f"most {_LONGEST} bytes, without . and ..",
+    )
     return pathlib.Path(*parts)
 
 

@@ -73,21 +73,22 @@ def _run_in_workers(
     with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
         pending = {pool.submit(run_job, job, deadline): job for job in jobs}
         forwarded = False
-        while pending:
-            try:
+        try:
+            while pending:
                 done, _ = concurrent.futures.wait(
                     pending, 0.5, return_when=concurrent.futures.FIRST_COMPLETED
                 )
-            except KeyboardInterrupt:
-                # After Ctrl-C the running runs are saved, and no other one is started.
-                pool.shutdown(wait=False, cancel_futures=True)
-                _terminate_workers()
-                raise
-            if distributed.sigterm_noticed() and not forwarded:
-                forwarded = True
-                _terminate_workers()
-            for future in done:
-                yield pending.pop(future), _how_it_ended(future, forwarded)
+                if distributed.sigterm_noticed() and not forwarded:
+                    forwarded = True
+                    _terminate_workers()
+                for future in done:
+                    yield pending.pop(future), _how_it_ended(future, forwarded)
+        except BaseException:
+            # After Ctrl-C, here or where the runs are printed, the running runs are saved, and no
+            # other one is started.
+            pool.shutdown(wait=False, cancel_futures=True)
+            _terminate_workers()
+            raise
 
 
 def _terminate_workers() -> None:

@@ -100,6 +100,7 @@ def hold(path: epath.Path) -> Iterator[Folder]:
     written or is in use.
     """
     lock = None
+    _require_utf8(path)
     try:
         _require_run_or_empty(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -120,6 +121,18 @@ def hold(path: epath.Path) -> Iterator[Folder]:
         return
     with lock:
         yield Folder(path, lock if _lock(lock, path) else None)
+
+
+def _require_utf8(path: epath.Path) -> None:
+    """Raises InputError for a path that the library which writes checkpoints cannot take."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fspath(path).encode("ascii", "backslashreplace").decode()
+        raise InputError(
+            f"--workdir={shown}: the locale cannot read this name. Choose an ASCII name, or set "
+            "LC_ALL=C.UTF-8."
+        ) from None
 
 
 def _lock(lock: TextIO, path: epath.Path) -> bool:

@@ -103,11 +103,13 @@ class Checkpoints:
                     raise _LostMetrics(lost)
             except _Unusable as error:
                 reason = error
-            if saved is not None and not distributed.agreed(reason is not None):
-                self._put_aside(unusable)
-                self._num_lines = saved.measured.num_lines if saved.measured else None
-                return saved
-            unusable[step] = reason or _Unusable("another process cannot use it")
+            # All processes ask, because they continue from the same checkpoint.
+            if distributed.agreed(reason is not None):
+                unusable[step] = reason or _Unusable("another process cannot use it")
+                continue
+            self._put_aside(unusable)
+            self._num_lines = saved.measured.num_lines if saved.measured else None
+            return saved
         if unusable:
             raise _refusal(self._path, unusable)
         return Saved(0, state, measured=Measured.of([]))

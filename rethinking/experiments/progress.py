@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -42,6 +43,23 @@ class Meter:
         return self._images / (time.monotonic() - self._start)
 
 
+@contextlib.contextmanager
+def _without_pytorch() -> Iterator[None]:
+    """Inside, PyTorch counts as not installed, unless it is loaded already.
+
+    tensorboardX imports it, and needs it for PyTorch's own tensors alone. That takes seconds, and
+    on a loaded machine a minute, in which a run cannot answer SIGTERM.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class Events:
     """The file of a run directory that TensorBoard reads. The first line makes it.
 
@@ -55,9 +73,9 @@ class Events:
 
     def write(self, line: dict[str, Any]) -> None:
         """Writes the numbers of a line of metrics.jsonl."""
-        # Imported here because it imports PyTorch where that is installed, which takes seconds.
-        from tensorboardX import event_file_writer, summary
-        from tensorboardX.proto.event_pb2 import Event
+        with _without_pytorch():
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto.event_pb2 import Event
 
         if self._writer is None:
             self._writer = event_file_writer.EventsWriter(self._prefix)

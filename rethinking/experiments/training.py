@@ -5,7 +5,8 @@ one run. Its parts are in the modules that `run` imports:
 
     resident.py, streamed.py   a network with its data, on the devices or read from disk
     loop.py                    the training loop: train, evaluate, save, stop in time
-    checkpoint.py progress.py  the saved states; what the terminal and TensorBoard show
+    checkpoint.py evaluations.py   the saved states; whether their evaluations are all there
+    progress.py                what the terminal and TensorBoard show
 """
 
 import contextlib

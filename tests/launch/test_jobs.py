@@ -1,6 +1,7 @@
 """The plan of a sweep on files of one's own, and runs of it that fail or are damaged."""
 
 import json
+import os
 
 import pytest
 
@@ -56,14 +57,26 @@ def test_each_row_has_a_folder_of_its_own(names, experiment, row, folders):
     "names, reason",
     [
         ("config.row = 'mine:one'", "rows 'small' and 'large' are both named 'mine:one'"),
-        ("config.row = 'mine:' + 150 * 'é'", "cannot name the folder of a run"),
-        ("config.row = 'mine:../' + row", "cannot name the folder of a run"),
-        ("config.experiment, config.row = '/tmp', row", "cannot name the folder of a run"),
+        ("config.row = 'mine:' + 150 * 'é'", "a run, which cannot have this name"),
+        ("config.row = 'mine:../' + row", "a run, which cannot have this name"),
+        ("config.experiment, config.row = '/tmp', row", "a run, which cannot have this name"),
     ],
 )
 def test_names_that_cannot_be_folders_are_refused(names, reason, folders):
     with pytest.raises(InputError, match=reason):
         folders(names)
+
+
+def test_a_name_that_the_locale_cannot_write_is_refused(folders, monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode("ascii"))
+    with pytest.raises(InputError, match="set LC_ALL"):
+        folders("config.row = 'mine:ä' + row")
+
+
+def test_a_workdir_that_the_locale_cannot_read_is_refused(tmp_path):
+    (job, _) = plan(tmp_path)
+    with pytest.raises(InputError, match=r"r\\udcc3n: the locale cannot read this name"):
+        experiments.run(job.config, tmp_path / "r\udcc3n")
 
 
 def plan(root):
@@ -123,7 +136,6 @@ def test_a_mistake_in_the_users_network_is_named_by_its_line(tmp_path, monkeypat
 
 def test_any_other_exception_leaves_its_traceback_and_a_folder_to_run_in(tmp_path, monkeypatch):
     job, _ = plan(tmp_path)
-    build = experiments.training.run
 
     def fail(*_):
         raise RuntimeError("a mistake of ours")
@@ -135,6 +147,6 @@ def test_any_other_exception_leaves_its_traceback_and_a_folder_to_run_in(tmp_pat
         assert how.endswith(f"RuntimeError: a mistake of ours. The traceback is in {log}")
     assert log.read_text().count("Traceback (most recent call last)") == 2
     assert 'raise RuntimeError("a mistake of ours")' in log.read_text()
-    monkeypatch.setattr(experiments.training, "run", build)
+    monkeypatch.setattr(experiments.training, "run", lambda *_: {"status": "complete"})
     ((_, how),) = workers.run_all([job], 1, 1e9, tmp_path / "logs")
     assert how == "complete"
