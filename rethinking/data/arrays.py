@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 
 from rethinking import paths
 from rethinking.data import cache, formats
-from rethinking.data.faults import unreadable
+from rethinking.data.faults import naming, unreadable
 from rethinking.data.records import Records, open_records
 from rethinking.data.source import (
     DEFAULT,
@@ -231,12 +231,13 @@ def _cache_folder(source: Source) -> pathlib.Path:
     It depends on their place, sizes, times of change and description.
     """
     fingerprint = hashlib.sha256(str(source.folder.resolve()).encode())
-    for name in ("dataset_info.json", "features.json"):
-        fingerprint.update((source.folder / name).read_bytes())
-    for files in source.shards.values():
-        for file in files:
-            stat = file.stat()
-            fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    with naming(source.folder):
+        for name in ("dataset_info.json", "features.json"):
+            fingerprint.update((source.folder / name).read_bytes())
+        for files in source.shards.values():
+            for file in files:
+                stat = file.stat()
+                fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     root = paths.cache()
     name = f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
     return root / "rethinking" / "data" / name

@@ -1,9 +1,11 @@
 """The errors for files that are damaged, and for files that the system cannot read."""
 
+import contextlib
 import errno
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 from rethinking.errors import InputError
 
@@ -30,6 +32,16 @@ def unreadable(file: pathlib.Path, cause: str) -> InputError:
         f"{file} cannot be read: {cause}. The file may be in order. See to the disk, to the "
         "permissions and to the limit on open files (ulimit -n). Then run the same command again."
     )
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Raises `unreadable` for an OSError inside, with the file that it names, else with `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else path
+        raise unreadable(pathlib.Path(named), error.strerror or str(error)) from error
 
 
 def system_cause(error: BaseException | None) -> str | None:

@@ -29,7 +29,9 @@ def decode(encoded: bytes, channels: int = 3, shrink: int = 1) -> UInt8[np.ndarr
     Its sides are divided by `shrink` and rounded up. Raises DecodeError.
     """
     with opened(encoded) as image:
-        pixels = _bytes(image, channels).convert(MODES[channels])
+        pixels = _bytes(image, channels)
+        if pixels.mode != MODES[channels]:
+            pixels = pixels.convert(MODES[channels])
         if shrink > 1:
             pixels = pixels.reduce(shrink)
         return np.asarray(pixels).reshape(pixels.height, pixels.width, channels)

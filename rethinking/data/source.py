@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from rethinking import paths
 from rethinking.data import description
 from rethinking.data.description import Info, Source
-from rethinking.data.faults import damaged, system_cause, unreadable
+from rethinking.data.faults import damaged, naming, system_cause, unreadable
 from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError, nearest
 
@@ -56,6 +56,7 @@ def find_folder(name: str, data_dir: str | None = None, known: bool = False) -> 
         InputError: if the set is neither prepared nor in TFDS, or if CONFIG is missing.
     """
     root = resolve_data_dir(data_dir)
+    _check_readable(root)
     match = re.fullmatch(r"(\w+)(?:/([^/:]+))?(?::([\d.]+))?", name)
     base, config, version = match.groups("") if match else (name, "", "")
     prepared = _prepared_names(root)
@@ -78,6 +79,16 @@ def find_folder(name: str, data_dir: str | None = None, known: bool = False) -> 
             raise InputError(f"{name} has several configurations. Name one: {names}")
         folder = folder.joinpath(*configs)
     return _newest_version(folder, version)
+
+
+def _check_readable(root: pathlib.Path) -> None:
+    """Raises InputError if `root` is there but cannot be listed. `glob` would find nothing."""
+    try:
+        os.listdir(root)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise unreadable(root, error.strerror or str(error)) from error
 
 
 def _prepared_names(root: pathlib.Path) -> set[str]:
@@ -127,7 +138,8 @@ def find(
             f"{name} has no training images. It needs the splits train and test, and has "
             f"{', '.join(found.splits) or 'none'}. Choose another set."
         )
-    return evaluation.choose(found)
+    with naming(newest):
+        return evaluation.choose(found)
 
 
 def check_shards(source: Source) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from rethinking import provenance
-from rethinking.data import source
+from rethinking.data import splits
 from rethinking.experiments.network import Network
 from rethinking.training.state import TrainState
 
@@ -104,4 +104,4 @@ def choose_sample(config: ConfigDict, num_train: int) -> Int64[np.ndarray, " n"]
     """Positions of the training images to evaluate before the end; None means all."""
     if not 0 < config.eval.num_train < num_train:
         return None
-    return source.subset(num_train, config.eval.num_train, config.seed)
+    return splits.subset(num_train, config.eval.num_train, config.seed)

@@ -95,9 +95,9 @@ def without(split, root, version="1.0.0"):
     description.write_text(json.dumps(info))
 
 
-def without_train(root):
+def without_train(root, version="1.0.0"):
     """Removes the training split from the set "planted"."""
-    without("train", root)
+    without("train", root, version)
 
 
 def assert_holds(dataset, held):

@@ -182,6 +182,32 @@ def test_errors_of_the_system_are_no_damage_and_never_skipped(tmp_path, monkeypa
             function("pictures", str(tmp_path))
 
 
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(planted, monkeypatch):
+    root, _ = planted
+
+    def fail(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(InputError, match=rf"{root} cannot be read: Permission denied"):
+        arrays.describe("planted", str(root))
+
+
+@pytest.mark.parametrize("method", ["is_file", "stat"])
+def test_a_file_that_cannot_be_looked_at_is_named(planted, monkeypatch, method):
+    root, _ = planted
+    function = getattr(pathlib.Path, method)
+
+    def fail(path, **options):
+        if "00001-of" in path.name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return function(path, **options)
+
+    monkeypatch.setattr(pathlib.Path, method, fail)
+    with pytest.raises(InputError, match="00001-of-00002 cannot be read: Input/output error"):
+        arrays.load("planted", str(root))
+
+
 def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
     streams.write(tmp_path)
     split = streams.load(tmp_path).train
