@@ -1,7 +1,11 @@
 """The parts of a Table 3 run: its checks, its data and features, its system and its ridge."""
 
 import dataclasses
+import hashlib
+import logging
 import math
+import os
+import pathlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -9,20 +13,25 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
+from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import randomize, sharding
+from rethinking import provenance, randomize, sharding
+from rethinking.config import get
 from rethinking.data import arrays
 from rethinking.data.arrays import Info
 from rethinking.errors import InputError
-from rethinking.experiments.kernels import make_kernel
+from rethinking.experiments.kernels import FIELDS, make_kernel
 from rethinking.kernels import checks, cholesky, gram, memory, probe, ridge
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gabor import Gabor, gabor
 from rethinking.kernels.interpolate import Interpolant
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
 
+_LOG = logging.getLogger(__name__)
 # Centers whose kernel with all examples exists at once.
 CENTERS_PER_BLOCK = 1000
 
@@ -196,8 +205,8 @@ def _random_conv_blocks(
     # A CPU's caches hold the responses of a few images only; an accelerator wants many at once.
     batch_size = 10 if jax.default_backend() == "cpu" else 1000
 
-    def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-        for block in net.blocks(images, filters_per_block, batch_size):
+    def blocks(images: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
+        for block in net.blocks(images, filters_per_block, batch_size, first):
             before_block()
             yield block
 
@@ -217,6 +226,36 @@ def choose_ridge(config: ConfigDict, system: System, data: Data) -> tuple[float,
     if not fields["ridge"]:
         return 0.0, fields
     return fields["ridge"] * system.mean_diagonal(data.train), fields
+
+
+def keep(
+    config: ConfigDict, folder: epath.Path, backend: Backend, data: Data, ridge: float
+) -> Kept | None:
+    """What keeps the finished parts of the solve in the run directory, under `solve`.
+
+    None in a bucket, for several processes, and if the disk has too little space. Such a solve
+    begins anew when it is interrupted.
+    """
+    if "://" in os.fspath(folder) or jax.process_count() > 1:
+        return None
+    layout = backend.layout
+    size = layout.entries * layout.num_devices * backend.dtype.itemsize
+    if data.net is not None or config.random_centers:
+        size *= 2  # a sum of products, beside an older one or beside the factor
+    free = psutil.disk_usage(os.fspath(folder)).free
+    sizes = f"up to {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
+    if size > free:
+        _LOG.warning(
+            "Finished parts of the solve take %s. So they are not kept, and the solve begins anew "
+            "if it is interrupted. Free some space, or choose another --workdir.",
+            sizes,
+        )
+        return None
+    _LOG.info("Finished parts of the solve are kept in %s/solve: %s.", folder, sizes)
+    settings = {path: get(config, path) for path, field in FIELDS.items() if field.scientific}
+    examples = hashlib.blake2b(np.ascontiguousarray(data.train)).hexdigest()
+    matrix = f"{settings}, ridge {ridge!r}, {examples}, {provenance.revision()}"
+    return Kept(pathlib.Path(folder) / "solve", backend, matrix)
 
 
 def cost_and_accuracy(solution: Interpolant) -> dict[str, Any]:

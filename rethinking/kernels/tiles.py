@@ -31,6 +31,7 @@ class Tiles:
         (self.axis,) = mesh.axis_names
         self.sharded = PartitionSpec(self.axis)
         self.replicated = PartitionSpec()
+        self.by_rows = NamedSharding(mesh, self.sharded)
         self._programs: dict[Any, Callable] = {}
 
     def distribute(
@@ -52,7 +53,7 @@ class Tiles:
             return values
 
         shape = (*order.shape, *rows.shape[1:])
-        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, self.sharded), part)
+        return jax.make_array_from_callback(shape, self.by_rows, part)
 
     def collect(self, distributed: jax.Array) -> np.ndarray:
         """The rows that `distribute` placed, in the matrix's order, on every process."""
@@ -69,8 +70,7 @@ class Tiles:
         layout = self.layout
         shape = (layout.num_tiles * layout.num_devices, layout.block, layout.width)
         make = functools.partial(jnp.zeros, shape, self.dtype)
-        by_tiles = NamedSharding(self.mesh, self.sharded)
-        return self._cached("zeros", lambda: jax.jit(make, out_shardings=by_tiles))()
+        return self._cached("zeros", lambda: jax.jit(make, out_shardings=self.by_rows))()
 
     def number(self, value: float) -> jax.Array:
         """`value` in the matrix's type, as an argument of a program."""
