@@ -137,7 +137,7 @@ def run(
     """
     import jax
 
-    from rethinking.experiments import kernel_system
+    from rethinking.experiments import kernel_backend, kernel_system
     from rethinking.kernels import interpolate
 
     start = time.time()
@@ -150,7 +150,7 @@ def run(
                 kept.flush()
             raise _OutOfTime
 
-    backend = kernel_system.make_backend(config)
+    backend = kernel_backend.make_backend(config)
     data = kernel_system.load(config)
     try:
         look()

@@ -92,22 +92,10 @@ class ShardedBackend(Backend):
         return layout.num_devices, layout.num_panels - g, layout.block, layout.width
 
     def get_panel(self, storage: jax.Array, g: int) -> np.ndarray:
-        first = self.layout.tile(g, g)
-        tiles = slice(first, first + self.layout.num_panels - g)
-        shards = sorted(storage.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-        return np.stack([np.asarray(shard.data[tiles]) for shard in shards])
+        return self.tiles.get_panel(storage, g)
 
     def put_panel(self, storage: jax.Array, g: int, panel: np.ndarray) -> jax.Array:
-        tiles = self.tiles
-
-        def put(storage, tile, g, slot):
-            return tiles.set(storage, g, slot, tile[0])
-
-        for slot in range(g, self.layout.num_panels):
-            tile = jax.device_put(panel[:, slot - g], tiles.by_rows)
-            shared = (jnp.int32(g), jnp.int32(slot))
-            storage = tiles.run("put", put, storage, tile, shared=shared, donate=True)
-        return storage
+        return self.tiles.put_panel(storage, g, panel)
 
     def gram_panel(
         self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int

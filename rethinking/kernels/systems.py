@@ -17,6 +17,8 @@ from rethinking.kernels.kept import Kept
 Blocks = Callable[..., Iterator[np.ndarray]]
 # The number of examples from which the mean of K's diagonal is computed.
 DIAGONAL_SAMPLE = 1000
+# How many centers' kernel with all examples exists at once.
+CENTERS_PER_BLOCK = 1000
 
 
 class System(abc.ABC):
@@ -215,7 +217,7 @@ class CentersSystem(FeatureSystem):
         centers: Float[np.ndarray, "m d"],
         x: Float[np.ndarray, "n d"],
         backend: Backend,
-        block: int = 1000,
+        block: int = CENTERS_PER_BLOCK,
     ):
         def blocks(z: np.ndarray, skipped: int = 0) -> Iterator[np.ndarray]:
             z = z.reshape(len(z), -1).astype(np.float64)

@@ -72,6 +72,25 @@ class Tiles:
         make = functools.partial(jnp.zeros, shape, self.dtype)
         return self._cached("zeros", lambda: jax.jit(make, out_shardings=self.by_rows))()
 
+    def get_panel(self, storage: jax.Array, g: int) -> np.ndarray:
+        """The tiles of a panel of each device of this process: [devices, tiles, block, width]."""
+        first = self.layout.tile(g, g)
+        tiles = slice(first, first + self.layout.num_panels - g)
+        shards = sorted(storage.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.stack([np.asarray(shard.data[tiles]) for shard in shards])
+
+    def put_panel(self, storage: jax.Array, g: int, panel: np.ndarray) -> jax.Array:
+        """The storage with the tiles that `get_panel` gave. All devices must be of this process."""
+
+        def put(storage, tile, g, slot):
+            return self.set(storage, g, slot, tile[0])
+
+        for slot in range(g, self.layout.num_panels):
+            tile = jax.device_put(panel[:, slot - g], self.by_rows)
+            shared = (jnp.int32(g), jnp.int32(slot))
+            storage = self.run("put", put, storage, tile, shared=shared, donate=True)
+        return storage
+
     def number(self, value: float) -> jax.Array:
         """`value` in the matrix's type, as an argument of a program."""
         return jnp.asarray(value, self.dtype)

@@ -9,7 +9,7 @@ import pytest
 from rethinking import cli, distributed, experiments
 from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import kernel_system
+from rethinking.experiments import kernel_backend, kernel_system
 from rethinking.kernels import cholesky, gram, ridge
 
 
@@ -263,10 +263,10 @@ def test_what_cannot_work_is_refused_before_the_data_are_loaded(settings, said, 
     )
     experiments.check(config)
     if said is None:  # C(64 + 1, 2) = 2,080 monomials are enough.
-        kernel_system.make_backend(config)
+        kernel_backend.make_backend(config)
         return
     with pytest.raises(InputError, match=said):
-        kernel_system.make_backend(config)
+        kernel_backend.make_backend(config)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_features_that_images_do_not_have_are_refused(settings, said, tfds_dir, 
     folder = f"--config.data.data_dir={tfds_dir('mnist')}"
     config = cli.parse_config(["--config=configs/table3.py:mnist", folder, *settings])
     with pytest.raises(InputError, match=said):
-        kernel_system.make_backend(config)
+        kernel_backend.make_backend(config)
 
 
 def test_repeated_images_are_refused_before_their_features_are_computed(monkeypatch):
