@@ -1,7 +1,10 @@
-"""The parts of a Table 3 run: its checks, its data and features, its system and its ridge."""
+"""The parts of a Table 3 run: its data and features, its system, its ridge, what it keeps."""
 
 import dataclasses
-import math
+import hashlib
+import logging
+import os
+import pathlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -9,106 +12,24 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
+from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import randomize, sharding
-from rethinking.data.arrays import Info
+from rethinking import provenance, randomize
+from rethinking.config import get
 from rethinking.data.description import HELD_OUT
-from rethinking.errors import InputError
 from rethinking.experiments import data_set
-from rethinking.experiments.kernels import make_kernel
-from rethinking.kernels import checks, cholesky, gram, memory, probe, ridge
+from rethinking.experiments.kernels import FIELDS, make_kernel
+from rethinking.kernels import checks, probe, ridge
 from rethinking.kernels.backend import Backend
-from rethinking.kernels.gabor import Gabor, gabor
+from rethinking.kernels.gabor import gabor
 from rethinking.kernels.interpolate import Interpolant
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
 
-# Centers whose kernel with all examples exists at once.
-CENTERS_PER_BLOCK = 1000
-
-
-def make_backend(config: ConfigDict) -> Backend:
-    """Where the system is stored and solved.
-
-    Raises InputError for missing data or devices, too few features, or too little memory. It reads
-    only the data set's description. So a run that cannot work ends before its data are loaded.
-    """
-    info = data_set.describe(config)
-    n = config.data.num_train or info.num_train
-    if config.random_test_labels:
-        n += config.data.num_test or info.num_test
-    num_features = _num_features(config, info)
-    _check_num_features(config, num_features, n)
-    mesh = sharding.device_mesh(config.num_devices, "rows")
-    backend = cholesky.make_backend(n, config.dtype, mesh)
-    stored = math.prod(info.image_shape)
-    random_conv = config.features.name == "random_conv"
-    if random_conv:
-        blocks = math.ceil(config.features.num_filters / config.features.filters_per_block)
-        stored += math.ceil(num_features / blocks)
-    try:
-        memory.require(backend, info.num_classes, stored)
-        if config.choose_ridge:
-            ridge.require_memory(n, features=random_conv)
-        if config.random_centers:
-            centers = config.random_centers * n
-            memory.require_on_host(
-                f"{centers:,} random centers",
-                8.0 * (centers * num_features + n * min(centers, CENTERS_PER_BLOCK)),
-                "a smaller config.random_centers",
-            )
-    except InputError as error:
-        raise InputError(
-            f"{error} The fields are config.data.num_train, config.num_devices, config.dtype, "
-            "config.ridge, config.choose_ridge and config.random_centers."
-        ) from None
-    return backend
-
-
-def _num_features(config: ConfigDict, info: Info) -> int:
-    """The number of features of an image. InputError for images that do not have such features."""
-    height, width, channels = info.image_shape
-    if config.features.name == "gabor":
-        if channels != 1:
-            raise InputError(
-                f"config.features.name=gabor needs grey images, and those of {config.data.name} "
-                f"have {channels} channels. Choose other features, or another data set."
-            )
-        return Gabor().num_features
-    if config.features.name == "random_conv":
-        num_filters = config.features.num_filters
-        if num_filters > RandomConv.num_patches:
-            raise InputError(
-                f"config.features.num_filters={num_filters}: filters are patches, of which "
-                f"{RandomConv.num_patches:,} are drawn. Choose a smaller number."
-            )
-        return num_filters * RandomConv(num_filters).features_per_filter(height, width)
-    return height * width * channels
-
-
-def _check_num_features(config: ConfigDict, num_features: int, n: int) -> None:
-    """Raises InputError if the functions of the kernel have too few dimensions for n examples."""
-    if config.ridge or config.choose_ridge:
-        return
-    kernel = make_kernel(config.kernel)
-    dimensions = gram.dimensions(kernel, num_features, n)
-    if dimensions >= n:
-        return
-    if isinstance(kernel, gram.Linear):
-        functions, more = f"{num_features:,} features", "a linear function"
-    else:
-        functions, more = f"{dimensions:,} monomials of {num_features:,} features", "their sums"
-    remedy = "another config.kernel.name"
-    if config.features.name == "random_conv":
-        remedy = "config.features.num_filters"
-    elif isinstance(kernel, gram.Polynomial):
-        remedy = "a larger config.kernel.degree"
-    raise InputError(
-        f"{functions} cannot interpolate {n:,} examples by {more}. Remedies: more features "
-        f"({remedy}), fewer examples (config.data.num_train), or a ridge (config.ridge, or a row "
-        "with +ridge)."
-    )
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +118,7 @@ def build(
     low, high = data.train.min(), data.train.max()
     shape = (config.random_centers * len(data.train), data.train.shape[1])
     centers = np.random.default_rng(config.seed).uniform(low, high, shape)
-    return CentersSystem(kernel, centers, data.train, backend, CENTERS_PER_BLOCK)
+    return CentersSystem(kernel, centers, data.train, backend)
 
 
 def _random_conv_blocks(
@@ -206,8 +127,8 @@ def _random_conv_blocks(
     # A CPU's caches hold the responses of a few images only; an accelerator wants many at once.
     batch_size = 10 if jax.default_backend() == "cpu" else 1000
 
-    def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-        for block in net.blocks(images, filters_per_block, batch_size):
+    def blocks(images: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
+        for block in net.blocks(images, filters_per_block, batch_size, first):
             before_block()
             yield block
 
@@ -227,6 +148,36 @@ def choose_ridge(config: ConfigDict, system: System, data: Data) -> tuple[float,
     if not fields["ridge"]:
         return 0.0, fields
     return fields["ridge"] * system.mean_diagonal(data.train), fields
+
+
+def keep(
+    config: ConfigDict, folder: epath.Path, backend: Backend, data: Data, ridge: float
+) -> Kept | None:
+    """What keeps the finished parts of the solve in the run directory, under `solve`.
+
+    None in a bucket, for several processes, and if the disk has too little space. Such a solve
+    begins anew when it is interrupted.
+    """
+    if "://" in os.fspath(folder) or jax.process_count() > 1:
+        return None
+    layout = backend.layout
+    size = layout.entries * layout.num_devices * backend.dtype.itemsize
+    if data.net is not None or config.random_centers:
+        size *= 2  # a sum of products, beside an older one or beside the factor
+    free = psutil.disk_usage(os.fspath(folder)).free
+    sizes = f"up to {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
+    if size > free:
+        _LOG.warning(
+            "Finished parts of the solve take %s. So they are not kept, and the solve begins anew "
+            "if it is interrupted. Free some space, or choose another --workdir.",
+            sizes,
+        )
+        return None
+    _LOG.info("Finished parts of the solve are kept in %s/solve: %s.", folder, sizes)
+    settings = {path: get(config, path) for path, field in FIELDS.items() if field.scientific}
+    examples = hashlib.blake2b(np.ascontiguousarray(data.train)).hexdigest()
+    matrix = f"{settings}, ridge {ridge!r}, {examples}, {provenance.revision()}"
+    return Kept(pathlib.Path(folder) / "solve", backend, matrix)
 
 
 def cost_and_accuracy(solution: Interpolant) -> dict[str, Any]:

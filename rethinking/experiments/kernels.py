@@ -1,6 +1,5 @@
 """Table 3: a linear model interpolates the whole training set by one solve (section 5)."""
 
-import functools
 import logging
 import math
 import time
@@ -136,17 +135,27 @@ def run(
     """Solves the system that `config` describes; returns the contents of result.json.
 
     Returns None if `deadline` (of time.monotonic()) or a noticed SIGTERM came first. The same call
-    then starts again. Raises InputError for settings, data, devices or memory that cannot work,
-    before any time is spent; and for a system that cannot be solved.
+    then continues: see `kernel_system.keep`.
+
+    Raises InputError for settings, data, devices or memory that cannot work, before any time is
+    spent; and for a system that cannot be solved.
     """
     import jax
 
-    from rethinking.experiments import kernel_system
+    from rethinking.experiments import kernel_backend, kernel_system
     from rethinking.kernels import interpolate
 
     start = time.monotonic()
-    look = functools.partial(_look_at_the_clock, deadline)
-    backend = kernel_system.make_backend(config)
+    kept = None
+
+    def look() -> None:
+        """Ends the run if its time is up."""
+        if distributed.must_stop(deadline):
+            if kept is not None:
+                kept.flush()
+            raise _OutOfTime
+
+    backend = kernel_backend.make_backend(config)
     data = kernel_system.load(config)
     try:
         look()
@@ -154,11 +163,18 @@ def run(
             system = kernel_system.build(config, data, backend, look)
             ridge, chosen = kernel_system.choose_ridge(config, system, data)
             _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
-            solution = interpolate.solve(system, data.targets, data.labels, ridge, look)
+            kept = kernel_system.keep(config, run_directory.path, backend, data, ridge)
+            solution = interpolate.solve(system, data.targets, data.labels, ridge, look, kept)
             test_error = solution.error(data.test, data.test_labels)
     except _OutOfTime:
-        _LOG.info("Out of time; the same command starts again.")
+        _LOG.info("Out of time; the same command continues.")
         return None
+    except InputError:
+        if kept is not None:
+            kept.remove()
+        raise
+    if kept is not None:
+        kept.remove()
     return {
         "status": "complete",
         "seconds": time.monotonic() - start,
@@ -172,8 +188,3 @@ def run(
 
 class _OutOfTime(Exception):
     """The deadline, or SIGTERM, came during a solve."""
-
-
-def _look_at_the_clock(deadline: float) -> None:
-    if distributed.must_stop(deadline):
-        raise _OutOfTime

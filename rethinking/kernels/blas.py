@@ -75,6 +75,17 @@ class BlasBackend(Backend):
     def empty(self) -> Storage:
         return [None] * self.layout.num_panels
 
+    def panel_shape(self, g: int) -> tuple[int, ...]:
+        columns = self.layout.columns(g)
+        return self.layout.n - columns.start, columns.stop - columns.start
+
+    def get_panel(self, storage: Storage, g: int) -> np.ndarray:
+        return storage[g]
+
+    def put_panel(self, storage: Storage, g: int, panel: np.ndarray) -> Storage:
+        storage[g] = panel
+        return storage
+
     def gram_panel(
         self, storage: Storage, kernel: Kernel, x: np.ndarray, ridge: float, g: int
     ) -> Storage:
@@ -165,8 +176,7 @@ class BlasBackend(Backend):
         return outputs
 
     def _panel(self, g: int, make: Callable) -> np.ndarray:
-        columns = self.layout.columns(g)
-        return make((self.layout.n - columns.start, columns.stop - columns.start), self.dtype)
+        return make(self.panel_shape(g), self.dtype)
 
 
 def _parts(n: int) -> list[slice]:

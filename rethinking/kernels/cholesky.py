@@ -20,6 +20,7 @@ from rethinking.errors import InputError
 from rethinking.kernels import layout as layouts
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.blas import BlasBackend, wide_layout
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.sharded import ShardedBackend
 
 _LOG = logging.getLogger(__name__)
@@ -136,7 +137,10 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
 
 
 def factor(
-    make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None
+    make_panel: Callable[[Any, int], Any],
+    backend: Backend,
+    storage: Any = None,
+    kept: Kept | None = None,
 ) -> Cholesky:
     """The factor of a matrix whose panels are made one by one.
 
@@ -144,12 +148,16 @@ def factor(
         make_panel: `make_panel(storage, g)` returns the storage with panel g of the matrix.
         backend: where the matrix is stored.
         storage: is overwritten; by default an empty one.
+        kept: gives the panels of an interrupted factorization, and keeps those of this one.
 
     Raises NotPositiveDefiniteError, and InputError if the matrix is not finite.
     """
     if storage is None:
         storage = backend.empty()
-    for g in range(backend.layout.num_panels):
+    first = 0
+    if kept is not None:
+        storage, first = kept.restore_factor(storage)
+    for g in range(first, backend.layout.num_panels):
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad < 0:
             raise InputError(
@@ -159,6 +167,8 @@ def factor(
             )
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
+        if kept is not None:
+            kept.note_factor(storage, g + 1)
     return Cholesky(backend, storage)
 
 

@@ -20,6 +20,7 @@ from rethinking.kernels import checks, cholesky, memory, probe
 from rethinking.kernels.certificate import Certificate
 from rethinking.kernels.clock import Clock, Seconds
 from rethinking.kernels.gram import Kernel
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.systems import KernelSystem, System
 
 _LOG = logging.getLogger(__name__)
@@ -106,11 +107,13 @@ def solve(
     labels: Int[np.ndarray, " n"] | None = None,
     ridge: float = 0.0,
     before_panel: Callable[[], None] = lambda: None,
+    kept: Kept | None = None,
 ) -> Interpolant:
     """The function whose coefficients solve (K + ridge I) alpha = targets, factored and certified.
 
     `labels` are for the training error. `before_panel` is called before each panel of the factor is
-    computed, and may end the solve by an exception. For the errors see `fit`.
+    computed, and may end the solve by an exception. `kept` continues an interrupted solve: see
+    `rethinking.kernels.kept`. For the errors see `fit`.
     """
     backend = system.backend
     checks.check_ridge(ridge, str(backend.dtype))
@@ -126,9 +129,9 @@ def solve(
         return storage
 
     with jax.enable_x64(True), clock:
-        storage = jax.block_until_ready(system.storage())
+        storage = jax.block_until_ready(system.storage(kept))
         clock.lap("gram")
-        factor = cholesky.factor(timed_panel, system.backend, storage)
+        factor = cholesky.factor(timed_panel, system.backend, storage, kept)
         jax.block_until_ready(factor.storage)
         clock.lap("factor")
         solution = cholesky.refine(factor, lambda v: system.product(v, ridge), targets)

@@ -148,11 +148,14 @@ class FittedRandomConv:
         return in_batches(features, images, batch_size, self._kernels(start, stop), *numbers)
 
     def blocks(
-        self, images: Images, filters_per_block: int, batch_size: int = 10
+        self, images: Images, filters_per_block: int, batch_size: int = 10, first: int = 0
     ) -> Iterator[Float32[np.ndarray, "n features"]]:
-        """Yields the features of `filters_per_block` filters at a time, fewer at the end."""
+        """Yields the features of `filters_per_block` filters at a time, fewer at the end.
+
+        The `first` blocks are left out.
+        """
         check_count("filters_per_block", filters_per_block)
-        for start in range(0, len(self.filters), filters_per_block):
+        for start in range(first * filters_per_block, len(self.filters), filters_per_block):
             yield self.transform(images, start, start + filters_per_block, batch_size)
 
     def _kernels(self, start: int, stop: int | None) -> Float32[Array, "patch patch c filters"]:

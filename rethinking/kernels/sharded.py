@@ -87,6 +87,16 @@ class ShardedBackend(Backend):
     def empty(self) -> jax.Array:
         return self.tiles.zeros()
 
+    def panel_shape(self, g: int) -> tuple[int, ...]:
+        layout = self.layout
+        return layout.num_devices, layout.num_panels - g, layout.block, layout.width
+
+    def get_panel(self, storage: jax.Array, g: int) -> np.ndarray:
+        return self.tiles.get_panel(storage, g)
+
+    def put_panel(self, storage: jax.Array, g: int, panel: np.ndarray) -> jax.Array:
+        return self.tiles.put_panel(storage, g, panel)
+
     def gram_panel(
         self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int
     ) -> jax.Array:

@@ -12,10 +12,13 @@ from rethinking.errors import InputError
 from rethinking.kernels import checks
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Kernel
+from rethinking.kernels.kept import Kept
 
-Blocks = Callable[[np.ndarray], Iterator[np.ndarray]]
+Blocks = Callable[..., Iterator[np.ndarray]]
 # The number of examples from which the mean of K's diagonal is computed.
 DIAGONAL_SAMPLE = 1000
+# How many centers' kernel with all examples exists at once.
+CENTERS_PER_BLOCK = 1000
 
 
 class System(abc.ABC):
@@ -28,8 +31,11 @@ class System(abc.ABC):
     backend: Backend
 
     @abc.abstractmethod
-    def storage(self) -> Any:
-        """A storage of the backend, in which `make_panel` makes K's panels."""
+    def storage(self, kept: Kept | None = None) -> Any:
+        """A storage of the backend, in which `make_panel` makes K's panels.
+
+        `kept` gives and keeps what was computed for it.
+        """
 
     @abc.abstractmethod
     def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
@@ -77,7 +83,7 @@ class KernelSystem(System):
     def __reduce__(self) -> tuple:
         return KernelSystem, (self.kernel, self.x, self.backend)
 
-    def storage(self) -> Any:
+    def storage(self, kept: Kept | None = None) -> Any:
         return self.backend.empty()
 
     def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
@@ -105,6 +111,7 @@ class FeatureSystem(System):
 
     Args:
         blocks: yields the features of examples in arrays [n, f], whose columns together are all.
+            To continue an interrupted sum, it is also called with a number of blocks to leave out.
         x: the training examples.
         backend: where K is stored.
     """
@@ -118,10 +125,12 @@ class FeatureSystem(System):
         # The last vectors that `product` multiplied, and their products with the features.
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
-    def storage(self) -> Any:
-        storage = self.backend.zeros()
-        for block in self._features(self.x):
+    def storage(self, kept: Kept | None = None) -> Any:
+        storage, first = kept.restore_sum() if kept is not None else (self.backend.zeros(), 0)
+        for number, block in enumerate(self._features(self.x, first), first + 1):
             storage = self.backend.add_product(storage, block)
+            if kept is not None:
+                kept.note_sum(storage, number)
         return storage
 
     def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
@@ -148,10 +157,10 @@ class FeatureSystem(System):
             )
         return self._last[1]
 
-    def _features(self, x: np.ndarray) -> Iterator[np.ndarray]:
+    def _features(self, x: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
         """Yields the blocks of features of x. Raises InputError for a block that is not one."""
         block = None
-        for block in self.blocks(x):
+        for block in self.blocks(x, first) if first else self.blocks(x):
             if np.ndim(block) != 2 or len(block) != len(x):
                 raise InputError(
                     f"the function of features gives a block of shape {np.shape(block)} for "
@@ -160,7 +169,7 @@ class FeatureSystem(System):
             if not np.isfinite(block).all():
                 raise InputError("some features are NaN or infinite. They must be finite.")
             yield block
-        if block is None:
+        if block is None and not first:
             raise InputError(
                 "the function of features yields no block. It is called several times, and must "
                 "yield all features each time."
@@ -208,11 +217,11 @@ class CentersSystem(FeatureSystem):
         centers: Float[np.ndarray, "m d"],
         x: Float[np.ndarray, "n d"],
         backend: Backend,
-        block: int = 1000,
+        block: int = CENTERS_PER_BLOCK,
     ):
-        def blocks(z: np.ndarray) -> Iterator[np.ndarray]:
+        def blocks(z: np.ndarray, skipped: int = 0) -> Iterator[np.ndarray]:
             z = z.reshape(len(z), -1).astype(np.float64)
-            for first in range(0, len(centers), block):
+            for first in range(skipped * block, len(centers), block):
                 yield kernel(z, centers[first : first + block])
 
         super().__init__(blocks, x, backend)

@@ -9,7 +9,7 @@ import pytest
 from rethinking import cli, distributed, experiments
 from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import kernel_system
+from rethinking.experiments import kernel_backend, kernel_system
 from rethinking.kernels import cholesky, gram, ridge
 
 
@@ -18,10 +18,14 @@ def run(tmp_path, row, *overrides):
     return experiments.run(config, tmp_path / row)
 
 
-def few_filters(row):
+def few_filters(row, num=40):
+    """The overrides for `num` filters in four blocks, where the row has filters."""
     if "random_conv" not in row:
         return []
-    return ["--config.features.num_filters=40", "--config.features.filters_per_block=10"]
+    return [
+        f"--config.features.num_filters={num}",
+        f"--config.features.filters_per_block={num // 4}",
+    ]
 
 
 def test_row_is_the_dense_solution_with_the_fields_of_the_contract(tmp_path):
@@ -102,17 +106,23 @@ def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, m
 
 
 @pytest.mark.parametrize(
-    "row, num_looks", [("mnist", 2), ("mnist", 3), ("cifar10+random_conv+ridge", 4)]
+    "row, num_looks, kept",
+    [
+        ("mnist", 2, []),
+        ("mnist", 4, ["factor.0", "factor.1"]),
+        ("cifar10+random_conv+ridge", 4, []),
+        ("cifar10+random_conv+ridge", 12, [f"sum_2.{g}" for g in range(4)]),
+    ],
 )
-def test_a_solve_ends_when_its_time_is_up_and_the_same_call_starts_again(
-    row, num_looks, tmp_path, tfds_dir, monkeypatch
+def test_a_solve_ends_when_its_time_is_up_and_the_same_call_continues(
+    row, num_looks, kept, tmp_path, tfds_dir, monkeypatch
 ):
     overrides = [
         f"--config.data.data_dir={tfds_dir(row.partition('+')[0])}",
-        "--config.data.num_train=600",
-        "--config.data.num_test=300",
+        "--config.data.num_train=60",
+        "--config.data.num_test=10",
         "--config.num_devices=1",
-        *few_filters(row),
+        *few_filters(row, 8),
     ]
     config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
     looks = []
@@ -126,8 +136,13 @@ def test_a_solve_ends_when_its_time_is_up_and_the_same_call_starts_again(
     monkeypatch.setattr(cholesky, "make_backend", four_panels)
     assert experiments.run(config, tmp_path / "run") is None
     assert len(looks) == num_looks and not (tmp_path / "run" / "result.json").exists()
-    monkeypatch.undo()
-    assert experiments.run(config, tmp_path / "run")["status"] == "complete"
+    solve = tmp_path / "run" / "solve"
+    assert sorted(file.name for file in solve.glob("*")) == kept
+    result, whole = (experiments.run(config, tmp_path / name) for name in ("run", "whole"))
+    assert not solve.exists()
+    for field, value in whole.items():
+        if not field.endswith(("seconds", "bytes")):
+            assert result[field] == value, field
 
 
 @pytest.mark.parametrize(
@@ -248,10 +263,10 @@ def test_what_cannot_work_is_refused_before_the_data_are_loaded(settings, said, 
     )
     experiments.check(config)
     if said is None:  # C(64 + 1, 2) = 2,080 monomials are enough.
-        kernel_system.make_backend(config)
+        kernel_backend.make_backend(config)
         return
     with pytest.raises(InputError, match=said):
-        kernel_system.make_backend(config)
+        kernel_backend.make_backend(config)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +285,7 @@ def test_features_that_images_do_not_have_are_refused(settings, said, tfds_dir, 
     folder = f"--config.data.data_dir={tfds_dir('mnist')}"
     config = cli.parse_config(["--config=configs/table3.py:mnist", folder, *settings])
     with pytest.raises(InputError, match=said):
-        kernel_system.make_backend(config)
+        kernel_backend.make_backend(config)
 
 
 def test_repeated_images_are_refused_before_their_features_are_computed(monkeypatch):
