@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Real
 from ml_collections import ConfigDict
 
 from rethinking import distributed, runs, sharding
@@ -61,7 +61,7 @@ class Repetition:
 
     def states(
         self,
-        images: Float[Array, "n h w c"],
+        images: Real[Array, "n h w c"],
         labels: Int[Array, " n"],
         indices: Int[np.ndarray, " n"],
     ) -> Iterator[tuple[int, TrainState]]:
