@@ -1,6 +1,7 @@
 """The network that a config describes, with its optimizer, for resident and streamed data."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from rethinking.errors import require
 from rethinking.sharding import DataParallel
 from rethinking.training import check, optim, steps
 from rethinking.training.state import TrainState, initializer
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,9 @@ def check_schedule(config: ConfigDict, steps_per_epoch: float | int) -> None:
         f"config.epochs_per_decay={config.epochs_per_decay} is less than one of the "
         f"{steps_per_epoch:g} steps of an epoch. Choose a larger one.",
     )
+    if config.decay_per_epoch != 1 and config.epochs_per_decay >= config.max_epochs:
+        after = config.epochs_per_decay
+        _LOG.info("The run ends before the learning rate first decays, after %g epochs.", after)
     num_steps = math.ceil(steps_per_epoch * config.max_epochs)
     require(
         config.workers <= num_steps,
