@@ -88,7 +88,7 @@ def _config(file: str, row: str, seed: int, overrides: Sequence[str]) -> ConfigD
     seeds = [f"--config.seed={seed}", f"--config.randomize.seed={seed}"]
     config = cli.parse_config([f"--config={file}:{row}", *overrides, *seeds])
     experiments.check(config)
-    return config
+    return experiments.with_source(config)
 
 
 def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
