@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import runs
-from rethinking.config import COMMON, LARGEST, Field, Fields, get
+from rethinking.config import COMMON, LARGEST, Field, Fields
 from rethinking.errors import require
 from rethinking.experiments import training
 
@@ -50,22 +50,6 @@ FIELDS: Fields = training.FIELDS | {
 }
 
 
-# The fields that have no effect on a measure.
-UNUSED = {
-    "rademacher": ("replacements", "randomize.labels", "data.num_test", "eval_epochs"),
-    "stability": (
-        "draws",
-        "halvings",
-        "doublings",
-        "radius",
-        "bandwidth",
-        "stop_when_fit",
-        "fit_accuracy",
-        "eval_epochs",
-    ),
-}
-
-
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that do not go together."""
     training.check(config)
@@ -74,21 +58,6 @@ def check(config: ConfigDict) -> None:
         "config.data.stream, config.eval.shifts and config.eval.num_train have no effect on the "
         "measures of section 2.2. Keep their defaults.",
     )
-    _check_used(config)
-
-
-def _check_used(config: ConfigDict) -> None:
-    """Raises InputError for a field that has no effect on the measure."""
-    unused = UNUSED[config.measure]
-    if not config.stop_when_fit:
-        unused += ("fit_accuracy",)
-    for path in unused:
-        value, default = get(config, path), FIELDS[path].default
-        require(
-            value == default,
-            f"config.{path}={value} has no effect on config.measure={config.measure}. "
-            f"Leave it at {default}.",
-        )
 
 
 def run(

@@ -88,14 +88,8 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
 
 def check_fields(config: ConfigDict) -> None:
     """Raises InputError for a setting that needs a field which the network does not have."""
-    name, options = config.model.name, config.model.options
+    name = config.model.name
     fields = models.fields(name)
-    for field, by in (
-        ("num_classes", "The data set decides it."),
-        ("dtype", "Set config.dtype."),
-        ("bn_axis_name", "Set config.model.sync_batch_norm."),
-    ):
-        require(field not in options, f"config.model.options cannot set {field}. {by}")
     require(
         config.dtype == "float32" or "dtype" in fields,
         f"config.dtype={config.dtype} has no effect on the network {name}, which has no field "

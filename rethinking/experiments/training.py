@@ -192,12 +192,6 @@ def check(config: ConfigDict) -> None:
         not augment.crop or data.crop_size > 0 or data.stream,
         "config.augment.crop=True needs the side of the crop. Set config.data.crop_size.",
     )
-    require(
-        config.decay_per_epoch != 1
-        or config.epochs_per_decay == FIELDS["epochs_per_decay"].default,
-        f"config.epochs_per_decay={config.epochs_per_decay} has no effect, because "
-        "config.decay_per_epoch=1 keeps the learning rate. Change one of the two.",
-    )
     if data.stream:
         _check_streamed(config)
     else:

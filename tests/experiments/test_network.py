@@ -67,9 +67,6 @@ PLAIN, SCALED = f"{__name__}:Plain", f"{__name__}:Scaled"
         ({"model__name": "mlp_1x512", "model__sync_batch_norm": True}, "no field bn_axis_name"),
         ({"model__name": SCALED, "model__sync_batch_norm": True}, "has no batch norm"),
         ({"model__name": SCALED, "weight_decay": 0.5}, "config.weight_decay=0.5 has no effect"),
-        ({"model__options": {"num_classes": 3}}, "cannot set num_classes. The data set decides"),
-        ({"model__options": {"dtype": "bfloat16"}}, "cannot set dtype. Set config.dtype"),
-        ({"model__options": {"bn_axis_name": "data"}}, "Set config.model.sync_batch_norm"),
         ({"model__options": {"widht": 3}}, "no option 'widht'. Did you mean 'width'"),
         ({"model__options": {"name": "x"}}, "no option 'name'"),
         ({"epochs_per_decay": 0.01}, "less than one of the 44 steps"),
@@ -90,34 +87,6 @@ def test_a_random_crop_of_the_whole_image_is_refused():
     config = quickstart(augment__crop=True, data__crop_size=8)
     with pytest.raises(InputError, match=r"config.augment.crop=True has no effect.*whole image"):
         resident.ResidentTrainer(config)
-
-
-@pytest.mark.parametrize(
-    "row, field, value",
-    [
-        ("rademacher+mlp_1x512", "replacements", 3),
-        ("rademacher+mlp_1x512", "randomize.labels", 0.5),
-        ("rademacher+mlp_1x512", "data.num_test", 100),
-        ("rademacher+mlp_1x512", "eval_epochs", 2),
-        ("stability+mlp_1x512", "draws", 2),
-        ("stability+mlp_1x512", "halvings", 2),
-        ("stability+mlp_1x512", "doublings", 2),
-        ("stability+mlp_1x512", "radius", 2.0),
-        ("stability+mlp_1x512", "bandwidth", 2.0),
-        ("stability+mlp_1x512", "stop_when_fit", True),
-        ("stability+mlp_1x512", "fit_accuracy", 0.5),
-    ],
-)
-def test_fields_of_another_measure_are_refused(row, field, value):
-    config = cli.parse_config([f"--config=configs/complexity.py:{row}"])
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(InputError, match=f"config.{field}={value} has no effect on config.measure"):
-        experiments.check(config)
-
-
-def test_a_period_of_a_decay_that_does_nothing_is_refused():
-    with pytest.raises(InputError, match=r"config.epochs_per_decay=2.0 has no effect"):
-        experiments.check(quickstart(decay_per_epoch=1.0, epochs_per_decay=2.0))
 
 
 def test_committed_records_are_of_settings_that_have_an_effect():
