@@ -111,7 +111,7 @@ def _matching(rows: Sequence[str], pattern: str) -> list[str]:
 def _config(file: str, row: str, overrides: Sequence[str]) -> ConfigDict:
     config = cli.parse_config([f"--config={file}:{row}", *overrides])
     experiments.check(config)
-    return config
+    return experiments.with_source(config)
 
 
 def _seeded(config: ConfigDict, seed: int) -> ConfigDict:

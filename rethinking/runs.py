@@ -214,6 +214,8 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
     there = _read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
+    if "model.source" not in old:  # from before this field existed: nobody knows
+        fields = [field for field in fields if field != "model.source"]
     changed = [
         f"{field}: {old.get(field)!r} there, {new.get(field)!r} now"
         for field in fields

@@ -14,12 +14,13 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rethinking import config as _config
-from rethinking import provenance, runs
+from rethinking import own_code, provenance, runs
 from rethinking.errors import require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
 from rethinking.folder import explain_full_disk
@@ -72,6 +73,7 @@ def run(
     a damaged file and a folder that is removed during the run.
     """
     check(config)
+    config = with_source(config, own_code.loaded_digest)
     with (
         explain_full_disk(workdir),
         runs.open_run(workdir, config, scientific, writes) as run_directory,
@@ -92,6 +94,21 @@ def run(
         return run_directory.finish(run_directory.sealed(_provenance(config) | measured))
 
 
+def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.digest) -> ConfigDict:
+    """A copy of `config` whose model.source is the present `digest` of the network's name.
+
+    Raises InputError if the config asks for another version. Configs without a network stay as
+    they are.
+    """
+    if "source" not in config.get("model", {}):
+        return config
+    config = config.copy_and_resolve_references()
+    now = digest(config.model.name)
+    own_code.require_current(config.model.name, config.model.source, now)
+    config.model.source = now
+    return config
+
+
 def _provenance(config: ConfigDict) -> dict[str, Any]:
     """The fields of result.json that every experiment has: what was run, and where."""
     import jax
@@ -104,6 +121,7 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "num_devices": config.num_devices or jax.device_count(),
         "jax": jax.__version__,
         "revision": provenance.revision(),
+        "network_source": config.get("model", {}).get("source") or None,
         "config_digest": digest(config),
     }
 

@@ -1,6 +1,8 @@
 """The network that a config describes, with its optimizer, for resident and streamed data."""
 
 import dataclasses
+import logging
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -13,8 +15,10 @@ from ml_collections import ConfigDict
 from rethinking import models, sharding
 from rethinking.errors import require
 from rethinking.sharding import DataParallel
-from rethinking.training import optim, steps
-from rethinking.training.state import TrainState, check_model, initializer
+from rethinking.training import check, optim, steps
+from rethinking.training.state import TrainState, initializer
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +61,14 @@ def build(
     batch size that does not fit, and for a network that cannot be made or cannot take such images.
     """
     check_batch_size(config, num_train, mesh.size)
+    check_schedule(config, steps_per_epoch)
+    check_fields(config)
     devices = DataParallel(mesh)
     axis_name = devices.axis_name if config.model.sync_batch_norm else None
     model = models.create(
         config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
     )
-    check_model(model, image_shape, num_classes)
+    check.check_model(model, image_shape, num_classes, config.dtype)
     rate = learning_rate(config, steps_per_epoch)
     optimizer = optim.OPTIMIZERS[config.optimizer](
         rate, config.momentum, config.weight_decay, config.workers
@@ -72,6 +78,8 @@ def build(
         model, optimizer, devices, config.batch_size, config.label_smoothing, averager
     )
     initialize = initializer(model, optimizer, image_shape, averager)
+    state = check.check_training(model, initialize, train_step, devices, image_shape)
+    check_effects(config, state)
     return Network(model, devices, initialize, train_step, rate)
 
 
@@ -86,6 +94,60 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
         config.batch_size <= num_train,
         f"config.batch_size={config.batch_size} is more than the {num_train} training images. "
         "Choose a smaller one.",
+    )
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Raises InputError for a setting that needs a field which the network does not have."""
+    name = config.model.name
+    fields = models.fields(name)
+    require(
+        config.dtype == "float32" or "dtype" in fields,
+        f"config.dtype={config.dtype} has no effect on the network {name}, which has no field "
+        "dtype. Give it one and pass it on to its layers, or set config.dtype=float32.",
+    )
+    require(
+        not config.model.sync_batch_norm or "bn_axis_name" in fields,
+        f"config.model.sync_batch_norm=True has no effect on the network {name}, which has no "
+        "field bn_axis_name. Give it one and pass it to its batch norm as axis_name, or set "
+        "config.model.sync_batch_norm=False.",
+    )
+
+
+def check_effects(config: ConfigDict, state: TrainState) -> None:
+    """Raises InputError for a setting that acts on a part which the network does not have.
+
+    `state` is that before the first step; its shapes are enough.
+    """
+    name = config.model.name
+    require(
+        not config.weight_decay or any(jax.tree.leaves(optim.decayed(state.params))),
+        f"config.weight_decay={config.weight_decay} has no effect on the network {name}: none of "
+        "its parameters has two or more dimensions. Set config.weight_decay=0.",
+    )
+    require(
+        not config.model.sync_batch_norm or bool(state.model_state),
+        f"config.model.sync_batch_norm=True has no effect on the network {name}, which has no "
+        "batch norm. Set config.model.sync_batch_norm=False.",
+    )
+
+
+def check_schedule(config: ConfigDict, steps_per_epoch: float | int) -> None:
+    """Raises InputError for settings of the schedule that cannot act in steps of this size."""
+    require(
+        config.decay_per_epoch == 1 or round(steps_per_epoch * config.epochs_per_decay) >= 1,
+        f"config.epochs_per_decay={config.epochs_per_decay} is less than one of the "
+        f"{steps_per_epoch:g} steps of an epoch. Choose a larger one.",
+    )
+    if config.decay_per_epoch != 1 and config.epochs_per_decay >= config.max_epochs:
+        after = config.epochs_per_decay
+        _LOG.info("The run ends before the learning rate first decays, after %g epochs.", after)
+    num_steps = math.ceil(steps_per_epoch * config.max_epochs)
+    require(
+        config.workers <= num_steps,
+        f"config.workers={config.workers}: gradients arrive {config.workers - 1} steps late, but "
+        f"the run has {num_steps} steps, so the network is never trained. Choose fewer workers or "
+        "a larger config.max_epochs.",
     )
 
 

@@ -126,7 +126,8 @@ def _fit_signs(config: ConfigDict, repetition: Repetition, split: arrays.Split, 
         "epoch": epoch,
         "loss": now["loss"],
     }
-    return line | margins.norms_and_margins(state.params, programs.logits(state, images), classes)
+    logits = programs.logits(state, images)
+    return line | margins.norms_and_margins(state.evaluated["params"], logits, classes)
 
 
 def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rethinking import randomize, sharding
 from rethinking.data import arrays, images, shifts
 from rethinking.data.source import Dataset, Info
+from rethinking.errors import require
 from rethinking.experiments import data_set, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Leg, Trainer, choose_sample
@@ -140,6 +141,13 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
     net = network.build(config, mesh, image_shape, info.num_classes, num_train, steps_per_epoch)
     train_view, test_view, store = views(config)
     check_augmentation(train_view, store, info.image_shape)
+    height, width, _ = info.image_shape
+    require(
+        not config.augment.crop or (height, width) != (config.data.crop_size,) * 2,
+        f"config.augment.crop=True has no effect: a crop of config.data.crop_size="
+        f"{config.data.crop_size} is the whole image. Choose a smaller crop, or set "
+        "config.augment.crop=False.",
+    )
     initial = net.initial_state(config.seed)
     scan = steps.use_scan(initial.params)
     return Programs(

@@ -130,7 +130,9 @@ class Twins:
             network: Line = {}
             if epoch == self._max_epochs:
                 n = self.num_train
-                network = margins.norms_and_margins(state.params, logits[:n], self._labels[:n])
+                network = margins.norms_and_margins(
+                    state.evaluated["params"], logits[:n], self._labels[:n]
+                )
             yield After(complexity.losses(logits, self._labels), logits.argmax(1), network)
 
     def _differences(

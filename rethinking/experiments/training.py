@@ -166,6 +166,10 @@ FIELDS: Fields = COMMON | {
     "model.options": Field(
         {}, "further arguments of the network, such as `dropout` of inception_v3"
     ),
+    "model.source": Field(
+        "",
+        "the version of a network of your own, which a run fills in: a digest of its source",
+    ),
     "randomize.pixels": Field("none", "what replaces the images (section 2.1)", choices=PIXELS),
     "augment.crop": Field(
         False,

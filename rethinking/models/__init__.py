@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from rethinking.errors import InputError, nearest, require_known
+from rethinking.errors import InputError, described, nearest, require_known
 from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
 from rethinking.models.inception_v3 import InceptionV3
@@ -30,6 +30,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 def create(
     name: str,
+    /,
     num_classes: int,
     dtype: DTypeLike = jnp.float32,
     bn_axis_name: str | None = None,
@@ -55,30 +56,46 @@ def create(
         InputError: if the name is unknown; if the network does not have an option; or if the class
             cannot be imported, is not a Flax module, or has other fields without a default.
     """
-    if ":" in name:
-        constructor = _load_class(name)
-    else:
-        require_known(name, MODELS, "Unknown network")
-        constructor = MODELS[name]
-    parameters = inspect.signature(constructor).parameters
+    constructor = _constructor(name)
+    parameters = fields(name)
     for option in options:
         if option not in parameters:
             raise InputError(
                 f"The network {name} has no option {option!r}. {nearest(option, parameters)} "
                 "Remove it from the options; {} sets none."
             )
-    fields = dict(options)
+    given = dict(options)
     common = {"num_classes": num_classes, "dtype": dtype, "bn_axis_name": bn_axis_name}
     for field, value in common.items():
         if field in parameters:
-            fields.setdefault(field, value)
+            given.setdefault(field, value)
     try:
-        inspect.signature(constructor).bind(**fields)
+        inspect.signature(constructor).bind(**given)
     except TypeError as error:
         raise InputError(
             f"The network {name} cannot be built: {error}. Give that field a default."
         ) from error
-    return constructor(**fields)
+    try:
+        return constructor(**given)
+    except Exception as error:  # The class may be the user's own and raise anything.
+        raise InputError(
+            f"{described(error)}. The network {name} cannot be built. Correct it there, or change "
+            "config.model.options."
+        ) from error
+
+
+def fields(name: str) -> list[str]:
+    """The fields of the network called `name`. Raises InputError as `create` does."""
+    parameters = inspect.signature(_constructor(name)).parameters
+    # Flax's own fields: a network that is not part of another needs neither.
+    return [field for field in parameters if field not in ("name", "parent")]
+
+
+def _constructor(name: str) -> Callable[..., nn.Module]:
+    if ":" in name:
+        return _load_class(name)
+    require_known(name, MODELS, "Unknown network")
+    return MODELS[name]
 
 
 def _load_class(name: str) -> type[nn.Module]:
@@ -89,10 +106,15 @@ def _load_class(name: str) -> type[nn.Module]:
         raise InputError(f"{problem}: write the name as package.module:Class.")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             f"{problem}: importing {module_name} failed ({error}). Install it, or run from the "
             "folder that holds it, or add that folder to PYTHONPATH."
+        ) from error
+    except Exception as error:  # The file is the user's own and may raise anything.
+        raise InputError(
+            f"{described(error)}. {problem}, because importing {module_name} failed. Correct it "
+            "there."
         ) from error
     found = getattr(module, class_name, None)
     if found is None:

@@ -140,7 +140,7 @@ def split(
     known = row_settings(experiment, name) is not None
     varied = {*differing(runs)}
     if known and published:
-        varied = varied.union(*others.values())
+        varied = varied.union(*others.values()) - ({"model.source"} - varied)
 
     def apart(run: Run) -> dict[str, Any]:
         return {field: value for field, value in others[run.path].items() if field in varied}
@@ -158,6 +158,10 @@ def split(
     found = {}
     for key, group in grouped(sorted(runs, key=ascending), title).items():
         notes = discrepancies(group)
+        if "model.source" in varied:
+            notes.append(
+                "The code of the network differs between rows: model.source is a digest of it."
+            )
         own = seeds_by([run for run in group if known and rest(run)], rest)
         if own:
             notes.append(f"Not the row's own settings: {listed(own)}.")

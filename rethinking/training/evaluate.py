@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
 
 from rethinking.sharding import DataParallel
+from rethinking.training.losses import as_float32
+from rethinking.training.state import TrainState
 
 
 def make_evaluate(
@@ -35,7 +38,7 @@ def make_evaluate(
             counted = slice_start + jnp.arange(size) >= start
             x = lax.dynamic_slice_in_dim(images, slice_start, size)
             y = lax.dynamic_slice_in_dim(labels, slice_start, size)
-            logits = model.apply(state.evaluated, view(x), train=False)
+            logits = _logits(model, state, view(x))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
             correct = (jnp.argmax(logits, -1) == y) & counted
             return (sums[0] + jnp.where(counted, losses, 0).sum(), sums[1] + correct.sum()), None
@@ -57,7 +60,7 @@ def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable)
     """
 
     def evaluate_batch(state, batch):
-        logits = model.apply(state.evaluated, view(batch.images), train=False)
+        logits = _logits(model, state, view(batch.images))
         labels, weights = batch.labels, batch.weights
         top = lax.top_k(logits, min(5, logits.shape[-1]))[1] == labels[:, None]
         values = {
@@ -86,7 +89,7 @@ def make_logits(
 
     @devices.compile
     def batch_logits(state, images):
-        return model.apply(state.evaluated, view(images), train=False)
+        return _logits(model, state, view(images))
 
     def logits(state, images):
         batches = []
@@ -95,3 +98,8 @@ def make_logits(
         return np.concatenate(batches)
 
     return logits
+
+
+def _logits(model: nn.Module, state: TrainState, images: jax.Array) -> jax.Array:
+    """The logits of a batch in evaluation mode, in float32."""
+    return as_float32(model.apply(state.evaluated, images, train=False))

@@ -1,6 +1,9 @@
 """Losses of a batch, one number per example."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -10,6 +13,14 @@ AUX_WEIGHT = 0.4
 Logits = Float[Array, "batch classes"]
 
 
+def as_float32(outputs: Any) -> Any:
+    """A network's outputs in float32, from which every loss and accuracy is computed.
+
+    Logits in bfloat16 have two to three digits. Their exponentials need more.
+    """
+    return jax.tree.map(lambda logits: logits.astype(jnp.float32), outputs)
+
+
 def cross_entropy(
     outputs: Logits | tuple[Logits, Logits], labels: Int[Array, "batch"], smoothing: float = 0.0
 ) -> Float[Array, "batch"]:
@@ -17,11 +28,12 @@ def cross_entropy(
 
     Args:
         outputs: logits, or a pair (logits, auxiliary logits). The loss of the auxiliary logits is
-            added with the weight `AUX_WEIGHT`.
+            added with the weight `AUX_WEIGHT`. Losses and their gradients are float32.
         labels: classes.
         smoothing: a label counts 1 - smoothing, and the rest is spread evenly over all classes, the
             label's own included (Szegedy et al. 2015, section 7).
     """
+    outputs = as_float32(outputs)
     if not isinstance(outputs, tuple):
         return _cross_entropy(outputs, labels, smoothing)
     logits, aux_logits = outputs

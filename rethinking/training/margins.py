@@ -13,13 +13,15 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
 
+from rethinking.training import optim
+
 # The quantiles of the margins that `margin_quantiles` gives.
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def norms_and_margins(
     params: Mapping[str, Any], logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """The fields of `norms` and `margin_quantiles`; no fields if the network diverged."""
     if not np.isfinite(logits).all():
         return {}
@@ -52,11 +54,14 @@ def margin_quantiles(
 def kernels(params: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "inputs outputs"]]:
     """The weight matrices of dense layers and convolutions, by their path in `params`.
 
-    A convolution's matrix is [height * width * channels, outputs].
+    They are the parameters on which weight decay acts: see `optim.decayed`. A convolution's matrix
+    is [height * width * channels, outputs].
     """
     matrices = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if path[-1].key == "kernel":
+    chosen = jax.tree.leaves(optim.decayed(params))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for (path, leaf), is_weight in zip(leaves, chosen, strict=True):
+        if is_weight:
             matrix = np.asarray(leaf, np.float64).reshape(-1, leaf.shape[-1])
             matrices[jax.tree_util.keystr(path)] = matrix
     return matrices
@@ -74,13 +79,17 @@ def spectral_norms(params: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def norms(params: Mapping[str, Any]) -> dict[str, float]:
+def norms(params: Mapping[str, Any]) -> dict[str, float | None]:
     """The fields "weight_norm" and "spectral_product"; no fields if the network diverged.
+
+    Both are None for a network without `kernels`, since there is nothing to measure.
 
     "spectral_product" is the product of the layers' spectral norms. Bounds such as that of
     Bartlett, Foster and Telgarsky (2017) divide margins by it.
     """
     params = jax.device_get(params)
+    if not kernels(params):
+        return {"weight_norm": None, "spectral_product": None}
     for kernel in kernels(params).values():
         if not np.isfinite(kernel).all():
             return {}

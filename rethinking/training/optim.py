@@ -15,10 +15,11 @@ from jaxtyping import Array, Int
 def decayed(params: Any) -> Any:
     """A tree of booleans of the shape of `params`: whether weight decay acts on a parameter.
 
-    It acts on kernels, the weights of convolutions and dense layers. It does not act on biases, nor
-    on the offsets and scales of batch norm.
+    It acts on every parameter of two or more dimensions, whatever its name. These are the weights
+    of convolutions and dense layers. It does not act on parameters of one dimension, such as biases
+    and the offsets and scales of batch norm.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+    return jax.tree.map(lambda param: param.ndim >= 2, params)
 
 
 def scaled(learning_rate: float, batch_size: int, reference_batch_size: int = 32) -> float:
@@ -159,16 +160,31 @@ def moving_average(decay: float) -> optax.GradientTransformation:
     of it, as TensorFlow's ExponentialMovingAverage with `num_updates` does. So the average follows
     a short run too. TensorFlow's recipe for Inception V3 evaluates with the average of parameters
     and batch statistics, decay 0.9999.
+
+    Averages of bfloat16 are float32, because small updates would be lost. Whole numbers, such as a
+    counter, have no average: the last one is kept.
     """
 
     def init(values):
+        def start(value):
+            if jnp.issubdtype(value.dtype, jnp.floating):
+                is_low = value.dtype.itemsize < 4
+                return value.astype(jnp.float32 if is_low else value.dtype, copy=True)
+            return jnp.copy(value)
+
         # Copies, because a step may reuse the buffers of the values.
-        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, values))
+        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(start, values))
 
     def update(values, state, params=None):
         step = state.step + 1
         replaced = jnp.maximum(1 - decay, 9 / (10 + step))
-        average = optax.incremental_update(values, state.average, replaced)
+
+        def averaged(new, old):
+            if jnp.issubdtype(new.dtype, jnp.floating):
+                return optax.incremental_update(new.astype(old.dtype), old, replaced)
+            return new
+
+        average = jax.tree.map(averaged, values, state.average)
         return average, AverageState(step, average)
 
     return optax.GradientTransformation(init, update)

@@ -1,6 +1,6 @@
-"""The state that training changes, its start, and the check that a network can be trained."""
+"""The state that training changes, and its start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-
-from rethinking.errors import InputError
+from jaxtyping import Array, Key
 
 
 @flax.struct.dataclass
@@ -42,52 +41,60 @@ def initializer(
     """A function seed -> the state before the first step.
 
     `image_shape` is [height, width, channels]. With `averager`, an `optim.moving_average`, the
-    state also holds a moving average.
+    state also holds a moving average. It holds no `sown_collections`.
     """
 
     def init(seed):
-        model_state = model.init(
-            jax.random.key(seed), jnp.zeros((1, *image_shape), jnp.float32), train=False
-        )
-        params = model_state.pop("params")
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        model_state = made_variables(model, jax.random.key(seed), images)
+        for name in sown_collections(model, model_state, images):
+            del model_state[name]
+        params = model_state.pop("params", {})
         average = averager.init(variables(params, model_state)) if averager else ()
         return TrainState(
-            jnp.zeros((), jnp.int32), params, dict(model_state), optimizer.init(params), average
+            jnp.zeros((), jnp.int32), params, model_state, optimizer.init(params), average
         )
 
     return jax.jit(init)
 
 
-def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Raises InputError unless the network returns `num_classes` logits for an image.
+def made_variables(model: nn.Module, key: Key[Array, ""], images: jax.Array) -> dict[str, Any]:
+    """All variables that the model makes for such images, without the boxes of Flax's metadata.
 
-    It must do so in training and in evaluation. Shapes alone are computed.
+    A box holds an array with names for its axes: see `flax.linen.with_partitioning`.
     """
-    name = type(model).__name__
-    batch = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    try:
-        logits = jax.eval_shape(lambda images: _logits(model, images), batch)
-    except InputError:
-        raise
-    except Exception as error:  # The network may be the user's own and raise anything.
-        raise InputError(
-            f"the network {name} cannot take images of {' x '.join(map(str, image_shape))} "
-            f"(height x width x channels): {type(error).__name__}: {error}"
-        ) from error
-    if getattr(logits, "shape", None) != (2, num_classes):
-        raise InputError(
-            f"the network {name} returns {getattr(logits, 'shape', type(logits).__name__)} for 2 "
-            f"images, but logits (2, {num_classes}) are needed. Give the network a field "
-            "num_classes, which is then set to the number of classes."
-        )
+    return dict(nn.meta.unbox(model.init(key, images, train=False)))
 
 
-def _logits(model: nn.Module, images: jax.Array) -> Any:
-    """The network's outputs in evaluation mode; it is also applied in training mode."""
-    key = jax.random.key(0)
-    made = model.init(key, images, train=False)
-    # Batch norm over an axis of devices can only be applied on these devices.
-    if getattr(model, "bn_axis_name", None) is None:
-        mutable = [name for name in made if name != "params"]
-        model.apply(made, images, train=True, mutable=mutable, rngs={"dropout": key})
-    return model.apply(made, images, train=False)
+def sown_collections(model: nn.Module, made: Mapping[str, Any], images: jax.Array) -> list[str]:
+    """The collections of `made` that hold nothing but sown values.
+
+    `flax.linen.Module.sow` adds a value to a tuple each time the model is applied. Such collections
+    would grow without end, so they are not part of the state. Only shapes are computed.
+    """
+    names = []
+    for name, collection in made.items():
+        if name != "params" and all(isinstance(v, tuple) for v in _values(collection).values()):
+            names.append(name)
+    if not names:
+        return []
+
+    def apply(variables):
+        return model.apply(variables, images, train=False, mutable=names)[1]
+
+    after = nn.meta.unbox(jax.eval_shape(apply, made))
+    return [name for name in names if _has_grown(made[name], after.get(name, {}))]
+
+
+def _values(collection: Any) -> dict[str, Any]:
+    """The variables of a collection by their path. A sown one is a tuple of values."""
+    leaves = jax.tree_util.tree_leaves_with_path(
+        collection, is_leaf=lambda value: isinstance(value, tuple)
+    )
+    return {jax.tree_util.keystr(path): value for path, value in leaves}
+
+
+def _has_grown(before: Any, after: Any) -> bool:
+    """Whether every tuple of the collection has become longer."""
+    old, new = _values(before), _values(after)
+    return old.keys() == new.keys() and all(len(new[path]) > len(old[path]) for path in old)

@@ -47,6 +47,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     assert measured[3]["test_accuracy"] > 0.8
     assert list(workdir.glob("events.out.tfevents.*"))
     assert saved_steps(workdir) == [3 * STEPS_PER_EPOCH]
+    assert result["network_source"] is None  # the network is this project's own
     again = experiments.run(quickstart(), workdir)
     assert again == result
 

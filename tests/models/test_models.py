@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from rethinking import models
 from rethinking.errors import InputError
 from rethinking.sharding import DATA_AXIS, device_mesh
+from rethinking.training import optim
 from tests.models.networks import X, images, shapes, trained, variables_of
 
 # Appendix A, for 28x28x3 and 10 classes; WRN 28-1 from the author's demo repository.
@@ -34,11 +35,17 @@ def test_every_model_has_a_known_count():
     assert models.MODELS.keys() == PARAMETERS.keys() | IMAGENET_PARAMETERS.keys()
 
 
+def assert_weight_decay_acts_on_exactly_the_kernels(params):
+    for path, decays in jax.tree_util.tree_leaves_with_path(optim.decayed(params)):
+        assert decays is (path[-1].key == "kernel"), path
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name):
     variables = shapes(models.create(name, 10), 28, 28, 3)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[name]
     assert ("batch_stats" in variables) == (name in WITH_BATCH_NORM)
+    assert_weight_decay_acts_on_exactly_the_kernels(variables["params"])
 
 
 @pytest.mark.parametrize("name", IMAGENET_PARAMETERS)
@@ -47,6 +54,7 @@ def test_parameter_counts_for_imagenet(name):
     assert (
         sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == IMAGENET_PARAMETERS[name]
     )
+    assert_weight_decay_acts_on_exactly_the_kernels(variables["params"])
 
 
 @pytest.mark.parametrize(
@@ -152,6 +160,22 @@ def test_options_are_fields_of_the_network():
         InputError, match=r"network inception_v3 has no option 'dropuot'. Did you mean 'dropout'"
     ):
         models.create("inception_v3", 10, dropuot=0.2)
+    for field in ("name", "parent"):  # Flax's own fields
+        with pytest.raises(InputError, match=f"has no option '{field}'"):
+            models.create("mlp_1x512", 10, **{field: None})
+
+
+def test_a_mistake_in_the_users_file_is_shown_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "mistaken_syntax.py").write_text("x = 1\nclass Net(:\n")
+    (tmp_path / "mistaken_name.py").write_text("import jax\n\nNet = jax.no_such_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, start in {
+        "mistaken_syntax": f"{tmp_path}/mistaken_syntax.py, line 2: SyntaxError: invalid syntax",
+        "mistaken_name": f"{tmp_path}/mistaken_name.py, line 3: AttributeError: module 'jax'",
+    }.items():
+        with pytest.raises(InputError) as error:
+            models.create(f"{name}:Net", 10)
+        assert str(error.value).startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from rethinking import models, sharding
 from rethinking.data.stream import Batch
@@ -63,3 +64,31 @@ def test_a_batch_is_summed_over_the_rows_that_count(count):
     assert float(sums["accuracy"]) == (ranks[counted] == 0).sum()
     assert float(sums["accuracy_top5"]) == (ranks[counted] < 5).sum()
     assert float(sums["weight"]) == counted.sum()
+
+
+class LowPrecision(nn.Module):
+    """Logits that are bfloat16: the images themselves."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return x.reshape(len(x), -1).astype(jnp.bfloat16)
+
+
+def test_low_precision_logits_are_evaluated_in_float32():
+    random = np.random.default_rng(4)
+    images = 4 * random.standard_normal((16, 1, 1, 6), np.float32)
+    labels = random.integers(0, 6, 16).astype(np.int32)
+    logits = np.asarray(jnp.asarray(images, jnp.bfloat16), np.float64).reshape(16, 6)
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(16), labels]
+    fresh = state.TrainState(0, {}, {}, ())
+    devices = sharding.DataParallel(sharding.device_mesh(1))
+    whole = evaluate.make_evaluate(LowPrecision(), devices, 16, lambda x: x)(fresh, images, labels)
+    np.testing.assert_allclose(whole["loss"], losses.mean(), rtol=1e-6)
+    numbers, ones = np.arange(16, dtype=np.uint32), np.ones(16, np.float32)
+    sums = evaluate.make_evaluate_batch(LowPrecision(), devices, lambda x: x)(
+        fresh, Batch(images, labels, numbers, numbers, ones)
+    )
+    np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-6)
+    found = evaluate.make_logits(LowPrecision(), devices, 16, lambda x: x)(fresh, images)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, logits)

@@ -30,3 +30,11 @@ def test_norms_are_those_of_the_reshaped_kernels():
     assert norms["weight_norm"] == pytest.approx(
         np.linalg.norm(np.concatenate([k.ravel() for k in flat]))
     )
+
+
+def test_norms_cover_every_weight_and_are_unknown_without_one():
+    w1, w2 = RNG.standard_normal((4, 3)), RNG.standard_normal((3, 2))
+    norms = margins.norms({"w1": w1, "w2": w2, "b": np.full(2, 9.0)})
+    assert norms["weight_norm"] == pytest.approx(np.sqrt((w1**2).sum() + (w2**2).sum()))
+    assert norms["spectral_product"] == pytest.approx(np.linalg.norm(w1, 2) * np.linalg.norm(w2, 2))
+    assert margins.norms({"b": np.ones(2)}) == {"weight_norm": None, "spectral_product": None}

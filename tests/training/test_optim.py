@@ -1,14 +1,12 @@
 """Optimizers, schedules and averages against PyTorch and against their formulas in NumPy."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from rethinking import models, sharding
+from rethinking import sharding
 from rethinking.training import optim
 
 STEPS = 5
@@ -85,14 +83,18 @@ def test_sgd_equals_pytorch_with_momentum_decay_and_schedule():
     np.testing.assert_allclose(params["kernel"], theirs.detach().numpy(), rtol=1e-5)
 
 
-def test_weight_decay_acts_on_kernels_alone():
-    model = models.create("inception", 10)
-    shapes = jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 28, 28, 3))
+def test_weight_decay_acts_on_weights_whatever_they_are_called():
+    params = {"w": jnp.ones((4, 3)), "table": [jnp.ones((2, 3, 4))], "b": jnp.ones(3), "t": 1.0}
+    params = jax.tree.map(jnp.asarray, params)
+    decayed = optim.decayed(params)
+    assert decayed == {"w": True, "table": [True], "b": False, "t": False}
+    optimizer = optim.sgd(constant(0.1), 0.0, weight_decay=0.5)
+    updates, _ = optimizer.update(
+        jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
     )
-    decayed = jax.tree_util.tree_leaves_with_path(optim.decayed(shapes["params"]))
-    names = {path[-1].key: decay for path, decay in decayed}
-    assert names == {"kernel": True, "bias": False}
+    np.testing.assert_allclose(updates["w"], -0.05)
+    np.testing.assert_allclose(updates["table"][0], -0.05)
+    assert not updates["b"].any()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
@@ -193,3 +195,14 @@ def test_moving_average_forgets_exponentially_in_the_end():
 def test_a_decay_after_more_steps_than_can_be_counted_never_comes():
     rate = optim.schedule(0.1, 0.5, 5, epochs_per_decay=1e9)
     assert float(rate(jnp.int32(2**30))) == pytest.approx(0.1)
+
+
+def test_an_average_of_bfloat16_is_float32_and_a_counter_has_none():
+    averager = optim.moving_average(0.999)
+    values = {"w": jnp.ones(2, jnp.bfloat16), "steps": jnp.int32(0)}
+    state = averager.init(values)._replace(step=jnp.int32(100_000))
+    values = {"w": 2 * values["w"], "steps": jnp.int32(7)}
+    average, state = averager.update(values, state)
+    assert average["w"].dtype == jnp.float32
+    np.testing.assert_allclose(average["w"], 1.001, rtol=1e-6)  # in bfloat16 it would stay 1
+    assert (average["steps"], average["steps"].dtype) == (7, jnp.int32)

@@ -1,0 +1,164 @@
+"""The versions of networks of the user's own: found in the source, recorded, and kept apart."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from rethinking import experiments, own_code, runs
+from rethinking.errors import InputError
+from rethinking.experiments import training
+from tests.experiments.trained import quickstart
+from tests.report.cells import made
+from tests.report.runs import make_run
+
+NETWORK = """
+import flax.linen as nn
+
+from {helper} import WIDTH
+
+
+class Net(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(nn.Dense(WIDTH)(x.reshape(len(x), -1)))
+"""
+
+
+def write(folder, **files):
+    """Writes FILE.py, or PACKAGE/FILE.py for the name PACKAGE__FILE."""
+    for name, text in files.items():
+        file = folder / f"{name.replace('__', '/', 1)}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder that modules are imported from; what was imported is forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    yield tmp_path / "code"
+    for name in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[name]
+
+
+def test_the_digest_covers_the_modules_beside_it_that_it_imports(folder):
+    write(
+        folder,
+        own_net="import jax, own_a\nfrom own_pkg import own_sub\n",
+        own_a="def late():\n    from own_b import x\n",
+        own_b="x = 1\n",
+        own_other="y = 1\n",
+        own_pkg____init__="",
+        own_pkg__own_sub="from . import own_deep\nfrom .own_deep import z\n",
+        own_pkg__own_deep="z = 1\n",
+        own_pkg__own_unused="",
+    )
+    first = own_code.digest("own_net:Net")
+    assert len(first) == 12
+    for name, covered in {
+        "own_net": True,
+        "own_a": True,
+        "own_b": True,
+        "own_pkg/__init__": True,
+        "own_pkg/own_sub": True,
+        "own_pkg/own_deep": True,
+        "own_other": False,
+        "own_pkg/own_unused": False,
+    }.items():
+        file = folder / f"{name}.py"
+        text = file.read_text()
+        file.write_text(text + "changed = True\n")
+        assert (own_code.digest("own_net:Net") != first) is covered, name
+        file.write_text(text)
+    assert own_code.digest("own_net:Net") == first
+    assert not [name for name in sys.modules if name.startswith("own_")]  # nothing is imported
+
+
+def test_the_digest_depends_on_the_code_and_not_on_its_place(folder, tmp_path, monkeypatch):
+    write(folder, own_net="import own_a\n", own_a="")
+    first = own_code.digest("own_net:Net")
+    folder.rename(tmp_path / "moved")
+    assert own_code.digest("own_net:Net") == ""
+    monkeypatch.syspath_prepend(tmp_path / "moved")
+    assert own_code.digest("own_net:Net") == first
+
+
+def test_installed_modules_are_left_out(folder, monkeypatch):
+    installed = folder / "site-packages"
+    monkeypatch.syspath_prepend(installed)
+    write(folder, own_net="import own_installed\nimport rethinking.models\n")
+    write(installed, own_installed="", own_family____init__="", own_family__own_c="import own_d")
+    write(installed, own_d="")
+    before = own_code.digest("own_net:Net"), own_code.digest("own_family.own_c:Net")
+    write(installed, own_installed="x = 1\n", own_d="x = 1\n")
+    assert (own_code.digest("own_net:Net"), own_code.digest("own_family.own_c:Net")) == before
+    write(installed, own_family____init__="x = 1\n")
+    assert own_code.digest("own_family.own_c:Net") != before[1]
+
+
+@pytest.mark.parametrize("name", ["mlp_1x512", "no_such_module:Net", "no.such:Net", ":Net"])
+def test_other_networks_have_no_digest(name):
+    assert own_code.digest(name) == own_code.loaded_digest(name) == ""
+
+
+def test_a_process_goes_on_with_the_version_that_it_has_loaded(folder):
+    write(folder, own_net=NETWORK.format(helper="own_width"), own_width="WIDTH = 3\n")
+    first = own_code.loaded_digest("own_net:Net")
+    write(folder, own_net=NETWORK.format(helper="own_width") + "# edited\n")
+    assert own_code.digest("own_net:Net") == first
+    importlib.reload(sys.modules["own_net"])
+    assert own_code.loaded_digest("own_net:Net") != first
+
+
+def test_a_run_of_an_edited_network_is_another_run(folder, tmp_path, monkeypatch):
+    def train(config, run_directory, deadline):
+        run_directory.append({"step": 0, "epoch": 0, "seconds": 0.0})
+        return {"status": "complete", "seconds": 0.0}
+
+    monkeypatch.setattr(training, "run", train)
+    write(folder, own_net=NETWORK.format(helper="own_width"), own_width="WIDTH = 3\n")
+    config = quickstart(model__name="own_net:Net")
+    result = experiments.run(config, tmp_path / "run")
+    assert result["network_source"] == own_code.digest("own_net:Net") != ""
+    assert experiments.run(config, tmp_path / "run") == result
+    (tmp_path / "run" / "result.json").unlink()
+    write(folder, own_width="WIDTH = 4\n")
+    del sys.modules["own_net"], sys.modules["own_width"]
+    with pytest.raises(InputError, match=r"model.source: .* there, .* now"):
+        experiments.run(config, tmp_path / "run")
+    config.model.source = result["network_source"]
+    with pytest.raises(InputError, match="is not the code of the network own_net:Net as it is now"):
+        experiments.run(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_from_before_there_were_digests_is_continued(tmp_path):
+    config = quickstart(model__name="tests.experiments.networks:OwnNetwork")
+    old = json.loads(config.to_json())
+    del old["model"]["source"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = experiments.with_source(config)
+    assert config.model.source
+    with runs.open_run(tmp_path, config, experiments.scientific):
+        pass
+
+
+@pytest.mark.parametrize("row", ["quickstart:true_labels", "table1:mlp_1x512"])
+def test_a_mean_is_over_one_version(tmp_path, row):
+    for seed, source in enumerate(["aaa", "aaa", "bbb"]):
+        config = quickstart(model__name="own_net:Net")
+        config.model.source = source
+        make_run(tmp_path, row, seed, config=config, test=0.5 + seed / 10, train=0.9)
+    cells = []
+    for name, table in made(tmp_path).items():
+        if name.startswith(row.partition(":")[0]):
+            cells += [(each.name, len(each.runs), each.notes) for each in table.rows if each.runs]
+    assert [(name.rpartition("model.source=")[2], n) for name, n, _ in cells] == [
+        ("aaa", 2),
+        ("bbb", 1),
+    ]
+    assert all(any("code of the network differs" in note for note in notes) for *_, notes in cells)
