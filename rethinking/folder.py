@@ -171,6 +171,8 @@ def explain_full_disk(workdir: str | os.PathLike) -> Iterator[None]:
     try:
         yield
         return
+    except InputError:
+        raise
     except Exception as error:
         if not _is_full(error):
             raise
