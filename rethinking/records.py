@@ -118,7 +118,10 @@ def _problem(result: dict[str, Any]) -> str | None:
 
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number. JSON's true and false are not."""
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:

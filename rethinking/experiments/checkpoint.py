@@ -17,9 +17,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from rethinking import distributed
+from rethinking.disk import quiet, require_space
 from rethinking.errors import InputError
 from rethinking.experiments.evaluations import Measured
-from rethinking.folder import quiet, require_space
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _progress(saved: Saved) -> dict[str, Any]:
 
 def _saved(step: int, state: TrainState, progress: Any) -> Saved | None:
     """The contents of a checkpoint; None if its digest is not the one of these values."""
-    if not isinstance(progress, dict):
+    if not isinstance(progress, dict) or int(state.step) != step:
         return None
     given = {name: value for name, value in progress.items() if name != "sha256"}
     if progress.keys() == _BEFORE_DIGESTS:

@@ -226,6 +226,14 @@ def test_a_run_continues_from_the_checkpoint_that_its_metrics_cover(
     assert len(list((unfinished / "checkpoints.unreadable").iterdir())) == 1
 
 
+def test_a_checkpoint_under_another_step_is_passed_over(unfinished, trainer, caplog):
+    older, newest = saved_steps(unfinished)
+    shutil.rmtree(unfinished / f"checkpoints/{newest}")
+    shutil.copytree(unfinished / f"checkpoints/{older}", unfinished / f"checkpoints/{newest}")
+    assert restored(unfinished, trainer.initial).step == older
+    assert f"checkpoints/{newest} is unreadable" in caplog.text
+
+
 def test_the_time_spent_until_the_last_checkpoint_counts(unfinished, trainer):
     config = quickstart(**CONFIG)
     with runs.open_run(unfinished, config, experiments.scientific) as directory:
