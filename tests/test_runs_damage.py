@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -113,6 +114,7 @@ def test_digests_notice_changes_in_a_result_and_in_its_metrics(tmp_path, setting
     for damaged in (
         text.replace('"epoch": 5', '"epoch": 6'),
         text.replace('"train_loss": null', '"train_loss": 1', 1),
+        text.replace('"seconds": 12.5', '"seconds": 13.5'),
         text.partition("\n")[2],
         text[:-2],
         "",
@@ -231,6 +233,23 @@ def test_a_run_that_is_killed_before_its_first_result_leaves_its_folder_usable(t
         opened(killed["after"], other),
     ):
         pass
+
+
+def test_other_processes_wait_until_the_config_of_a_killed_run_is_replaced(tmp_path, settings):
+    other = settings.copy_and_resolve_references()
+    other.batch_size = 7
+    with opened(tmp_path / "run", settings):
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    def write():
+        with opened(tmp_path / "killed", other):
+            pass
+
+    timer = threading.Timer(0.3, write)
+    timer.start()
+    with runs.open_run(tmp_path / "killed", other, experiments.scientific, writes=False) as reader:
+        assert reader.metrics == []
+    timer.join()
 
 
 def test_a_run_that_fails_after_its_first_result_keeps_it(tmp_path, settings):
