@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from rethinking import cli, distributed, experiments
+from rethinking.config import with_types
 from rethinking.errors import InputError
 from rethinking.fields import Field
 
@@ -160,13 +161,13 @@ def configs(draw, kind: str):
     return flat, changed
 
 
-def nested(flat: dict) -> ConfigDict:
-    """The config of these fields. Values keep their types, also wrong ones."""
+def nested(kind: str, flat: dict) -> ConfigDict:
+    """The config of these fields, as from a file of the user. Wrong types stay wrong."""
     groups: dict = {}
     for path, value in flat.items():
         group, _, name = path.rpartition(".")
         (groups.setdefault(group, {}) if group else groups)[name] = value
-    return ConfigDict(groups)
+    return with_types(ConfigDict(groups), experiments.KINDS[kind].FIELDS)
 
 
 @contextlib.contextmanager
@@ -194,7 +195,7 @@ def check_run(kind: str, flat: dict, changed: list[str]) -> None:
     with tempfile.TemporaryDirectory() as workdir:
         try:
             with watched():
-                result = experiments.run(nested(flat), f"{workdir}/run")
+                result = experiments.run(nested(kind, flat), f"{workdir}/run")
         except InputError as error:
             ended[kind, "refused"] += 1
             assert 10 < len(str(error)) < 1000, settings_
@@ -243,9 +244,10 @@ def test_a_random_config_is_run_or_refused(kind, capsys):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_random_config_is_accepted_or_refused_by_name(data):
-    flat, _ = data.draw(configs(data.draw(st.sampled_from(sorted(EXAMPLES)))))
+    kind = data.draw(st.sampled_from(sorted(EXAMPLES)))
+    flat, _ = data.draw(configs(kind))
     try:
-        experiments.check(nested(flat))
+        experiments.check(nested(kind, flat))
     except InputError as error:
         assert "config." in str(error)
         assert len(str(error)) < 1000
