@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rethinking import experiments, own_code, runs
+from rethinking import experiments, models, own_code, runs
 from rethinking.errors import InputError
 from rethinking.experiments import training
 from tests.experiments.trained import quickstart
@@ -98,6 +98,16 @@ def test_installed_modules_are_left_out(folder, monkeypatch):
     assert (own_code.digest("own_net:Net"), own_code.digest("own_family.own_c:Net")) == before
     write(installed, own_family____init__="x = 1\n")
     assert own_code.digest("own_family.own_c:Net") != before[1]
+
+
+def test_a_network_in_the_working_directory_is_found_however_the_program_was_started(
+    folder, tmp_path, monkeypatch
+):
+    write(tmp_path / "here", own_here=NETWORK.format(helper="own_width"), own_width="WIDTH = 3\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert models.create("own_here:Net", 10).num_classes == 10
+    assert own_code.digest("own_here:Net")
 
 
 @pytest.mark.parametrize("name", ["mlp_1x512", "no_such_module:Net", "no.such:Net", ":Net"])

@@ -54,7 +54,10 @@ FIELDS: Fields = COMMON | {
     "epochs_per_decay": Field(1.0, "epochs between two decays of the learning rate", above=0),
     "warmup_epochs": Field(0.0, "epochs in which the learning rate rises from zero", minimum=0),
     "weight_decay": Field(
-        0.0, "coefficient of half the squared norm of the weights, without biases", minimum=0
+        0.0,
+        "coefficient of half the squared norm of the weights: all parameters of two or more "
+        "dimensions, so no biases",
+        minimum=0,
     ),
     "label_smoothing": Field(
         0.0, "part of a training label that is spread evenly over all classes", minimum=0, below=1

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from rethinking import own_code
 from rethinking.errors import InputError, described, nearest, require_known
 from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
@@ -104,6 +105,7 @@ def _load_class(name: str) -> type[nn.Module]:
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise InputError(f"{problem}: write the name as package.module:Class.")
+    own_code.search_working_directory()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
