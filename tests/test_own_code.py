@@ -138,7 +138,9 @@ def test_a_run_of_an_edited_network_is_another_run(folder, tmp_path, monkeypatch
     (tmp_path / "run" / "result.json").unlink()
     write(folder, own_width="WIDTH = 4\n")
     del sys.modules["own_net"], sys.modules["own_width"]
-    with pytest.raises(InputError, match=r"model.source: .* there, .* now"):
+    with pytest.raises(
+        InputError, match=r"model.source: .* now; so the code of the network has changed"
+    ):
         experiments.run(config, tmp_path / "run")
     config.model.source = result["network_source"]
     with pytest.raises(InputError, match="is not the code of the network own_net:Net as it is now"):
