@@ -6,7 +6,8 @@
 
 The first command prints one JSON line. GFLOP/s are n^3 / 3 over the seconds of the factorization
 alone, the best of `--repeats`. Each peer gets such a line too: scipy is LAPACK's potrf, jax and
-torch are these libraries' functions on the first device. Peers factor the full matrix.
+torch are these libraries' functions on the first device. Peers factor the full matrix. Each
+measurement has a process of its own, so that the crash of a library does not end the others.
 
 `--count` prints the work, the bytes sent and the bytes held per device, for 1 to 256 devices.
 
@@ -17,7 +18,8 @@ matrix included.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
+from benchmarks import processes
 from rethinking import cli, provenance, sharding
 from rethinking.errors import InputError, require_known
 from rethinking.kernels import cholesky, gram, layout, memory
@@ -233,9 +236,22 @@ def _lines() -> Iterator[dict]:
         return
     for peer in _PEERS.value:
         require_known(peer, _PEER_NAMES, "--peers: unknown")
-    yield time_factor(n, dtype, _NUM_DEVICES.value, _NUM_PANELS.value, _REPEATS.value)
+    ours = n, dtype, _NUM_DEVICES.value, _NUM_PANELS.value, _REPEATS.value
+    lines = [({"n": n, "dtype": dtype}, time_factor, ours)]
     for peer in _PEERS.value:
-        yield time_peer(peer, n, dtype, _REPEATS.value)
+        lines.append(
+            ({"peer": peer, "n": n, "dtype": dtype}, time_peer, (peer, n, dtype, _REPEATS.value))
+        )
+    for line, function, arguments in lines:
+        try:
+            yield processes.call(_in_type, dtype, function, *arguments)
+        except processes.DiedError as error:
+            yield line | {"error": str(error)}
+
+
+def _in_type(dtype: str, function: Callable[..., dict], *arguments: Any) -> dict:
+    with jax.enable_x64(dtype == "float64"):
+        return function(*arguments)
 
 
 if __name__ == "__main__":

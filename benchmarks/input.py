@@ -21,6 +21,7 @@ import io
 import itertools
 import json
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -112,8 +113,26 @@ def peer_batches(
         yield pending.popleft().result()
 
 
+def peer_rate(split: stream.Split, cores: int) -> float:
+    """Images per second of the peer; 0 if one of its processes crashes."""
+    size, batch_size = _IMAGE_SIZE.value, _BATCH_SIZE.value
+    context = multiprocessing.get_context("spawn")
+    try:
+        with concurrent.futures.ProcessPoolExecutor(cores, context) as pool:
+            batches = peer_batches(pool, split, size, batch_size, 2 * cores)
+            # The clock starts when every process has started.
+            for _ in range(cores):
+                next(batches)
+            measured = rate(batches, batch_size, _SECONDS.value)
+            pool.shutdown(cancel_futures=True)
+            return measured
+    except concurrent.futures.BrokenExecutor as error:
+        print(f"The peer crashed: {error}", file=sys.stderr)
+        return 0.0
+
+
 def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
-    """Images per second of our pipeline and of the peer."""
+    """Images per second of our pipeline and of the peer, in turn."""
     size, batch_size = _IMAGE_SIZE.value, _BATCH_SIZE.value
     ours, peers = [], []
     reading = Reading(num_threads=cores, num_workers=_NUM_WORKERS.value)
@@ -121,14 +140,7 @@ def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
         batches = stream.train_batches(split, batch_size, size, 0, True, reading)
         ours.append(rate(batches, batch_size, _SECONDS.value))
         batches.close()
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(cores, context) as pool:
-            batches = peer_batches(pool, split, size, batch_size, 2 * cores)
-            # The clock starts when every process has started.
-            for _ in range(cores):
-                next(batches)
-            peers.append(rate(batches, batch_size, _SECONDS.value))
-            pool.shutdown(cancel_futures=True)
+        peers.append(peer_rate(split, cores))
     return max(ours), max(peers)
 
 
@@ -237,7 +249,7 @@ def main(_: list[str]) -> None:
         "num_workers": _NUM_WORKERS.value,
         "images_per_second_per_core": round(ours / cores, 1),
         "peer_images_per_second_per_core": round(peer / cores, 1),
-        "ours_over_peer": round(ours / peer, 2),
+        "ours_over_peer": round(ours / peer, 2) if peer else None,
         "decode_us": decoders,
         "colours_us": colours,
         "device": provenance.device_name(),

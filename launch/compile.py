@@ -24,11 +24,11 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from rethinking import cli, experiments
+from rethinking import cli, experiments, flag_types
 from rethinking.errors import InputError
 from rethinking.experiments import cost
 
-_CONFIG = flags.DEFINE_string(
+_CONFIG = flag_types.define_path(
     "config", None, "configs/table2.py:ROW. --config.field=value overrides any field."
 )
 _TOPOLOGY = flags.DEFINE_string(

@@ -7,13 +7,15 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import cli, experiments, runs
+from rethinking import cli, experiments, folder, records, runs
 from rethinking.config import load_file
-from rethinking.errors import InputError, nearest
+from rethinking.errors import InputError, nearest, require
+from rethinking.fields import show
 
 TO_DO, UNFINISHED, FINISHED = "to do", "unfinished", "finished"
 
@@ -35,6 +37,13 @@ class Job:
         return f"{self.config.row} seed {self.config.seed}"
 
 
+class Planned(NamedTuple):
+    """The row that has a folder, and the key of its config."""
+
+    row: str
+    key: str
+
+
 def plan(
     file: str,
     root: str | os.PathLike,
@@ -46,6 +55,37 @@ def plan(
 
     Raises InputError if one of them cannot be run.
     """
+    _refuse(root, overrides)
+    root = pathlib.Path(root)
+    chosen = _matching(load_file(file).ROWS, rows)
+    # The run directory that has, or will have, the result of a config.
+    places = dict(_finished_runs(root))
+    planned: dict[pathlib.Path, Planned] = {}
+    configs = {row: _config(file, row, overrides) for row in chosen}
+    jobs = []
+    for seed in range(seeds):
+        for row in chosen:
+            config = _seeded(configs[row], seed)
+            key = _key(config)
+            workdir = root / _folder(config) / f"seed_{seed}"
+            same = planned.setdefault(workdir, Planned(row, key))
+            if same.key != key:
+                raise InputError(
+                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
+                    f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
+                    "config.row, or leave it empty: then its name is that of the file and the row."
+                )
+            state = _state(workdir, config)
+            if state != FINISHED:
+                place = places.setdefault(key, workdir)
+                if place != workdir or same.row != row:
+                    state = f"same as {place}"
+            jobs.append(Job(config, workdir, state))
+    return jobs
+
+
+def _refuse(root: str | os.PathLike, overrides: Sequence[str]) -> None:
+    """Raises InputError for a place or settings that no sweep can have."""
     if "://" in os.fspath(root):
         raise InputError(
             f"--workdir={root}: the folder of a sweep must be on this machine. Only single runs "
@@ -56,27 +96,11 @@ def plan(
             raise InputError(
                 f"{override}: a sweep sets the seeds itself. Use --seeds=3 for seeds 0, 1 and 2."
             )
-    root = pathlib.Path(root)
-    chosen = _matching(load_file(file).ROWS, rows)
-    # The run directory that has, or will have, the result of a config.
-    places = dict(_finished_runs(root))
-    jobs = []
-    for seed in range(seeds):
-        for row in chosen:
-            config = _config(file, row, seed, overrides)
-            workdir = root / config.experiment / config.row.partition(":")[2] / f"seed_{seed}"
-            state = _state(workdir, config)
-            if state != FINISHED:
-                place = places.setdefault(_key(config), workdir)
-                if place != workdir:
-                    state = f"same as {place}"
-            jobs.append(Job(config, workdir, state))
-    return jobs
 
 
 def _matching(rows: Sequence[str], pattern: str) -> list[str]:
     try:
-        chosen = [row for row in rows if re.search(pattern, row)]
+        chosen = [row for row in dict.fromkeys(rows) if re.search(pattern, row)]
     except re.error as error:
         raise InputError(f"--rows={pattern}: not a regular expression: {error}") from None
     if not chosen:
@@ -84,31 +108,68 @@ def _matching(rows: Sequence[str], pattern: str) -> list[str]:
     return chosen
 
 
-def _config(file: str, row: str, seed: int, overrides: Sequence[str]) -> ConfigDict:
-    seeds = [f"--config.seed={seed}", f"--config.randomize.seed={seed}"]
-    config = cli.parse_config([f"--config={file}:{row}", *overrides, *seeds])
+def _config(file: str, row: str, overrides: Sequence[str]) -> ConfigDict:
+    config = cli.parse_config([f"--config={file}:{row}", *overrides])
     experiments.check(config)
     return experiments.with_source(config)
 
 
+def _seeded(config: ConfigDict, seed: int) -> ConfigDict:
+    """A copy of a row's config with this seed."""
+    config = config.copy_and_resolve_references()
+    config.seed = config.randomize.seed = seed
+    return config
+
+
+def _folder(config: ConfigDict) -> pathlib.Path:
+    """EXPERIMENT/ROW. Raises InputError for names that are not those of folders."""
+    name = config.row.partition(":")[2] or config.row
+    parts = [*config.experiment.split("/"), *name.split("/")]
+    shown = f"config.experiment={show(config.experiment)}, config.row={show(config.row)}"
+    try:
+        is_name = all(
+            part not in ("", ".", "..") and len(os.fsencode(part)) <= _LONGEST for part in parts
+        )
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{shown}: a folder cannot have this name where the locale is not UTF-8. Choose ASCII "
+            "names, or set LC_ALL=C.UTF-8."
+        ) from None
+    require(
+        is_name,
+        f"{shown}: they name the folder of a run, which cannot have this name. Choose names of at "
+        f"most {_LONGEST} bytes, without . and ..",
+    )
+    return pathlib.Path(*parts)
+
+
+# A file system takes at most 255 bytes for a name.
+_LONGEST = 200
+
+
 def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The state of a run directory. Raises InputError if it holds a run of another config."""
+    path = epath.Path(workdir)
+    if folder.has_begun(path) and not folder.Folder(path).has_result():
+        return TO_DO  # the run before was killed before its first result
     has_config = (workdir / "config.json").exists()
-    if has_config:
-        file = epath.Path(workdir / "config.json")
-        runs.refuse_another(file, config, experiments.scientific)
-    if runs.read_result(workdir):
-        return FINISHED
+    # A damaged file stops the run, which names the file, and not the whole sweep.
+    with contextlib.suppress(runs.DamagedFile):
+        if has_config:
+            runs.refuse_another(path / "config.json", config, experiments.scientific)
+        if runs.read_result(workdir):
+            return FINISHED
     return UNFINISHED if has_config else TO_DO
 
 
 def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     """The key and the folder of every finished run under `root`."""
     for result in root.rglob("result.json"):
-        # A folder that is not a run directory is left out here. The report names it.
-        with contextlib.suppress(OSError, ValueError):
-            config = json.loads((result.parent / "config.json").read_text())
-            yield _key(config), result.parent
+        # A damaged run, and what is not a run, is left out here. The report names it.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            config = records.read_object(result.parent / "config.json", remedy="")
+            if runs.read_result(result.parent):
+                yield _key(config), result.parent
 
 
 def _key(config: ConfigDict | dict) -> str:

@@ -14,6 +14,7 @@ stops. A second signal kills the run.
 
 import os
 import queue
+import secrets
 import shutil
 import socket
 import subprocess
@@ -23,8 +24,9 @@ from collections.abc import Mapping
 from absl import app, flags
 
 from launch import processes
-from rethinking import cli, rendezvous
+from rethinking import cli, flag_types, rendezvous
 from rethinking.errors import InputError
+from rethinking.peer import RUN_WORD
 
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Number of processes that make the run.", lower_bound=1
@@ -32,8 +34,11 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _DEVICES = flags.DEFINE_integer(
     "devices_per_process", None, "Number of fake CPU devices of each process.", lower_bound=1
 )
-_GRACE = flags.DEFINE_float(
-    "grace_seconds", 10.0, "After a failure, seconds until the other processes are killed."
+_GRACE = flag_types.define_seconds(
+    "grace_seconds",
+    10.0,
+    "After a failure, seconds until the other processes are killed.",
+    most=1e6,
 )
 _MODULE = flags.DEFINE_string(
     "module", "rethinking.main", "The program to start. It must have the flags of rethinking.main."
@@ -108,12 +113,13 @@ def main(arguments: list[str]) -> None:
         environments = deal_devices(total, _DEVICES.value, os.environ)
     except InputError as error:
         cli.fail(error)
-    address = _free_address()
+    address, word = _free_address(), secrets.token_hex(16)
     ended: queue.SimpleQueue = queue.SimpleQueue()
     started: list[processes.Process] = []
     processes.pass_on_signals(started)
     for number, environment in enumerate(environments):
         line = command(_MODULE.value, arguments, rendezvous.Place(address, total, number))
+        environment = environment | {RUN_WORD: word}
         started.append(processes.Process(number, line, environment, ended))
     order = processes.await_all(started, ended, _GRACE.value)
     for process in started:

@@ -99,8 +99,8 @@ def pass_on_signals(processes: list[Process]) -> None:
 
     def pass_on(*_) -> None:
         nonlocal first
-        number = signal.SIGKILL if time.time() > first + 1 else signal.SIGTERM
-        first = min(first, time.time())
+        number = signal.SIGKILL if time.monotonic() > first + 1 else signal.SIGTERM
+        first = min(first, time.monotonic())
         for process in processes:
             process.send(number)
 

@@ -57,8 +57,10 @@ echo "Saved, but not finished: back into the queue."
 state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
 if [ "$state" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 """
+# A damaged result counts as well: to run again would not mend it.
 _IS_FINISHED = (
-    "import sys; from rethinking import runs; sys.exit(runs.read_result(sys.argv[1]) is None)"
+    "import sys; from etils import epath; "
+    "sys.exit(not (epath.Path(sys.argv[1]) / 'result.json').exists())"
 )
 
 
@@ -71,7 +73,7 @@ def script(
     Raises InputError for arguments that rethinking.main would refuse, and for options that
     sbatch cannot read from a script.
     """
-    config, workdir = cli.check_run(arguments)
+    config, workdir = cli.check_forwarded(arguments)
     name = re.sub(r"[^\w.=+-]+", "_", config.row)
     options = {"job-name": name} | options | {"requeue": None, "open-mode": "append"}
     lines = []

@@ -25,18 +25,18 @@ from absl import app, flags
 
 from launch.jobs import Job, plan
 from launch.workers import OUT_OF_TIME, run_all
-from rethinking import cli, distributed
+from rethinking import cli, distributed, flag_types
 from rethinking.errors import InputError
 
-_CONFIG = flags.DEFINE_string("config", None, "configs/FILE.py. Its ROWS are run.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of all run directories.")
+_CONFIG = flag_types.define_path("config", None, "configs/FILE.py. Its ROWS are run.")
+_WORKDIR = flag_types.define_path("workdir", None, "The folder of all run directories.")
 _ROWS = flags.DEFINE_string(
     "rows", "", "Run only the rows that this regular expression matches somewhere."
 )
 _SEEDS = flags.DEFINE_integer(
     "seeds", 1, "Number of runs for each row, with seeds 0, 1, ...", lower_bound=1
 )
-_TIME_BUDGET = flags.DEFINE_float(
+_TIME_BUDGET = flag_types.define_seconds(
     "time_budget", math.inf, "Seconds after which the sweep saves its runs and stops."
 )
 _PARALLEL = flags.DEFINE_integer(
@@ -52,7 +52,7 @@ def main(overrides: list[str]) -> None:
     """Makes the runs that the flags describe. `overrides` (--config.field=value) apply to all."""
     cli.log_to_terminal()
     root = pathlib.Path(_WORKDIR.value)
-    deadline = time.time() + _TIME_BUDGET.value
+    deadline = time.monotonic() + _TIME_BUDGET.value
     try:
         jobs = plan(_CONFIG.value, _WORKDIR.value, _ROWS.value, _SEEDS.value, overrides)
     except InputError as error:

@@ -124,8 +124,10 @@ def run_command(arguments: list[str]) -> str:
 
     Raises InputError for arguments that rethinking.main would refuse.
     """
-    _, workdir = cli.check_run(arguments)
-    if not workdir.startswith(("gs://", "/")):
+    _, workdir = cli.check_forwarded(arguments)
+    # Each host has a home folder of its own.
+    in_home = any(argument.startswith("--workdir=~") for argument in arguments)
+    if in_home or not workdir.startswith(("gs://", "/")):
         raise InputError(
             f"--workdir={workdir} would be another folder on every host. Choose a folder in a "
             "bucket, gs://BUCKET/FOLDER, or an absolute path that all hosts see."

@@ -10,10 +10,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 
 from launch.jobs import Job
-from rethinking import cli, distributed, experiments
+from rethinking import cli, distributed, experiments, failures
+from rethinking.errors import InputError
 
 OUT_OF_TIME = "out of time"
 
@@ -37,13 +39,29 @@ def run_job(job: Job, deadline: float) -> str:
 
     After `deadline` or SIGTERM it is "out of time", and the run is saved.
     """
-    if time.time() >= deadline or distributed.sigterm_noticed():
+    if time.monotonic() >= deadline or distributed.sigterm_noticed():
         return OUT_OF_TIME
     try:
         result = experiments.run(job.config, str(job.workdir), deadline)
     except Exception as error:  # the sweep goes on with the next run
-        return f"failed: {type(error).__name__}: {error}"
+        return f"failed: {_explain(error, job.workdir)}"
     return result["status"] if result else OUT_OF_TIME
+
+
+def _explain(error: Exception, workdir: pathlib.Path) -> str:
+    """What went wrong, in a line, and where the traceback is: in a file of the run."""
+    text = failures.summary(error)
+    place = failures.place(error.__cause__ or error)
+    if place and place not in text:
+        text = f"{place}: {text}"
+    if isinstance(error, InputError) and not error.__cause__:
+        return text
+    failures.record(error, workdir)
+    log = workdir / failures.LOG
+    if log.exists():
+        return f"{text} The traceback is in {log}"
+    traceback.print_exception(error)  # the disk is full, for instance
+    return text
 
 
 def _run_in_workers(
@@ -55,21 +73,22 @@ def _run_in_workers(
     with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
         pending = {pool.submit(run_job, job, deadline): job for job in jobs}
         forwarded = False
-        while pending:
-            try:
+        try:
+            while pending:
                 done, _ = concurrent.futures.wait(
                     pending, 0.5, return_when=concurrent.futures.FIRST_COMPLETED
                 )
-            except KeyboardInterrupt:
-                # After Ctrl-C the running runs are saved, and no other one is started.
-                pool.shutdown(wait=False, cancel_futures=True)
-                _terminate_workers()
-                raise
-            if distributed.sigterm_noticed() and not forwarded:
-                forwarded = True
-                _terminate_workers()
-            for future in done:
-                yield pending.pop(future), _how_it_ended(future, forwarded)
+                if distributed.sigterm_noticed() and not forwarded:
+                    forwarded = True
+                    _terminate_workers()
+                for future in done:
+                    yield pending.pop(future), _how_it_ended(future, forwarded)
+        except BaseException:
+            # After Ctrl-C, here or where the runs are printed, the running runs are saved, and no
+            # other one is started.
+            pool.shutdown(wait=False, cancel_futures=True)
+            _terminate_workers()
+            raise
 
 
 def _terminate_workers() -> None:

@@ -1,61 +1,99 @@
 """Parts that the commands share: configs from the command line, flags, messages on the terminal."""
 
+import ast
+import copy
 import logging
+import math
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from rethinking import experiments
-from rethinking.config import load_file, require_field
-from rethinking.errors import InputError
+from rethinking import experiments, fields, flag_types
+from rethinking.config import get, load, require_field
+from rethinking.errors import InputError, require
 
-# The errors that absl and ml_collections raise when a row, a field or a value is wrong.
-_BAD_CONFIG = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
+flags.disclaim_key_flags()  # --help lists the flags of `define_run_flags` with the command
+# A launcher gives these flags to each process itself.
+_PLACE = ("distributed", "coordinator_address", "num_processes", "process_id")
 
 
 def parse_config(arguments: Sequence[str]) -> ConfigDict:
     """Returns the config that `--config=FILE:ROW --config.field=value ...` describes.
 
     Raises InputError for an unknown file, row or field, and names the nearest known one.
-    Raises InputError for a value of the wrong type, too.
+    Raises InputError for a value of the wrong type, and for a mistake in the file, too.
     """
     overrides, rest = split_overrides(arguments)
-    for argument in rest:
-        if argument.startswith("--config="):
-            _require_row(argument.removeprefix("--config="))
+    (file_and_row,) = [argument.removeprefix("--config=") for argument in rest]
+    config = load(file_and_row)
+    if isinstance(config, FrozenConfigDict):
+        config = ConfigDict(config)
+    _name(config, *file_and_row.partition(":")[::2])
+    for number, override in enumerate(overrides):
+        for earlier in overrides[:number]:
+            require(
+                not earlier.startswith(f"{override.partition('=')[0]}."),
+                f"{earlier} has no effect before {override}. Change their order.",
+            )
+        _apply(override, config)
+    return config.lock()
+
+
+def _name(config: ConfigDict, file: str, row: str) -> None:
+    """Names a config after its file and row, unless its file does that."""
+    if config.get("experiment") == "":
+        experiment, colon, _ = str(config.get("row")).partition(":")
+        config.experiment = experiment if colon else pathlib.Path(file).stem
+    if config.get("row") == "":
+        config.row = f"{config.experiment}:{row or 'default'}"
+
+
+def _apply(override: str, config: ConfigDict) -> None:
+    """Sets the field that --config.field=value names. The value has the type of the old one."""
+    path = override.lstrip("-").partition("=")[0].partition(".")[2]
+    require_field(path, config)
+    require(
+        path != "kind",
+        f"{override}: the row decides the kind, which is {config.get('kind')!r}. Choose another "
+        "row: docs/config_fields.md lists the kinds.",
+    )
+    kind = experiments.KINDS.get(config.get("kind"), experiments.training)
+    field, old = kind.FIELDS.get(path), get(config, path)
+    if field is None and isinstance(old, ConfigDict):
+        raise InputError(
+            f"{_shorten(override)}: {path} is a group of fields. Set its fields one by one, as in "
+            f"--config.{path}.{_first(override, old)}"
+        )
+    command, values = ["", override], flags.FlagValues()
     try:
-        plain = _parse(rest)
-        for override in overrides:
-            flag = override.lstrip("-").partition("=")[0]
-            require_field(flag.partition(".")[2], plain)
-        return _parse(arguments)
-    except KeyError as error:
-        raise InputError(str(error.args[0])) from error
-    except _BAD_CONFIG as error:
-        raise InputError(str(error)) from error
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
+        values(command)
+    except (flags.Error, AttributeError, TypeError, ValueError) as error:
+        reason = f"must be of the type of {fields.show(old)}."
+        if field is not None:
+            reason = f"must be {field.words}, as in --config.{path}={field.shell_example}."
+        raise InputError(f"{_shorten(override)}: {reason}") from error
 
 
-def _require_row(file_and_row: str) -> None:
-    """Raises InputError unless the file exists and has the row.
+def _first(override: str, group: ConfigDict) -> str:
+    """FIELD=VALUE: the first setting of --config.group={...}, or else of `group` itself."""
+    try:
+        given = ast.literal_eval(override.partition("=")[2])
+    except (MemoryError, RecursionError, SyntaxError, ValueError):
+        given = None
+    if not isinstance(given, dict) or not given:
+        given = group
+    name, value = next(iter(given.items()))
+    return f"{name}={value}"
 
-    ml_collections would show the same reason, but as a traceback.
-    """
-    file, _, row = file_and_row.partition(":")
-    module = load_file(file)
-    if row:
-        module.get_config(row)
 
-
-def _parse(arguments: Sequence[str]) -> ConfigDict:
-    values = flags.FlagValues()
-    command = ["", *arguments]
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=command)
-    values(command)
-    return holder.value
+def _shorten(argument: str) -> str:
+    return argument if len(argument) <= 100 else f"{argument[:100]}..."
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:
@@ -85,21 +123,92 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return overrides, rest
 
 
+def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of rethinking.main."""
+    flag_types.define_path(
+        "config",
+        None,
+        "configs/FILE.py:ROW. --config.field=value overrides any field.",
+        flag_values=values,
+    )
+    flag_types.define_path(
+        "workdir",
+        None,
+        "The run directory, created if missing. It may be in a bucket: gs://...",
+        flag_values=values,
+    )
+    flag_types.define_seconds(
+        "time_budget",
+        math.inf,
+        "Seconds after which the run is saved and stops.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "distributed",
+        False,
+        "This is one of several processes that make the run.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "HOST:PORT of process 0. Not needed on Slurm and TPU pods.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes",
+        None,
+        "Number of processes. Not needed on Slurm and TPU pods.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "process_id",
+        None,
+        "Number of this process, from 0. Not needed on Slurm and TPU pods.",
+        flag_values=values,
+    )
+    flag_types.define_seconds(
+        "rendezvous_timeout",
+        300.0,
+        "Seconds to wait until all processes have started.",
+        most=1e6,
+        flag_values=values,
+    )
+
+
 def parse_flags(argv: Sequence[str], required: Sequence[str]) -> list[str]:
     """Parses absl's flags and returns the overrides.
 
     Ends the program for an unknown flag, a value of the wrong type, or a missing required flag.
     """
+    # A terminal that cannot show a character gets its code instead.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _parse(argv, flags.FLAGS, required)
+    except InputError as error:
+        fail(f"{error} See --help.")
+
+
+def _parse(argv: Sequence[str], values: flags.FlagValues, required: Sequence[str]) -> list[str]:
+    """Parses `argv`, the program's name first, into `values`; returns the overrides.
+
+    Raises InputError for what does not fit.
+    """
+    for argument, following in zip(argv, (*argv[1:], "--"), strict=True):
+        is_override = argument.startswith("--config.")
+        if is_override and "=" not in argument and not following.startswith("-"):
+            raise InputError(
+                f"{argument} {following}: a value comes after =. Write {argument}={following}"
+            )
     overrides, rest = split_overrides(argv)
     try:
-        unknown = flags.FLAGS(rest)[1:]
+        unknown = values(rest)[1:]
     except flags.Error as error:
-        fail(error)
-    if unknown:
-        fail(f"unknown arguments: {' '.join(unknown)}. See --help.")
-    missing = [f"--{name}" for name in required if flags.FLAGS[name].value is None]
-    if missing:
-        fail(f"needed: {', '.join(missing)}. See --help.")
+        raise InputError(f"{str(error).rstrip('.')}.") from None
+    require(not unknown, f"unknown arguments: {' '.join(unknown)}.")
+    missing = [f"--{name}" for name in required if values[name].value is None]
+    require(not missing, f"needed: {', '.join(missing)}.")
     return overrides
 
 
@@ -118,22 +227,29 @@ def parse_launcher_flags(argv: Sequence[str], required: Sequence[str] = ()) -> l
     return arguments
 
 
-def check_run(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
+def check_forwarded(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
     """Returns the config and the workdir that these arguments of rethinking.main give.
 
-    Raises InputError if rethinking.main would refuse them.
+    A `~` in the workdir is expanded as on this machine. Raises InputError if rethinking.main would
+    refuse the arguments, or if one of them is for the launcher to give.
     """
-    overrides, rest = split_overrides(arguments)
-    given = {}
-    for argument in rest:
-        if argument.startswith(("--config=", "--workdir=")):
-            flag, _, value = argument.partition("=")
-            given[flag] = value
-    if len(given) < 2:
-        raise InputError(
-            "needed: -- --config=FILE:ROW --workdir=DIR. Put the arguments of rethinking.main "
-            "after --."
+    values = flags.FlagValues()
+    define_run_flags(values)
+    for module, known in flags.FLAGS.flags_by_module_dict().items():
+        if module == "absl.logging":
+            for flag in known:
+                values[flag.name] = copy.deepcopy(flag)
+    overrides = _parse(["rethinking.main", *arguments], values, ())
+    require(
+        values.config is not None and values.workdir is not None,
+        "needed: -- --config=FILE:ROW --workdir=DIR. Put the arguments of rethinking.main "
+        "after --.",
+    )
+    for name in _PLACE:
+        require(
+            not values[name].present,
+            f"--{name}: the launcher gives this flag to each process itself. Leave it out.",
         )
-    config = parse_config([f"--config={given['--config']}", *overrides])
+    config = parse_config([f"--config={values.config}", *overrides])
     experiments.check(config)
-    return config, given["--workdir"]
+    return config, values.workdir

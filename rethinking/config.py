@@ -4,73 +4,19 @@ Each kind of experiment declares its fields in a table `FIELDS`, field path -> `
 `rethinking.experiments.KIND`. This module knows no kind.
 """
 
-import dataclasses
 import importlib.util
-import math
+import inspect
 import pathlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking.errors import InputError, nearest, require, require_known
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One setting: its default, its meaning, and the values that it may have.
-
-    Numbers must be finite. `minimum` and `maximum` are allowed values, `above` and `below` are not.
-    A field with `scientific=False` changes where or how fast a run computes, but not its results.
-    """
-
-    default: Any
-    doc: str
-    choices: tuple[str, ...] | None = None
-    minimum: float | int | None = None
-    maximum: float | int | None = None
-    above: float | int | None = None
-    below: float | int | None = None
-    scientific: bool = True
-
-    def replace(self, **changes: Any) -> "Field":
-        """The same field with some of its attributes changed."""
-        return dataclasses.replace(self, **changes)
-
-    @property
-    def range(self) -> str:
-        """The allowed numbers in words, such as "at least 0 and below 1"; "" without a bound."""
-        bounds = {
-            "at least": self.minimum,
-            "above": self.above,
-            "at most": self.maximum,
-            "below": self.below,
-        }
-        return " and ".join(
-            f"{word} {_number(bound)}" for word, bound in bounds.items() if bound is not None
-        )
-
-    def check(self, name: str, value: Any) -> None:
-        """Raises InputError, which names the allowed values, if `value` is not one of them."""
-        if self.choices is not None:
-            require_known(value, self.choices, f"config.{name}: unknown value")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return
-        require(math.isfinite(value), f"config.{name}={value}: must be a finite number.")
-        allowed = (
-            (self.minimum is None or value >= self.minimum)
-            and (self.above is None or value > self.above)
-            and (self.maximum is None or value <= self.maximum)
-            and (self.below is None or value < self.below)
-        )
-        require(allowed, f"config.{name}={value}: must be {self.range}.")
-
-
-Fields = Mapping[str, Field]
-
-# Devices count with 32-bit integers.
-LARGEST = 2**31
+from rethinking import failures, paths
+from rethinking.errors import InputError, nearest, require
+from rethinking.fields import LARGEST, Field, Fields, show
 
 # The fields of every kind of experiment.
 COMMON: Fields = {
@@ -87,6 +33,7 @@ COMMON: Fields = {
     "data.data_dir": Field(
         "",
         'folder of the TFDS sets; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets',
+        longest=4096,
         scientific=False,
     ),
     "data.num_train": Field(
@@ -94,6 +41,18 @@ COMMON: Fields = {
         "keep the first n of a seeded permutation of the training set; 0: all, in order",
         minimum=0,
         below=LARGEST,
+    ),
+    "data.eval_split": Field(
+        "",
+        'split to evaluate; "": test if its images have labels, else validation under one of its '
+        "usual names",
+    ),
+    "data.test_fraction": Field(
+        0.0,
+        "above 0: evaluate this share of the training split instead, and do not train on it; the "
+        "same images for all seeds",
+        minimum=0,
+        below=1,
     ),
     "randomize.labels": Field(
         0.0, "probability that a training label is replaced by a random one", minimum=0, maximum=1
@@ -106,10 +65,6 @@ NUM_TEST = Field(
     minimum=0,
     below=LARGEST,
 )
-
-
-def _number(bound: float | int) -> str:
-    return "2**31" if bound == LARGEST else f"{bound:g}"
 
 
 def defaults(fields: Fields) -> ConfigDict:
@@ -125,9 +80,52 @@ def defaults(fields: Fields) -> ConfigDict:
 
 
 def check_fields(config: ConfigDict, fields: Fields) -> None:
-    """Raises InputError for the first value that its field does not allow."""
-    for path, field in fields.items():
-        field.check(path, get(config, path))
+    """Raises InputError unless `config` has these fields alone, each with an allowed value."""
+    for name in sorted({path.partition(".")[0] for path in fields if "." in path}):
+        group = config.get(name)
+        require(
+            isinstance(group, ConfigDict),
+            f"config.{name}={show(group)}: it is a group of fields. Set its fields one by one.",
+        )
+    found = set(_leaves(config, fields))
+    for path in sorted(found - fields.keys()):
+        raise InputError(
+            f"config.{path}: unknown field of config.kind={config.kind!r}. {nearest(path, fields)}"
+        )
+    for path in fields:
+        require(
+            path in found,
+            f"config.{path} is missing, a field of config.kind={config.kind!r}. Begin with "
+            "rethinking.experiments.defaults of that kind, and set the fields of a group one by "
+            "one.",
+        )
+        fields[path].check(path, get(config, path))
+
+
+def refuse_without_effect(
+    config: ConfigDict, fields: Fields, paths: Iterable[str], because: str
+) -> None:
+    """Raises InputError if one of these fields is not at its default.
+
+    `because` names the setting with which they do nothing.
+    """
+    for path in paths:
+        value, default = get(config, path), fields[path].default
+        require(
+            value == default,
+            f"config.{path}={show(value)} has no effect with {because}. Leave it at {default!r}.",
+        )
+
+
+def _leaves(config: ConfigDict, fields: Fields, prefix: str = "") -> Iterator[str]:
+    """The paths of all settings; a field that is a dictionary is one of them."""
+    for key in config:
+        path = f"{prefix}{key}"
+        value = config[key]
+        if isinstance(value, ConfigDict | dict) and path not in fields:
+            yield from _leaves(value, fields, f"{path}.")
+        else:
+            yield path
 
 
 def get(config: ConfigDict, path: str) -> Any:
@@ -145,8 +143,13 @@ def flat(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, ConfigDict | dict):
             fields.update(flat(value, path + "."))
         else:
-            fields[path] = value
+            fields[path] = _as_json(value)
     return fields
+
+
+def _as_json(value: Any) -> Any:
+    """`value` with lists in place of tuples, as when config.json is read."""
+    return [_as_json(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def require_field(path: str, config: ConfigDict) -> None:
@@ -168,17 +171,51 @@ def require_field(path: str, config: ConfigDict) -> None:
 
 
 def load_file(path: str) -> ModuleType:
-    """Imports a file of configs/: a module with ROWS and get_config(row)."""
-    file = pathlib.Path(path)
+    """Imports a file of configs/: a module with ROWS and get_config(row).
+
+    Raises InputError, with the line, if the file has a mistake.
+    """
+    file = pathlib.Path(paths.expand(path))
     if not file.is_file():
         others = [str(other) for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
         raise InputError(f"--config={path}: no such file. {nearest(path, others)}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    require(file.suffix == ".py", f"--config={path} is not a Python file. Name a file NAME.py.")
+    spec = importlib.util.spec_from_file_location("rethinking_config", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # Data classes look for their module there.
+    sys.modules[spec.name] = module
+    with failures.users_code(f"--config={path}"):
+        spec.loader.exec_module(module)
     if not hasattr(module, "get_config") or not hasattr(module, "ROWS"):
         raise InputError(
             f"--config={path} is not a config file. Define ROWS and get_config(row) in it, as the "
             "files of configs/ do."
         )
     return module
+
+
+def load(file_and_row: str) -> ConfigDict:
+    """The config of FILE:ROW. Without ROW it is the file's default.
+
+    Raises InputError for an unknown file or row, and, with the line, for a mistake in the file.
+    """
+    file, _, row = file_and_row.partition(":")
+    module = load_file(file)
+    if not row:
+        needed = [
+            parameter
+            for parameter in inspect.signature(module.get_config).parameters.values()
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        require(
+            not needed,
+            f"--config={file}: name one of its ROWS, as in --config={file}:ROW.",
+        )
+    with failures.users_code(f"--config={file_and_row}"):
+        config = module.get_config(row) if row else module.get_config()
+    require(
+        isinstance(config, ConfigDict),
+        f"--config={file_and_row}: get_config returns a {type(config).__name__}. Return a "
+        'config, which rethinking.experiments.defaults("training") makes.',
+    )
+    return config

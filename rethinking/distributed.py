@@ -42,6 +42,7 @@ def join(
     import jax  # here, because commands import this module and need no JAX
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    host, port = place.host_and_port
     # JAX's own service would take SIGTERM away from `notice_sigterm`.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
@@ -50,6 +51,8 @@ def join(
         place.process_id,
         local_device_ids,
         cluster_detection_method="deactivate",
+        # None: all networks.
+        coordinator_bind_address=f"127.0.0.1:{port}" if rendezvous.is_loopback(host) else None,
     )
     try:
         _connect()
@@ -105,8 +108,11 @@ def _find_place(
             f"--process_id={place.process_id}: must be from 0 to {place.num_processes - 1}, "
             f"because --num_processes={place.num_processes}"
         )
-    if not place.address.rpartition(":")[2].isdecimal():
-        raise InputError(f"--coordinator_address={place.address}: must be HOST:PORT")
+    host, _, port = place.address.rpartition(":")
+    if not (host and port.isdecimal() and port.isascii() and 0 < int(port) < 2**16):
+        raise InputError(
+            f"--coordinator_address={place.address}: must be HOST:PORT, with a port from 1 to 65535"
+        )
     return place, local_device_ids
 
 
@@ -155,10 +161,10 @@ def notice_sigterm() -> Iterator[None]:
 
     def note(*_) -> None:
         nonlocal noted_at
-        if time.time() > noted_at + 1:
+        if time.monotonic() > noted_at + 1:
             signal.signal(signal.SIGTERM, before)
             signal.raise_signal(signal.SIGTERM)
-        noted_at = min(noted_at, time.time())
+        noted_at = min(noted_at, time.monotonic())
         note_sigterm()
 
     before = signal.signal(signal.SIGTERM, note)
@@ -181,11 +187,11 @@ def sigterm_noticed() -> bool:
 
 
 def must_stop(deadline: float) -> bool:
-    """Whether the run must stop: `deadline` (of time.time()) has passed, or SIGTERM came.
+    """Whether the run must stop: `deadline` (of time.monotonic()) has passed, or SIGTERM came.
 
     All processes get the same answer.
     """
-    return agreed(time.time() >= deadline or sigterm_noticed())
+    return agreed(time.monotonic() >= deadline or sigterm_noticed())
 
 
 def agreed(value: bool) -> bool:

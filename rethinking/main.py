@@ -13,59 +13,37 @@ On one machine, launch.local starts them.
 import contextlib
 import functools
 import logging
-import math
 import time
+from typing import NoReturn
 
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from rethinking import cli, distributed, experiments, rendezvous
+from rethinking import cli, distributed, experiments, failures, rendezvous
 from rethinking.errors import InputError
 
-_CONFIG = flags.DEFINE_string(
-    "config", None, "configs/FILE.py:ROW. --config.field=value overrides any field."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run directory, created if missing. It may be in a bucket: gs://..."
-)
-_TIME_BUDGET = flags.DEFINE_float(
-    "time_budget", math.inf, "Seconds after which the run is saved and stops."
-)
-_DISTRIBUTED = flags.DEFINE_boolean(
-    "distributed", False, "This is one of several processes that make the run."
-)
-_COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0. Not needed on Slurm and TPU pods."
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Number of processes. Not needed on Slurm and TPU pods."
-)
-_PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Number of this process, from 0. Not needed on Slurm and TPU pods."
-)
-_RENDEZVOUS_TIMEOUT = flags.DEFINE_float(
-    "rendezvous_timeout", 300.0, "Seconds to wait until all processes have started."
-)
+FLAGS = flags.FLAGS
+cli.define_run_flags()
 
 
 def main(overrides: list[str]) -> None:
     """Runs the experiment that the flags describe."""
-    deadline = time.time() + _TIME_BUDGET.value
+    deadline = time.monotonic() + FLAGS.time_budget
     cli.log_to_terminal()
     try:
-        config = cli.parse_config([f"--config={_CONFIG.value}", *overrides])
+        config = cli.parse_config([f"--config={FLAGS.config}", *overrides])
         with _join() as process_id:
             _run(config, deadline, process_id)
     except InputError as error:
-        cli.fail(error)
+        _fail(error)
     except rendezvous.RendezvousError as error:
         cli.fail(error, rendezvous.PEER_LOST)
 
 
 def _join() -> contextlib.AbstractContextManager[int]:
-    place = _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    if _DISTRIBUTED.value:
-        return distributed.join(*place, _RENDEZVOUS_TIMEOUT.value)
+    place = FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id
+    if FLAGS.distributed:
+        return distributed.join(*place, FLAGS.rendezvous_timeout)
     if place != (None, None, None):
         raise InputError(
             "--coordinator_address, --num_processes and --process_id have no effect alone. "
@@ -80,13 +58,24 @@ def _run(config: ConfigDict, deadline: float, process_id: int) -> None:
         # All processes log the same lines, so one of them is enough.
         cli.log_to_terminal(logging.WARNING)
     try:
-        result = experiments.run(config, _WORKDIR.value, deadline, writes)
-    except InputError as error:
+        result = experiments.run(config, FLAGS.workdir, deadline, writes)
+    except Exception as error:
         # Here, because leaving distributed.join by an error would print a traceback.
-        cli.fail(error)
+        if isinstance(error, InputError) or failures.place(error):
+            _fail(error, writes)
+        if writes:
+            failures.record(error, FLAGS.workdir)
+        raise
     if result and writes:
         run = f"{result['row']} seed {result['seed']}"
-        print(f"{run}: {result['status']}, see {_WORKDIR.value}/result.json")
+        print(f"{run}: {result['status']}, see {FLAGS.workdir}/result.json")
+
+
+def _fail(error: Exception, writes: bool = True) -> NoReturn:
+    """Ends the program for a mistake of the user."""
+    if writes:
+        failures.record(error, FLAGS.workdir)
+    cli.fail(failures.describe(error))
 
 
 if __name__ == "__main__":

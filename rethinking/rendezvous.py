@@ -10,13 +10,16 @@ JAX's service then takes over the port, and the connections stay open.
 
 import contextlib
 import dataclasses
-import json
+import ipaddress
 import os
 import socket
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
+
+from rethinking import entrance
+from rethinking.peer import Peer, run_word
 
 # Exit code of a process that ends because another one was missing or lost. It is EX_UNAVAILABLE
 # of BSD's sysexits.h. The launcher looks for the cause in the other processes.
@@ -27,7 +30,7 @@ SILENCE_SECONDS = 40.0
 # Time between two signs of life.
 BEAT_SECONDS = 5.0
 # Time to connect, and time for a new connection to say its number.
-_GREETING_SECONDS = 5.0
+GREETING_SECONDS = 5.0
 
 
 class RendezvousError(Exception):
@@ -64,7 +67,7 @@ def call_roll(place: Place, timeout: float) -> "Roll":
 class Roll:
     """Watches the other processes: process 0 watches all of them, and they watch process 0."""
 
-    def __init__(self, place: Place, peers: list["_Peer"]):
+    def __init__(self, place: Place, peers: list[Peer]):
         self._place, self._peers = place, peers
         self._lock = threading.Lock()
         self._left = False
@@ -83,7 +86,7 @@ class Roll:
         self._left = True
         for peer in self._peers:
             peer.say_goodbye()
-        deadline = time.monotonic() + _GREETING_SECONDS
+        deadline = time.monotonic() + GREETING_SECONDS
         for thread in self._watchers:
             thread.join(max(deadline - time.monotonic(), 0))
 
@@ -93,7 +96,7 @@ class Roll:
                 peer.tell(alive=True)
             time.sleep(BEAT_SECONDS)
 
-    def _watch(self, peer: "_Peer") -> None:
+    def _watch(self, peer: Peer) -> None:
         message = {"alive": True}
         name = f"process {peer.process_id} of {self._place.num_processes} (on {peer.host})"
         while message == {"alive": True}:
@@ -121,128 +124,130 @@ class Roll:
             os._exit(PEER_LOST)
 
 
-class _Peer:
-    """A connection to another process. A message is one line with a JSON object."""
-
-    def __init__(self, connection: socket.socket):
-        self._connection = connection
-        self._lines = connection.makefile(encoding="utf-8")
-        self.process_id, self.host = 0, "?"
-
-    def tell(self, **message: Any) -> None:
-        """Sends a message. Does nothing if the other process is gone."""
-        with contextlib.suppress(OSError):
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def hear(self, timeout: float) -> dict[str, Any] | None:
-        """Returns the next message, or None if the other process has closed the connection.
-
-        Raises OSError if none comes within `timeout` seconds, ValueError if it is not a message.
-        """
-        self._connection.settimeout(timeout)
-        try:
-            line = self._lines.readline()
-        except ConnectionError:
-            return None
-        message = json.loads(line) if line else None
-        if not isinstance(message, dict | None):
-            raise ValueError(f"not a message: {line!r}")
-        return message
-
-    def say_goodbye(self) -> None:
-        """Says that this process is done and will send nothing more."""
-        self.tell(done=True)
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._lines.close()
-        self._connection.close()
-
-
-def _gather(place: Place, timeout: float) -> list[_Peer]:
+def _gather(place: Place, timeout: float) -> list[Peer]:
     """Process 0's part: returns the connections to all others, once they have all joined.
 
     Tells them to begin, or why the run cannot begin.
     """
     deadline = time.monotonic() + timeout
-    peers: dict[int, _Peer] = {}
-    with _listen(place) as server:
+    peers: dict[int, Peer] = {}
+    with _listen(place) as server, entrance.Entrance(server, GREETING_SECONDS) as door:
         while missing := set(range(1, place.num_processes)) - peers.keys():
-            server.settimeout(max(deadline - time.monotonic(), 0.001))
-            try:
-                peer = _greet(server)
-            except TimeoutError:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 _refuse(
-                    peers,
+                    peers.values(),
                     f"{_named(missing)} of {place.num_processes} did not connect to "
                     f"{place.address} within {timeout:g} s ({_named({0, *peers})} did). Read "
                     "their output, or raise --rendezvous_timeout.",
                 )
-            if peer is None:
-                continue
-            if peer.process_id not in missing:
-                _refuse(
-                    peers | {-1: peer},
-                    f"process {peer.process_id} on {peer.host} cannot join: another process has "
-                    f"this number, or it is not below {place.num_processes}. Give each of the "
-                    f"{place.num_processes} processes its own number, from 0.",
-                )
-            peers[peer.process_id] = peer
+            for peer, hello in door.greet(left):
+                if _is_of_this_run(hello):
+                    _admit(peer, hello, place, peers)
+                else:
+                    peer.close()
     for peer in peers.values():
-        peer.tell(begin=True, host=socket.gethostname())
+        peer.tell(begin=True, host=socket.gethostname(), word=run_word())
     return list(peers.values())
 
 
-def _listen(place: Place) -> socket.socket:
-    port = place.host_and_port[1]
+def _is_of_this_run(hello: dict[str, Any]) -> bool:
+    """Whether a first message is that of a process of this run, and not of another program."""
+    numbers = hello.get("process_id"), hello.get("num_processes")
+    host = hello.get("host")
+    return (
+        hello.get("word") == run_word()
+        and all(type(number) is int for number in numbers)
+        and isinstance(host, str)
+        and len(host) < 256
+        and host.isprintable()
+    )
+
+
+def _admit(peer: Peer, hello: dict[str, Any], place: Place, peers: dict[int, Peer]) -> None:
+    """Adds a process to `peers`.
+
+    A process of a run of another size is told so, and this run goes on. Raises RendezvousError if
+    two processes have one number.
+    """
+    peer.process_id, peer.host = hello["process_id"], hello["host"]
+    if hello["num_processes"] != place.num_processes:
+        peer.tell(
+            error=f"process 0 at {place.address} has --num_processes={place.num_processes}, but "
+            f"process {peer.process_id} on {peer.host} has {hello['num_processes']}. Give all "
+            "processes of a run the same number, and each run its own address."
+        )
+        peer.close()
+        return
+    before = peers.get(peer.process_id)
+    if before and before.is_gone():  # it was started again, or its connection broke
+        before.close()
+    elif before or not 0 < peer.process_id < place.num_processes:
+        _refuse(
+            [*peers.values(), peer],
+            f"process {peer.process_id} on {peer.host} cannot join: another process has "
+            f"this number, or it is not below {place.num_processes}. Give each of the "
+            f"{place.num_processes} processes its own number, from 0.",
+        )
+    peers[peer.process_id] = peer
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach `host`."""
     try:
-        return socket.create_server(("", port), backlog=place.num_processes)
-    except OSError as error:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(place: Place) -> socket.socket:
+    host, port = place.host_and_port
+    family = socket.AF_INET
+    if not is_loopback(host):
+        host = ""  # all networks, because this machine may not know its name in the run's network
+    elif ":" in host:
+        family = socket.AF_INET6
+    backlog = max(128, place.num_processes)
+    try:
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise RendezvousError(
             f"process 0 cannot listen on port {port} of {socket.gethostname()}: "
-            f"{error.strerror}. Choose another port, or end the program that uses it."
+            f"{reason}. Choose another port, or end the program that uses it."
         ) from None
 
 
-def _greet(server: socket.socket) -> _Peer | None:
-    """Accepts a connection and returns it with its process's number.
-
-    Returns None for a connection from another program.
-    """
-    connection, _ = server.accept()
-    peer = _Peer(connection)
-    try:
-        hello = peer.hear(_GREETING_SECONDS) or {}
-        peer.process_id, peer.host = int(hello["process_id"]), str(hello["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        peer.close()
-        return None
-    return peer
-
-
-def _refuse(peers: dict[int, _Peer], reason: str) -> NoReturn:
-    for peer in peers.values():
+def _refuse(peers: Iterable[Peer], reason: str) -> NoReturn:
+    for peer in peers:
         peer.tell(error=reason)
     raise RendezvousError(reason)
 
 
-def _report(place: Place, timeout: float) -> list[_Peer]:
+def _report(place: Place, timeout: float) -> list[Peer]:
     """The other processes' part: returns the connection to process 0, once all have joined."""
     deadline = time.monotonic() + timeout
     while True:
         # OSError: process 0 does not listen yet. ValueError: another program uses the port.
         with contextlib.suppress(OSError, ValueError):
-            peer = _Peer(socket.create_connection(place.host_and_port, timeout=_GREETING_SECONDS))
-            peer.tell(process_id=place.process_id, host=socket.gethostname())
-            # If process 0 started later than this process, it waits longer for the rest.
-            answer = peer.hear(timeout + 2 * _GREETING_SECONDS)
-            if answer and "error" in answer:
-                raise RendezvousError(answer["error"])
-            if answer:
-                peer.host = answer["host"]
-                return [peer]
+            connection = socket.create_connection(place.host_and_port, timeout=GREETING_SECONDS)
+            with contextlib.ExitStack() as unless_joined:
+                unless_joined.enter_context(connection)
+                peer = Peer(connection)
+                peer.tell(
+                    process_id=place.process_id,
+                    num_processes=place.num_processes,
+                    host=socket.gethostname(),
+                    word=run_word(),
+                )
+                # If process 0 started later than this process, it waits longer for the rest.
+                answer = peer.hear(timeout + 2 * GREETING_SECONDS) or {}
+                if isinstance(answer.get("error"), str):
+                    raise RendezvousError(answer["error"])
+                if answer.get("begin") and answer.get("word") == run_word():
+                    peer.host = str(answer.get("host"))
+                    unless_joined.pop_all()
+                    return [peer]
         if time.monotonic() > deadline:
             raise RendezvousError(
                 f"process 0 of {place.num_processes} did not answer process {place.process_id} at "

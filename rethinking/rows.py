@@ -94,11 +94,10 @@ def table3(row: str) -> ConfigDict:
     require_known(row, TABLE3_ROWS, "table3: unknown row")
     config = experiments.defaults("kernels")
     config.data.name, *options = row.split("+")
-    if config.data.name == "cifar10":
-        config.kernel.bandwidth = 7.0
+    config.kernel.bandwidth = experiments.kernels.BANDWIDTHS[config.data.name]
     if "gabor" in options:
         config.features.name = "gabor"
-        config.kernel.bandwidth = 0.5
+        config.kernel.bandwidth = experiments.kernels.BANDWIDTHS["gabor"]
     if "random_conv" in options:
         config.features.name = "random_conv"
         config.kernel.name = "linear"

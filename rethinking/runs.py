@@ -10,12 +10,8 @@ two processes never write to it at once. A bucket has no locks. Files appear who
 """
 
 import contextlib
-import fcntl
 import json
-import logging
-import math
 import os
-import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,11 +22,33 @@ from ml_collections import ConfigDict
 from rethinking import provenance
 from rethinking.config import flat
 from rethinking.errors import InputError
+from rethinking.folder import Folder, has_begun, hold, is_local
+from rethinking.records import (
+    DamagedFile,
+    check_metrics,
+    digest_of_lines,
+    finite,
+    read_each,
+    read_lines,
+    read_object,
+    read_result,
+    seal,
+)
 
-_LOG = logging.getLogger(__name__)
+__all__ = [
+    "DamagedFile",
+    "RunDirectory",
+    "check_metrics",
+    "open_run",
+    "read_lines",
+    "read_result",
+    "refuse_another",
+]
+
 # How long processes that read wait for the one that writes. File systems of clusters may show a
 # file late.
 WAIT_SECONDS = 120.0
+REPLACE_SECONDS = 10.0
 # From a config to the fields that decide what it computes: `rethinking.experiments.scientific`.
 Scientific = Callable[[ConfigDict], dict[str, Any]]
 
@@ -42,9 +60,10 @@ class RunDirectory:
     change no file.
     """
 
-    def __init__(self, path: epath.Path, writes: bool = True):
-        self.path, self.writes = path, writes
-        self.metrics: list[dict[str, Any]] = read_lines(path / "metrics.jsonl")
+    def __init__(self, folder: Folder, writes: bool = True):
+        self.path, self.writes, self._folder = folder.path, writes, folder
+        self.metrics: list[dict[str, Any]] = []
+        self.read_again()
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -60,56 +79,60 @@ class RunDirectory:
             self.metrics = [line for line in self.metrics if line["step"] <= step]
         self._write_metrics()
 
+    def keep(self, lines: list[dict[str, Any]]) -> None:
+        """Makes `lines` the only ones."""
+        self.metrics = lines
+        self._write_metrics()
+
+    def read_all(self) -> list[Any]:
+        """The value of each whole line of metrics.jsonl; None for a line that is not JSON."""
+        return read_each(self.path / "metrics.jsonl")
+
+    def read_again(self) -> None:
+        """Reads metrics.jsonl again, which another process may have written since."""
+        self.metrics = read_lines(self.path / "metrics.jsonl")
+
+    def require_there(self) -> None:
+        """Raises InputError if the folder was removed while the run used it."""
+        if self.writes:
+            self._folder.require_there()
+
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl, which is on disk when this returns.
 
         Numbers that JSON does not have (nan, inf) become null.
         """
-        self.metrics.append(_finite(line))
-        if not _is_local(self.path):
+        self.require_there()
+        self.metrics.append(finite(line))
+        if not is_local(self.path):
             self._write_metrics()  # a file in a bucket can be replaced, but not extended
         elif self.writes:
             with open(self.path / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(self.metrics[-1]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+        if len(self.metrics) == 1 and self.writes:
+            self._folder.note(has_result=True)
+
+    def sealed(self, result: dict[str, Any]) -> dict[str, Any]:
+        """`result` with digests, by which damage to it and to metrics.jsonl is noticed later."""
+        if self.metrics:
+            result = result | {"metrics_sha256": digest_of_lines(self.metrics)}
+        return seal(result)
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes result.json and returns its contents."""
-        result = _finite(result)
+        self.require_there()
+        result = finite(result)
         if self.writes:
             _write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
         return result
 
     def _write_metrics(self) -> None:
+        self.require_there()
         if self.writes:
             text = "".join(json.dumps(line) + "\n" for line in self.metrics)
             _write_atomically(self.path / "metrics.jsonl", text)
-
-
-def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """The contents of a run directory's result.json; None if it has none."""
-    try:
-        return json.loads((epath.Path(workdir) / "result.json").read_text())
-    except FileNotFoundError:
-        return None
-
-
-def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
-    """The objects in a file's lines, up to the first damaged line.
-
-    A killed process may leave its last line half written.
-    """
-    texts = file.read_bytes().decode("utf-8", "replace").splitlines() if file.exists() else []
-    try:
-        # In one call, because then all lines share the memory of their keys.
-        lines = json.loads(f"[{','.join(texts)}]")
-    except ValueError:
-        lines = []
-        with contextlib.suppress(ValueError):
-            for text in texts:
-                lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict)]
 
 
 @contextlib.contextmanager
@@ -124,58 +147,31 @@ def open_run(
     """
     path = epath.Path(workdir)
     provenance.revision()  # now, because the code may change during the run
-    with contextlib.ExitStack() as held:
-        if writes:
-            held.enter_context(_make_folder(path))
-        else:
-            _wait_for(path / "config.json")
-        made = _keep_config(path / "config.json", config, scientific)
+    if not writes:
+        _wait_for(path / "config.json")
+        _refuse_another_in_time(path, config, scientific)
+        yield RunDirectory(Folder(path), writes)
+        return
+    with hold(path) as folder:
+        folder.remove_litter()
+        _keep_config(folder, config, scientific)
+        folder.note(folder.has_result())
         try:
-            yield RunDirectory(path, writes)
-        except InputError:
-            # Nothing was computed yet: leave the folder free for the corrected command.
-            if writes and made and _only_config(path):
-                (path / "config.json").unlink()
+            yield RunDirectory(folder, writes)
+        except BaseException:
+            _leave_usable(folder)
             raise
+        folder.note(has_result=True)
 
 
-def _make_folder(path: epath.Path) -> contextlib.AbstractContextManager:
-    """The lock of the folder, which is made if necessary. InputError if it holds something else."""
-    try:
-        is_run = (path / "config.json").exists()
-        if path.is_dir() and any(path.iterdir()) and not is_run and not _only_lock(path):
-            raise InputError(
-                f"--workdir={path} is neither empty nor a run directory (no config.json). "
-                "Choose another."
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        if not _is_local(path):
-            return contextlib.nullcontext()
-        lock = open(path / ".lock", "w")  # noqa: SIM115  held open as long as the run
-    except ImportError as error:  # the package that reads buckets
-        raise InputError(
-            f"--workdir={path}: {error}. Install the extra `gcs`: pip install -e '.[gcs]'"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"--workdir={path} cannot be written: {error.strerror or error}. Choose another."
-        ) from None
-    try:
-        # The operating system frees the lock when the process ends, also when it is killed.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise InputError(
-            f"--workdir={path} is in use by another process. Wait, or choose another."
-        ) from None
-    except OSError as error:
-        _LOG.warning(
-            "--workdir=%s is on a file system without locks (%s). Take care that no other process "
-            "uses it.",
-            path,
-            error.strerror,
-        )
-    return lock
+def _leave_usable(folder: Folder) -> None:
+    """After an error before the first result, frees the folder for a corrected command."""
+    with contextlib.suppress(OSError, InputError):
+        folder.require_there()
+        if not folder.has_result():
+            folder.clear()
+            (folder.path / "config.json").unlink()
+            folder.note(has_result=True)
 
 
 def _wait_for(file: epath.Path) -> None:
@@ -189,36 +185,33 @@ def _wait_for(file: epath.Path) -> None:
         time.sleep(0.5)
 
 
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
+def _refuse_another_in_time(path: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
+    """`refuse_another`, but first waits a little if process 0 may be about to replace the config.
+
+    It does that if the run before was killed before its first result.
+    """
+    deadline = time.monotonic() + REPLACE_SECONDS
+    while has_begun(path) and time.monotonic() < deadline:
+        with contextlib.suppress(InputError):
+            return refuse_another(path / "config.json", config, scientific)
+        time.sleep(0.1)
+    refuse_another(path / "config.json", config, scientific)
 
 
-def _only_lock(path: epath.Path) -> bool:
-    # A process that is killed before it has written config.json leaves only these files.
-    return all(child.name in (".lock", "config.json.partial") for child in path.iterdir())
-
-
-def _only_config(path: epath.Path) -> bool:
-    return all(child.name in (".lock", "config.json") for child in path.iterdir())
-
-
-def _keep_config(file: epath.Path, config: ConfigDict, scientific: Scientific) -> bool:
-    """Whether it wrote config.json. Raises InputError if another config is there already."""
-    if not file.exists():
-        _write_atomically(file, config.to_json(indent=2) + "\n")
-        return True
-    refuse_another(file, config, scientific)
-    return False
+def _keep_config(folder: Folder, config: ConfigDict, scientific: Scientific) -> None:
+    """Writes config.json, unless it is there. Raises InputError if it is that of another run."""
+    file = folder.path / "config.json"
+    if file.exists() and not folder.is_abandoned:
+        refuse_another(file, config, scientific)
+        return
+    # A run that was killed before its first result leaves the folder to any other.
+    _write_atomically(file, config.to_json(indent=2) + "\n")
+    folder.clear()
 
 
 def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
     """Raises InputError, with the differences, unless the config in `file` computes the same."""
-    try:
-        there = ConfigDict(json.loads(file.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise InputError(
-            f"{file} is not JSON. Remove the folder, or choose another --workdir."
-        ) from None
+    there = _read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
     if "model.source" not in old:  # from before this field existed: nobody knows
@@ -237,8 +230,22 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
         )
 
 
+def _read_config(file: epath.Path) -> ConfigDict:
+    """The config in a file. Raises DamagedFile if it is not that of a run."""
+    remedy = "Remove the folder, or choose another --workdir."
+    there = read_object(file, remedy)
+    if not isinstance(there.get("row"), str) or type(there.get("seed")) is not int:
+        raise DamagedFile(f"{file} is damaged: it has no row or no seed. {remedy}")
+    if not isinstance(there.get("kind", ""), str):
+        raise DamagedFile(f"{file} is damaged: kind is not a text. {remedy}")
+    try:
+        return ConfigDict(there)
+    except Exception as error:  # names that a ConfigDict cannot have
+        raise DamagedFile(f"{file} is damaged: {error}. {remedy}") from None
+
+
 def _write_atomically(file: epath.Path, text: str) -> None:
-    if not _is_local(file):
+    if not is_local(file):
         file.write_text(text)
         return
     partial = file.with_name(file.name + ".partial")
@@ -247,12 +254,3 @@ def _write_atomically(file: epath.Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, file)
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None in place of nan and inf, at any depth."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,16 +1,16 @@
 """The mesh of devices of a run, programs that run on all of them, and arrays placed on them."""
 
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rethinking import provenance
+from rethinking import paths, provenance
 from rethinking.errors import InputError
 
 # The mesh axis along which a batch is split.
@@ -27,8 +27,7 @@ def use_compilation_cache() -> None:
     core ran 15% slower on two cores.
     """
     if not jax.config.jax_compilation_cache_dir:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        folder = cache / "rethinking" / f"xla_{provenance.usable_cores()}_cores"
+        folder = paths.cache() / "rethinking" / f"xla_{provenance.usable_cores()}_cores"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -39,7 +38,7 @@ def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:
 
     Raises InputError if there are fewer devices, or if several processes do not use all of them.
     """
-    devices = jax.devices()
+    devices = all_devices()
     count = num_devices or len(devices)
     if count > len(devices):
         raise InputError(
@@ -52,6 +51,38 @@ def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:
             "Set num_devices=0."
         )
     return Mesh(np.array(devices[:count]), (axis_name,))
+
+
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes. Raises InputError if JAX finds none."""
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:  # JAX raises either, and the first has no text
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error).splitlines()[0] if str(error) else "no device was found"
+        raise InputError(
+            f"JAX_PLATFORMS={platforms}: JAX cannot use these devices ({reason}). Unset "
+            "JAX_PLATFORMS, set it to cpu, or install the extra of the accelerator: "
+            "pip install -e '.[gpu]'"
+        ) from None
+
+
+def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
+    """Raises InputError, with numbers and remedies, unless each device has `size` bytes of memory.
+
+    CPU devices share the free memory of this machine.
+    """
+    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    stats = local[0].memory_stats() if local else None
+    if stats and "bytes_limit" in stats:
+        there, needed = stats["bytes_limit"], size
+    else:
+        there, needed = psutil.virtual_memory().available, size * len(local)
+    if needed > there:
+        raise InputError(
+            f"{what} takes {needed / 1e9:,.1f} GB of memory, and there are {there / 1e9:,.1f} GB. "
+            f"Remedies: {remedies}."
+        )
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -1,5 +1,7 @@
 """The tables of fields: every bound is checked, at random values, and documented."""
 
+import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -9,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rethinking import experiments
-from rethinking.config import Field, check_fields, defaults
+from rethinking.config import check_fields, defaults
 from rethinking.errors import InputError
+from rethinking.fields import Field
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Every field of every kind.
@@ -80,13 +83,13 @@ def test_every_field_is_documented_and_its_default_allowed(kind, path, field):
     field.check(path, field.default)
 
 
-def test_every_number_has_a_bound():
-    unbounded = {
-        path
-        for _, path, field in FIELDS
-        if not bounded(field) and isinstance(field.default, int | float)
-        if not isinstance(field.default, bool)
-    }
+def test_every_number_has_two_bounds():
+    unbounded = set()
+    for _, path, field in FIELDS:
+        if field.type in (int, float):
+            ends = (field.minimum, field.above), (field.maximum, field.below)
+            if any(end == (None, None) for end in ends):
+                unbounded.add(path)
     assert unbounded == set()
 
 
@@ -97,3 +100,57 @@ def test_the_committed_page_is_the_one_that_the_tables_give():
     assert (ROOT / "docs" / "config_fields.md").read_text() == made, remedy
     assert "| `augment.hue` | `0.0` |" in made
     assert "at least 0 and at most 0.5" in made
+
+
+WRONG = {
+    bool: ["True", 1, 0.0, None, [True]],
+    int: ["128", 5.0, True, None, [5], {"a": 5}],
+    float: ["0.1", True, None, [0.1], math.nan, 10**400],
+    str: [5, None, ["digits"], True, b"digits", "a\nb", "a" * 5000],
+    dict: [None, "{}", [], {"a": math.inf}, {"a": object()}, {"a b": 1}, {5: 1}],
+}
+
+
+@pytest.mark.parametrize("kind, path, field", FIELDS)
+def test_a_value_of_another_type_is_refused_by_name(kind, path, field):
+    for value in WRONG[field.type]:
+        with pytest.raises(InputError) as refusal:
+            field.check(path, value)
+        assert str(refusal.value).startswith(f"config.{path}"), value
+        assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize("path, value", [("batch_size", True), ("max_epochs", None), ("row", None)])
+def test_a_config_with_a_value_of_another_type_is_refused(path, value):
+    config = experiments.defaults("training")
+    config[path] = value
+    with pytest.raises(InputError, match=f"^config.{path}={value}: must be a "):
+        experiments.check(config)
+
+
+def test_fields_that_are_missing_or_unknown_are_refused():
+    fields = experiments.KINDS["training"].FIELDS
+    for change, reason in (
+        (
+            lambda config: config.update(lerning_rate=1),
+            "unknown field .* Did you mean 'learning_rate",
+        ),
+        (lambda config: config.augment.update(flp=True), "config.augment.flp: unknown field"),
+        (lambda config: config.__delattr__("momentum"), "config.momentum is missing"),
+        (lambda config: config.__delattr__("augment"), "config.augment=None: it is a group"),
+    ):
+        config = defaults(fields)
+        change(config)
+        with pytest.raises(InputError, match=reason):
+            check_fields(config, fields)
+
+
+def test_a_whole_number_may_stand_for_a_number():
+    Field(0.5, "a rate", minimum=0, maximum=2).check("rate", 1)
+
+
+def test_a_tuple_in_the_options_reads_back_equal(tmp_path):
+    config = defaults(experiments.KINDS["training"].FIELDS)
+    config.model.options = {"widths": (3, (4, 5))}
+    again = json.loads(config.to_json())
+    assert experiments.scientific(config) == experiments.scientific(again)

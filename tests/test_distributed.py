@@ -103,7 +103,8 @@ def test_a_single_process_notices_sigterm_and_ends_at_the_second(start):
         ((), "use launch.local"),
         (("localhost:1", 2), "all three or none"),
         (("localhost:1", 2, 2), "--process_id=2: must be from 0 to 1"),
-        (("localhost", 2, 1), "must be HOST:PORT"),
+        *((("localhost" + port, 2, 1), "must be HOST:PORT") for port in ("", ":", ":0", ":65536")),
+        ((":1234", 2, 1), "must be HOST:PORT"),
     ],
 )
 def test_an_impossible_place_is_refused(arguments, reason, monkeypatch):

@@ -1,5 +1,6 @@
 """rethinking.main ends with the reason and exit code 2, within seconds, if the input is bad."""
 
+import os
 import pathlib
 import re
 import resource
@@ -9,14 +10,22 @@ import sys
 
 import pytest
 
+from rethinking import cli, experiments, runs
+
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = "--config=configs/quickstart.py:true_labels"
 CIFAR10 = "--config=configs/table1.py:mlp_1x512"
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "rethinking.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "rethinking.main", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def refused(arguments, reason):
@@ -46,6 +55,8 @@ def refused(arguments, reason):
         ([DIGITS, "--config.model.name=alexnet", "--config.data.crop_size=1"], "1x1"),
         ([DIGITS, "--workdr=x"], "workdir"),
         ([DIGITS, "more"], "unknown arguments: more"),
+        ([DIGITS, "--config.max_epochs", "5"], "Write --config.max_epochs=5"),
+        ([DIGITS, "--time_budget=nan"], "a number of seconds, at least 0"),
     ],
 )
 def test_bad_input_is_refused_with_its_reason(arguments, reason, tmp_path):
@@ -87,3 +98,28 @@ def test_help_lists_the_flags_and_ends_with_absl_s_exit_code():
         "time_budget",
         "workdir",
     ]
+
+
+def test_a_mistake_in_a_network_is_named_and_its_traceback_kept(tmp_path):
+    network = (
+        "from flax import linen as nn\n\n\nclass Net(nn.Module):\n    @nn.compact\n"
+        "    def __call__(self, x, train):\n        return x.no_such_method()\n"
+    )
+    (tmp_path / "broken_network.py").write_text(network)
+    command = [DIGITS, "--config.model.name=broken_network:Net", f"--workdir={tmp_path / 'run'}"]
+    ended = run(*command, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert ended.returncode == 2
+    assert "no_such_method" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    log = (tmp_path / "run" / "errors.txt").read_text()
+    assert 'broken_network.py", line 7' in log
+    # The folder can still be used.
+    with runs.open_run(tmp_path / "run", cli.parse_config([DIGITS]), experiments.scientific):
+        assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_devices_that_are_not_there_are_refused(tmp_path):
+    ended = run(DIGITS, f"--workdir={tmp_path / 'run'}", JAX_PLATFORMS="cuda")
+    assert ended.returncode == 2
+    assert "JAX_PLATFORMS=cuda: JAX cannot use these devices" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,13 +1,18 @@
 """rethinking.rendezvous: processes find each other, or name the missing and the lost ones."""
 
 import concurrent.futures
+import contextlib
+import json
 import signal
 import socket
+import struct
+import threading
 import time
 
+import psutil
 import pytest
 
-from rethinking import rendezvous
+from rethinking import entrance, rendezvous
 from tests.started import free_address, python_processes, wait_for
 
 # A process that joins, and then leaves or stays. It imports no JAX, so that it starts at once.
@@ -93,6 +98,158 @@ def test_other_programs_are_ignored_and_late_processes_are_not(address):
         rolls = [early, first, pool.submit(call_roll, address, 3, 1, 60.0)]
         for roll in rolls:
             roll.result().leave()  # otherwise the roll would end the tests
+
+
+NEWCOMER = {"process_id": 1, "num_processes": 3, "host": "h", "word": ""}
+FOREIGN = [
+    b'{"process_id": 1e999, "num_processes": 3, "host": "h", "word": ""}\n',
+    b"[" * 50_000 + b"\n",
+    b'{"a":' * 10_000 + b"\n",
+    b"x" * 2**20,
+    b"\n\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a greeting of TLS
+    b'{"process_id": 1, "host": "h"}\n',
+    *(
+        json.dumps(NEWCOMER | wrong).encode() + b"\n"
+        for wrong in (
+            {"process_id": True},
+            {"process_id": "1"},
+            {"process_id": 1.0},
+            {"process_id": None},
+            {"process_id": [1]},
+            {"num_processes": 2},
+            {"num_processes": "3"},
+            {"host": 5},
+            {"host": "\x1b[2J"},
+            {"host": "h" * 5000},
+            {"word": "of another run"},
+            {"word": None},
+        )
+    ),
+]
+
+
+@contextlib.contextmanager
+def foreign_clients(address, stop):
+    """Connections that say something wrong, nothing, or a byte at a time, until `stop` is set."""
+    with contextlib.ExitStack() as opened:
+
+        def connect():
+            return opened.enter_context(socket.create_connection(address.split(":"), timeout=5))
+
+        slow = [connect() for _ in range(5)]
+        for _ in range(20):
+            connect()
+        reset = connect()
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.close()
+        for said in FOREIGN:
+            with contextlib.suppress(OSError):
+                connect().sendall(said)
+
+        def drip():
+            while not stop.wait(0.05):
+                for client in slow:
+                    with contextlib.suppress(OSError):
+                        client.sendall(b" ")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        yield
+        stop.set()
+        dripping.join()
+
+
+def test_no_foreign_client_keeps_processes_from_joining(address, monkeypatch):
+    monkeypatch.setattr(rendezvous, "GREETING_SECONDS", 0.5)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(call_roll, address, 3, 0, 60.0)
+        time.sleep(0.3)
+        began = time.monotonic()
+        with foreign_clients(address, threading.Event()):
+            time.sleep(0.7)  # longer than a connection may take for its first message
+            rolls = [first, *(pool.submit(call_roll, address, 3, each, 60.0) for each in (1, 2))]
+            for roll in rolls:
+                roll.result().leave()
+    assert time.monotonic() - began < 10
+
+
+def test_foreign_clients_do_not_keep_a_timeout_from_coming(address, monkeypatch):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        first = pool.submit(call_roll, address, 3, 0, 1.0)
+        time.sleep(0.3)
+        with foreign_clients(address, threading.Event()):
+            assert "processes 1 and 2 of 3 did not connect" in first.result()
+    assert time.monotonic() - began < 4
+
+
+def test_more_connections_than_a_process_may_open_do_no_harm(address, monkeypatch):
+    monkeypatch.setattr(entrance, "MOST_WAITING", 10)
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as opened:
+        first = pool.submit(call_roll, address, 2, 0, 60.0)
+        time.sleep(0.3)
+        for _ in range(50):
+            opened.enter_context(socket.create_connection(address.split(":")))
+        for roll in (pool.submit(call_roll, address, 2, 1, 60.0), first):
+            roll.result().leave()
+
+
+def test_a_foreign_server_is_not_taken_for_process_0(address):
+    """It answers with a line, or with a byte at a time, and process 0 takes its port later."""
+    host, port = address.split(":")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with socket.create_server((host, int(port))) as server:
+            second = pool.submit(call_roll, address, 2, 1, 30.0)
+            for said in (b"220 mail\n", b'{"begin": 1}\n', b'{"error": 5}\n', b"[" * 10**5 + b"\n"):
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(said)
+        for roll in (pool.submit(call_roll, address, 2, 0, 30.0), second):
+            roll.result().leave()
+
+
+def test_a_process_that_was_started_again_takes_its_place(address):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(call_roll, address, 3, 0, 60.0)
+        time.sleep(0.3)
+        killed = socket.create_connection(address.split(":"))
+        killed.sendall(json.dumps(NEWCOMER).encode() + b"\n")
+        time.sleep(0.3)
+        killed.close()
+        rolls = [first, pool.submit(call_roll, address, 3, 1, 60.0)]
+        time.sleep(0.5)
+        rolls.append(pool.submit(call_roll, address, 3, 2, 60.0))
+        for roll in rolls:
+            roll.result().leave()
+
+
+def test_a_process_of_a_run_of_another_size_is_told_so_and_the_run_goes_on(address):
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(call_roll, address, 2, 0, 60.0)
+        stranger = pool.submit(call_roll, address, 3, 1, 60.0)
+        assert "process 0 at" in stranger.result() and "--num_processes=2" in stranger.result()
+        for roll in (pool.submit(call_roll, address, 2, 1, 60.0), first):
+            roll.result().leave()
+
+
+def listening(port):
+    """The addresses on which this process listens at a port."""
+    connections = psutil.Process().net_connections("tcp")
+    return {each.laddr.ip for each in connections if each.laddr.port == port and not each.raddr}
+
+
+@pytest.mark.parametrize(
+    "host, expected",
+    [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), (socket.gethostname(), "0.0.0.0")],
+)
+def test_a_run_on_this_machine_listens_to_this_machine_alone(host, expected, address):
+    port = int(address.split(":")[1])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(call_roll, f"{host}:{port}", 2, 0, 1.0)
+        time.sleep(0.5)
+        assert listening(port) == {expected}
+        first.result()
 
 
 @pytest.mark.parametrize("lost", [0, 2])

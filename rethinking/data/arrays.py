@@ -1,31 +1,30 @@
 """Whole data sets in memory: the bundled digits, and TFDS sets in ArrayRecord files."""
 
-import contextlib
 import dataclasses
 import hashlib
+import io
 import logging
-import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 
-import absl.logging
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from rethinking.data.records import open_records
+from rethinking import paths
+from rethinking.data import cache, formats
+from rethinking.data.faults import naming, unreadable
+from rethinking.data.records import Records, open_records
 from rethinking.data.source import (
+    DEFAULT,
     Dataset,
     Info,
     Source,
     check_shards,
     check_subset,
-    damaged,
     find,
-    subset,
 )
-from rethinking.errors import InputError
+from rethinking.data.splits import Evaluation, choose_records
+from rethinking.errors import InputError, require_known
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +42,7 @@ class Split:
 
 
 _DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)
+_DIGITS_DIGEST = "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e"
 
 
 def load(
@@ -52,6 +52,7 @@ def load(
     seed: int = 0,
     num_test: int = 0,
     train: bool = True,
+    evaluation: Evaluation = DEFAULT,
 ) -> Dataset:
     """The training and the test set, with images as uint8 of 0 to 255.
 
@@ -60,7 +61,7 @@ def load(
     Args:
         name: "digits" (in the package, 1,437 for training and 360 for testing), or a TFDS set such
             as "cifar10" or "mnist:3.0.1". It needs the features `image` and `label`, and the
-            splits `train` and `test` (or else `validation`).
+            splits `train` and `test` (or else one of `splits.EVALUATED`).
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         num_train: number of training examples to keep, the first ones of a seeded permutation. 0
             keeps all, in the order of the source.
@@ -68,49 +69,60 @@ def load(
         num_test: the same for the test set.
         train: whether there must be a training set. If not, it may be empty, as in
             "cifar10_corrupted/fog_1".
+        evaluation: what the test set is.
 
     Raises:
-        InputError: in the cases of `describe`; also if the content of a file is damaged, or if a
-            number is larger than the set.
+        InputError: in the cases of `describe`; also if a record is damaged, or if a number is
+            larger than the set.
     """
     if name == "digits":
-        info = _DIGITS
-        check_subset(name, info, num_train, num_test)
-        arrays = _load_digits()
+        info = _describe_digits(evaluation)
     else:
-        source = _find_arrays(name, data_dir, train)
-        info = source.info
-        check_subset(name, info, num_train, num_test)
-        arrays = _load_cached(source)
-    return Dataset(
-        name,
-        _subset(arrays["train_images"], arrays["train_labels"], num_train, seed),
-        _subset(arrays["test_images"], arrays["test_labels"], num_test, seed),
-        info.num_classes,
-    )
+        source = _find_arrays(name, data_dir, train, evaluation)
+        info = evaluation.held_out(source.info)
+    check_subset(name, info, num_train, num_test)
+    arrays = _load_digits() if name == "digits" else _load_cached(source, evaluation)
+    chosen = choose_records(info, evaluation, num_train, num_test, seed)
+    train_split, test_split = (_take(arrays, *each) for each in chosen)
+    return Dataset(name, train_split, test_split, info.num_classes, info.eval_split)
 
 
-def _subset(images: np.ndarray, labels: np.ndarray, num: int, seed: int) -> Split:
-    keep = subset(len(labels), num, seed)
-    if num == 0:
+def _take(arrays: dict[str, np.ndarray], key: str, keep: Int64[np.ndarray, " n"]) -> Split:
+    images, labels = arrays[f"{key}_images"], arrays[f"{key}_labels"]
+    if len(keep) == len(labels) and (keep == np.arange(len(labels))).all():
         # Indexing would copy the images out of the mapped cache.
         return Split(images, labels, keep)
     return Split(images[keep], labels[keep], keep)
 
 
-def describe(name: str, data_dir: str | None = None, train: bool = True) -> Info:
+def describe(
+    name: str,
+    data_dir: str | None = None,
+    train: bool = True,
+    evaluation: Evaluation = DEFAULT,
+) -> Info:
     """The sizes of the data set that `load` would give. Decodes no image.
 
     Raises:
         InputError: if the set is unknown, not prepared or not image classification; if it has no
-            training images although `train` is true; if its images differ in size; if it is not in
-            ArrayRecord files; or if a file is missing or cut short.
+            training images although `train` is true; if it has nothing to evaluate; if its images
+            differ in size; if it is not in ArrayRecord files; or if a file is missing, damaged or
+            cut short.
     """
     if name == "digits":
-        return _DIGITS
-    source = _find_arrays(name, data_dir, train)
+        return _describe_digits(evaluation)
+    source = _find_arrays(name, data_dir, train, evaluation)
     check_shards(source)
-    return source.info
+    if not _cache_folder(source).is_dir():
+        evaluation.require_labels(source)
+    return evaluation.held_out(source.info)
+
+
+def _describe_digits(evaluation: Evaluation) -> Info:
+    evaluation.check()
+    if evaluation.split:
+        require_known(evaluation.split, ("test",), "config.data.eval_split: digits has no split")
+    return evaluation.held_out(_DIGITS)
 
 
 def _load_digits() -> dict[str, np.ndarray]:
@@ -120,8 +132,15 @@ def _load_digits() -> dict[str, np.ndarray]:
     (E. Alpaydin and C. Kaynak, 1998, https://doi.org/10.24432/C50P49, licence CC BY 4.0).
     Its values of 0 to 16 and its order are those of `sklearn.datasets.load_digits`.
     """
-    with np.load(pathlib.Path(__file__).with_name("digits.npz")) as file:
-        images, labels = file["images"], file["labels"].astype(np.int32)
+    file = pathlib.Path(__file__).with_name("digits.npz")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise unreadable(file, str(error)) from error
+    if hashlib.sha256(content).hexdigest() != _DIGITS_DIGEST:
+        raise InputError(f"{file} is damaged. Install this package again.")
+    with np.load(io.BytesIO(content)) as found:
+        images, labels = found["images"], found["labels"].astype(np.int32)
     order = np.random.default_rng(0).permutation(len(labels))
     darkest = 16
     images = np.rint(images * (255 / darkest)).astype(np.uint8)[order, :, :, None]
@@ -135,8 +154,8 @@ def _load_digits() -> dict[str, np.ndarray]:
     }
 
 
-def _find_arrays(name: str, data_dir: str | None, train: bool) -> Source:
-    source = find(name, data_dir, train)
+def _find_arrays(name: str, data_dir: str | None, train: bool, evaluation: Evaluation) -> Source:
+    source = find(name, data_dir, train, evaluation)
     height, width, channels = source.info.image_shape
     if min(height, width) <= 0:
         remedy = "Prepare them at one size."
@@ -149,31 +168,40 @@ def _find_arrays(name: str, data_dir: str | None, train: bool) -> Source:
 def _decode(source: Source) -> dict[str, np.ndarray]:
     check_shards(source)
     arrays = {}
-    for split in source.shards:
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = _decode_split(source, split)
+    for key in source.shards:
+        arrays[f"{key}_images"], arrays[f"{key}_labels"] = _decode_split(source, key)
     return arrays
 
 
-def _decode_split(source: Source, split: str) -> tuple[np.ndarray, np.ndarray]:
-    files = source.shards[split]
-    examples = open_records(source, split) if files else ()
-    images = np.empty((len(examples), *source.info.image_shape), np.uint8)
-    labels = np.empty(len(examples), np.int32)
+def _decode_split(source: Source, key: str) -> tuple[np.ndarray, np.ndarray]:
+    lengths = source.shards[key].values()
+    shape = source.info.image_shape
+    images = np.empty((sum(lengths), *shape), np.uint8)
+    labels = np.empty(sum(lengths), np.int32)
+    if not len(labels):
+        return images, labels
+    records = Records(source, key, open_records(source, key, decode=False))
     start = 0
-    for file, length in files.items():
-        try:
-            for rows in _batches(start, start + length):
-                for row, example in zip(rows, examples.__getitems__(rows), strict=True):
-                    images[row], labels[row] = example["image"], example["label"]
-        except Exception as error:  # The reader, protobuf and Pillow each raise their own errors.
-            raise damaged(file, str(error)) from error
+    for length in lengths:
+        for rows in _batches(start, start + length):
+            for row, (encoded, label) in zip(rows, records.read_many(rows), strict=True):
+                images[row], labels[row] = _decode_image(records, row, encoded), label
         start += length
-    if start and not 0 <= labels.min() <= labels.max() < source.info.num_classes:
-        raise InputError(
-            f"{source.folder}, split {split}: some labels are not below the number of classes, "
-            f"{source.info.num_classes}. Prepare the set again."
-        )
     return images, labels
+
+
+def _decode_image(records: Records, row: int, encoded: bytes) -> UInt8[np.ndarray, "h w c"]:
+    shape = records.source.info.image_shape
+    try:
+        image = formats.decode(encoded, shape[2])
+    except formats.DecodeError as error:
+        raise records.unusable(row, f"its image is damaged ({error})") from error
+    if image.shape != shape:
+        here, there = (" x ".join(map(str, sides)) for sides in (image.shape, shape))
+        raise records.unusable(
+            row, f"its image is {here}, but features.json says that all images are {there}"
+        )
+    return image
 
 
 def _batches(start: int, stop: int) -> Iterator[range]:
@@ -185,19 +213,15 @@ def _batches(start: int, stop: int) -> Iterator[range]:
         yield range(first, min(first + 1000, stop))
 
 
-def _load_cached(source: Source) -> dict[str, np.ndarray]:
+def _load_cached(source: Source, evaluation: Evaluation) -> dict[str, np.ndarray]:
     folder = _cache_folder(source)
-    with contextlib.suppress(OSError, ValueError):
-        return _read_cache(folder)
-    _LOG.info("Decoding the images in %s. Later runs read them from a cache.", source.folder)
-    # Hides TFDS's advice to install OpenCV, which would decode to the same values.
-    verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
+    cache.remove_dead(folder.parent)
+    arrays = cache.read(folder)
+    if arrays is None:
+        evaluation.require_labels(source)
+        _LOG.info("Decoding the images in %s. Later runs read them from a cache.", source.folder)
         arrays = _decode(source)
-    finally:
-        absl.logging.set_verbosity(verbosity)
-    _write_cache(folder, arrays)
+        cache.write(folder, arrays)
     return arrays
 
 
@@ -207,38 +231,13 @@ def _cache_folder(source: Source) -> pathlib.Path:
     It depends on their place, sizes, times of change and description.
     """
     fingerprint = hashlib.sha256(str(source.folder.resolve()).encode())
-    for name in ("dataset_info.json", "features.json"):
-        fingerprint.update((source.folder / name).read_bytes())
-    for files in source.shards.values():
-        for file in files:
-            stat = file.stat()
-            fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    with naming(source.folder):
+        for name in ("dataset_info.json", "features.json"):
+            fingerprint.update((source.folder / name).read_bytes())
+        for files in source.shards.values():
+            for file in files:
+                stat = file.stat()
+                fingerprint.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    root = paths.cache()
     name = f"{source.folder.parent.name}-{fingerprint.hexdigest()[:16]}"
     return root / "rethinking" / "data" / name
-
-
-def _read_cache(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    arrays = {}
-    for name in ("train_images", "train_labels", "test_images", "test_labels"):
-        arrays[name] = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-    return arrays
-
-
-def _write_cache(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent)
-        for name, array in arrays.items():
-            np.save(pathlib.Path(temporary) / f"{name}.npy", array)
-        # An existing folder is damaged: it could not be read.
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    except OSError as error:
-        # If the folder exists now, another process has just written the same arrays.
-        if not folder.is_dir():
-            _LOG.warning("The decoded images cannot be kept for the next run: %s", error)
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)

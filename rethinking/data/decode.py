@@ -11,21 +11,20 @@ This follows TensorFlow's Inception (tensorflow/models, inception/image_processi
   all pixels.
 - The resizing method is drawn for each image. TensorFlow chooses it by the number of the thread.
 
-simplejpeg (libjpeg-turbo) decodes JPEG. Pillow decodes what simplejpeg refuses, such as PNG. What
-Pillow refuses too is an error. simplejpeg and OpenCV come with the extra `imagenet`.
+simplejpeg (libjpeg-turbo) decodes JPEG. `formats` decodes what simplejpeg refuses, such as PNG.
+What that refuses too is an error. simplejpeg and OpenCV come with the extra `imagenet`.
 """
 
-import contextlib
-import io
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+
+from rethinking.data import formats
+from rethinking.data.formats import DecodeError as DecodeError
 
 AREA, ASPECT, ATTEMPTS = (0.05, 1.0), (0.75, 1.33), 100
 # The part of an object that a box must cover. The object is the whole image here, so every box has
@@ -35,10 +34,6 @@ METHODS = (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_AREA)
 
 # Several images are decoded in parallel, each in one thread.
 cv2.setNumThreads(0)
-
-
-class DecodeError(Exception):
-    """Raised for bytes that are not an image, or only a part of one."""
 
 
 class Box(NamedTuple):
@@ -147,7 +142,7 @@ def shape(encoded: bytes) -> tuple[int, int]:
     try:
         return simplejpeg.decode_jpeg_header(encoded)[:2]
     except ValueError:
-        with _pillow(encoded) as image:
+        with formats.opened(encoded) as image:
             return image.height, image.width
 
 
@@ -167,16 +162,4 @@ def decode(encoded: bytes, shrink: int = 1) -> UInt8[np.ndarray, "h w 3"]:
             encoded, min_height=height, min_width=width, min_factor=shrink
         )
     except ValueError:
-        with _pillow(encoded) as image:
-            return np.asarray(image.convert("RGB").reduce(shrink))
-
-
-@contextlib.contextmanager
-def _pillow(encoded: bytes) -> Iterator[Image.Image]:
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            yield image
-    except UnidentifiedImageError as error:
-        raise DecodeError("it is not an image, or its format is unknown") from error
-    except Exception as error:  # Each format raises its own errors.
-        raise DecodeError(str(error)) from error
+        return formats.decode(encoded, shrink=shrink)

@@ -2,26 +2,37 @@
 
     python -m rethinking.data.prepare NAME [--data_dir=DIR]
 
+NAME is a set of TFDS, or of a TFDS builder of one's own in the present folder: in
+NAME/NAME_dataset_builder.py (as `tfds new NAME` writes it), NAME/NAME.py or NAME.py.
+
 It needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither. When it
 fails, it says why, and the exit code is 2.
 """
 
 import importlib.util
+import logging
+import pathlib
 import sys
+import traceback
 from argparse import Namespace
+from typing import Any
 
 from absl import app
 from absl.flags import argparse_flags
 
 from rethinking.data import source
+from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
+
+_LOG = logging.getLogger(__name__)
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
     """Prepares a data set unless it is prepared already. Returns a line that describes the set.
 
     Args:
-        name: NAME[/CONFIG][:VERSION] of a TFDS set with the features `image` and `label`.
+        name: NAME[/CONFIG][:VERSION] of a TFDS set with the features `image` and `label`. A builder
+            of that name in the present folder comes before those of TFDS.
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
@@ -30,43 +41,118 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     """
     if name == "digits":
         return "digits comes with this package: there is nothing to prepare."
-    done = source.find_folder(name, data_dir) is not None
+    file = builder_file(name)
+    done = source.find_folder(name, data_dir, known=file is not None) is not None
     if not done:
+        _name_leftovers(name, data_dir)
         for module in ("tensorflow", "importlib_resources"):
             if importlib.util.find_spec(module) is None:
                 raise InputError(
                     f"Preparing a data set needs {module}. It is not installed. Run: "
                     'pip install -e ".[prepare]"'
                 )
-        _download(name, data_dir)
-    found = source.find(name, data_dir, train=False)
+        _download(name, data_dir, file)
+    found = source.find(name, data_dir, train=False, evaluation=Evaluation(needed=False))
     source.check_shards(found)
     sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
+    if not found.info.num_test:
+        sizes += " with labels (config.data.test_fraction holds out some of the former)"
     return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"
 
 
-def _download(name: str, data_dir: str | None) -> None:
-    import tensorflow_datasets as tfds
+def builder_file(name: str) -> pathlib.Path | None:
+    """The file in the present folder that defines the set `name`, if there is one."""
+    base = _base(name)
+    if not base.isidentifier():
+        return None
+    builder = f"{base}_dataset_builder.py"
+    for place in (f"{base}/{builder}", builder, f"{base}/{base}.py", f"{base}.py"):
+        file = pathlib.Path(place).absolute()
+        # Another program may be called mnist.py, too.
+        if file.is_file() and (file.name == builder or b"tensorflow_datasets" in file.read_bytes()):
+            return file
+    return None
 
+
+def _base(name: str) -> str:
+    """NAME of NAME[/CONFIG][:VERSION]."""
+    return name.partition("/")[0].partition(":")[0]
+
+
+def _name_leftovers(name: str, data_dir: str | None) -> None:
+    """Warns of what interrupted preparations left. Only their user knows that they are dead."""
+    folder = source.resolve_data_dir(data_dir) / name.partition(":")[0]
+    for path in sorted(folder.glob("incomplete.*")):
+        _LOG.warning(
+            "%s is incomplete. Unless another program is preparing %s now, delete it.", path, name
+        )
+
+
+def _download(name: str, data_dir: str | None, file: pathlib.Path | None) -> None:
     folder = source.resolve_data_dir(data_dir)
     try:
-        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
-        features = builder.info.features
-        if features is None or not {"image", "label"} <= set(features):
-            raise InputError(
-                f"{name} is not an image-classification set: it does not have both of the features "
-                "image and label. Choose another set."
-            )
+        builder = _make_builder(name, folder, file)
+        _check_features(name, builder.info.features)
         builder.download_and_prepare()
     except InputError:
         raise
     except Exception as error:  # TFDS, its download libraries and the set's code raise their own.
+        reason = f"{type(error).__name__}: {error}"
+        if file is not None:
+            reason = _place(error, file) + reason
         raise InputError(
-            f"{name} could not be prepared in {folder}: {type(error).__name__}: {error}\n"
+            f"{name} could not be prepared in {folder}: {reason}\n"
             "Check the network and the free space. See "
             "https://www.tensorflow.org/datasets/catalog/overview for what the set needs. Then run "
             "the same command again."
         ) from error
+
+
+def _make_builder(name: str, folder: pathlib.Path, file: pathlib.Path | None) -> Any:
+    """TFDS's builder of a set, or the one in `file`."""
+    import tensorflow_datasets as tfds
+
+    if file is None:
+        return tfds.builder(name, data_dir=folder, file_format="array_record")
+    _, options = tfds.core.naming.parse_builder_name_kwargs(name)
+    base, root, module = _base(name), file.parent, file.stem
+    if root.name == base:
+        # A builder in a file NAME_dataset_builder.py is called after its package.
+        root, module = root.parent, f"{root.name}.{module}"
+    with tfds.core.utils.add_sys_path(root):
+        make = tfds.core.community.builder_cls_from_module(module)
+        builder = make(data_dir=folder, file_format="array_record", **options)
+    if builder.name != base:
+        raise InputError(
+            f"{file} defines the set {builder.name}. Call the class or the file differently, so "
+            "that both names agree."
+        )
+    return builder
+
+
+def _check_features(name: str, features: Any) -> None:
+    """Raises InputError unless a set's features are those of image classification."""
+    from tensorflow_datasets import features as kinds
+
+    needed = {"image": kinds.Image, "label": kinds.ClassLabel}
+    for feature, kind in needed.items():
+        if features is None or feature not in features:
+            found = f"it has no feature {feature}"
+        elif not isinstance(features[feature], kind):
+            actual = type(features[feature]).__name__
+            found = f"its feature {feature} is a {actual}, but must be a {kind.__name__}"
+        else:
+            continue
+        raise InputError(f"{name} is not an image-classification set: {found}. Choose another set.")
+
+
+def _place(error: Exception, file: pathlib.Path) -> str:
+    """The line of the user's own code in which `error` came up, if it came up there."""
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if pathlib.Path(frame.filename).parent == file.parent:
+            place = f"{frame.filename}, line {frame.lineno}: "
+    return place
 
 
 def parse(argv: list[str]) -> Namespace:

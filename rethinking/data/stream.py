@@ -18,16 +18,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
+from rethinking.data.faults import BadRecord
 from rethinking.data.pipeline import Reading, read_batches
 from rethinking.data.records import Records, open_records
 from rethinking.data.source import (
+    DEFAULT,
     Dataset,
     Source,
     check_shards,
     check_subset,
     find,
-    subset,
 )
+from rethinking.data.splits import Evaluation, choose_records
 from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -69,45 +71,54 @@ class Split:
         return len(self.indices)
 
 
-def check(name: str, data_dir: str | None = None) -> None:
+def check(name: str, data_dir: str | None = None, evaluation: Evaluation = DEFAULT) -> None:
     """Raises InputError unless the set can be streamed.
 
     Raises:
         InputError: if the extra `imagenet` is not installed; if the set is unknown, not prepared,
-            not image classification, without colour, or not in ArrayRecord files; or if one of its
-            files is missing or cut short.
+            not image classification, without colour, or not in ArrayRecord files; if it has nothing
+            to evaluate; or if one of its files is missing, damaged or cut short.
     """
-    check_shards(_find_coloured(name, data_dir))
+    source = _find_coloured(name, data_dir, evaluation)
+    evaluation.held_out(source.info)
+    check_shards(source)
+    evaluation.require_labels(source)
 
 
 def load(
-    name: str, data_dir: str | None = None, num_train: int = 0, seed: int = 0, num_test: int = 0
+    name: str,
+    data_dir: str | None = None,
+    num_train: int = 0,
+    seed: int = 0,
+    num_test: int = 0,
+    evaluation: Evaluation = DEFAULT,
 ) -> Dataset:
     """The training and the test set. Their records are read only when batches are made.
 
     Arguments and errors are those of `rethinking.data.arrays.load`, except that the images may
     differ in size.
     """
-    source = _find_coloured(name, data_dir)
-    info = source.info
+    source = _find_coloured(name, data_dir, evaluation)
+    info = evaluation.held_out(source.info)
     check_subset(name, info, num_train, num_test)
-    train = _split(source, "train", subset(info.num_train, num_train, seed))
-    test = _split(source, "test", subset(info.num_test, num_test, seed))
-    return Dataset(name, train, test, info.num_classes)
+    chosen = choose_records(info, evaluation, num_train, num_test, seed)
+    train, test = (_split(source, *each) for each in chosen)
+    return Dataset(name, train, test, info.num_classes, info.eval_split)
 
 
 def _split(source: Source, key: str, indices: Int64[np.ndarray, " n"]) -> Split:
-    return Split(Records(source, key, open_records(source, key, decode=False)), indices)
+    data = open_records(source, key, decode=False)
+    return Split(Records(source, key, data, streamed=True), indices)
 
 
-def _find_coloured(name: str, data_dir: str | None) -> Source:
+def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
     if name == "digits":
         raise InputError(
             "digits is not a TFDS set, so it cannot be streamed. Load it into memory, as "
             "configs/quickstart.py does."
         )
     _check_decoders(name)
-    source = find(name, data_dir)
+    source = find(name, data_dir, evaluation=evaluation)
     height, width, channels = source.info.image_shape
     if channels != 3:
         remedy = "Prepare the set with 3 channels."
@@ -211,7 +222,7 @@ class _Examples:
     def _read(self, index: int, epoch: int = 0, rng: np.random.Generator | None = None) -> Batch:
         try:
             image, label = self._view(index, rng)
-        except InputError as error:
+        except BadRecord as error:
             if not self.skip_bad:
                 raise
             _LOG.warning("Skipped: %s", error)

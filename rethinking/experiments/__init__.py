@@ -23,6 +23,7 @@ from rethinking import config as _config
 from rethinking import own_code, provenance, runs
 from rethinking.errors import require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
+from rethinking.folder import explain_full_disk
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,16 +44,21 @@ SEEDS = ("seed", "randomize.seed")
 
 
 def defaults(kind: str) -> ConfigDict:
-    """The default config of a kind of experiment."""
+    """The default config of a kind of experiment. Raises InputError for an unknown kind."""
+    require_known(kind, KINDS, "unknown kind of experiment")
     return _config.defaults(KINDS[kind].FIELDS)
 
 
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that no run can have. Data are checked where they are read."""
+    _config.COMMON["kind"].check("kind", config.get("kind"))
     require_known(config.kind, KINDS, "config.kind: unknown kind")
+    from rethinking.experiments import data_set  # here: a program that only lists rows has no data
+
     kind = KINDS[config.kind]
     _config.check_fields(config, kind.FIELDS)
     kind.check(config)
+    data_set.check(config)
 
 
 def run(
@@ -60,23 +66,32 @@ def run(
 ) -> dict[str, Any] | None:
     """Runs the experiment of `config` in `workdir`; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) or SIGTERM came first. The same call then continues.
+    Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
+    continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
-    Raises InputError for anything that cannot work, before any time is spent.
+    Raises InputError for anything that cannot work, before any time is spent; and for a full disk,
+    a damaged file and a folder that is removed during the run.
     """
     check(config)
     config = with_source(config, own_code.loaded_digest)
-    with runs.open_run(workdir, config, scientific, writes) as run_directory:
-        if run_directory.result is not None:
+    with (
+        explain_full_disk(workdir),
+        runs.open_run(workdir, config, scientific, writes) as run_directory,
+    ):
+        result = run_directory.result
+        if result is not None:
             _LOG.info("%s is finished already.", workdir)
-            return run_directory.result
+            problem = runs.check_metrics(workdir, result)
+            if problem is not None:
+                _LOG.warning("%s. result.json is intact.", problem)
+            return result
         from rethinking import sharding  # here: JAX imports slowly, and a typo should fail fast
 
         sharding.use_compilation_cache()
         measured = KINDS[config.kind].run(config, run_directory, deadline)
         if measured is None:
             return None
-        return run_directory.finish(_provenance(config) | measured)
+        return run_directory.finish(run_directory.sealed(_provenance(config) | measured))
 
 
 def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.digest) -> ConfigDict:
@@ -119,7 +134,7 @@ def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     """
     kind = KINDS.get(config.get("kind"), training)
     # "training" for every kind: two kinds with nothing but defaults must differ in this field.
-    plain = _config.flat(_config.defaults(kind.FIELDS)) | {"kind": "training"}
+    plain = {path: field.default for path, field in kind.FIELDS.items()} | {"kind": "training"}
     fields = {}
     for path, value in _config.flat(config).items():
         is_default = path in plain and value == plain[path]

@@ -1,18 +1,35 @@
 """Checkpoints: the newest two states of a run. If one is damaged, the other is used."""
 
+import hashlib
+import json
 import logging
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from rethinking import distributed
 from rethinking.errors import InputError
+from rethinking.experiments.evaluations import Measured
+from rethinking.folder import require_space
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
+# All that a checkpoint held beside the state before it held digests.
+_BEFORE_DIGESTS = {"loss_sum"}
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Orbax's threads log the traceback of an error, which is raised as well.
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_news)
 
 
 class Saved(NamedTuple):
@@ -21,6 +38,16 @@ class Saved(NamedTuple):
     step: int  # steps done
     state: TrainState
     loss_sum: float = 0.0  # over the legs since the last epoch ended
+    seconds: float | None = None  # spent on the run; None in a checkpoint from before digests
+    measured: Measured | None = None  # the evaluations so far; None likewise
+
+
+class _Unusable(Exception):
+    """A checkpoint cannot be used; the message is the reason, on one line."""
+
+
+class _LostMetrics(_Unusable):
+    """The checkpoint is intact, but metrics.jsonl does not hold the evaluations before it."""
 
 
 class Checkpoints:
@@ -29,6 +56,8 @@ class Checkpoints:
     def __init__(self, run_directory: epath.Path):
         self._path = (run_directory / "checkpoints").absolute()
         self._manager = self._open()
+        # The number of evaluations before the newest checkpoint, if this process knows it.
+        self._num_lines: int | None = None
 
     def _open(self) -> ocp.CheckpointManager:
         # Saving takes milliseconds at these sizes. A save in the foreground has ended when it
@@ -37,54 +66,84 @@ class Checkpoints:
         return ocp.CheckpointManager(self._path, options=options)
 
     def save(self, saved: Saved) -> None:
-        """Saves what a run needs to continue from here, unless this step is saved already."""
+        """Saves what a run needs to continue from here, unless exactly this is saved already."""
+        num_lines = saved.measured.num_lines if saved.measured else None
+        # Here, because an error in the middle of a save makes Orbax's threads print tracebacks.
+        require_space(self._path, sum(leaf.nbytes for leaf in jax.tree.leaves(saved.state)))
         if saved.step == self._manager.latest_step():
-            return
+            if num_lines == self._num_lines:
+                return
+            # The run stopped before this step was evaluated. The older one lacks the line.
+            self._manager.delete(saved.step)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(saved.state),
-            progress=ocp.args.JsonSave({"loss_sum": saved.loss_sum}),
+            progress=ocp.args.JsonSave(_progress(saved)),
         )
         self._manager.save(saved.step, args=items)
+        self._num_lines = num_lines
 
-    def restore(self, state: TrainState) -> Saved:
-        """The newest checkpoint that can be read, placed on the devices as `state` is.
+    def restore(
+        self, state: TrainState, find_lost: Callable[[Saved], str | None] = lambda saved: None
+    ) -> Saved:
+        """The newest checkpoint that can be used, placed on the devices as `state` is.
 
         If there is no checkpoint, the result is step 0 with `state` itself. A checkpoint that
-        cannot be read is moved to `checkpoints.unreadable`, with a warning, and the one before it
-        is used. If no checkpoint can be read, all stay where they are, and InputError is raised.
+        cannot be read, or whose values are not those that were saved, is moved to
+        `checkpoints.unreadable`, with a warning, and the one before it is used. The same happens
+        if `find_lost` says which evaluations before the checkpoint are lost. If no checkpoint can
+        be used, all stay where they are, and InputError is raised.
         """
+        unusable: dict[int, _Unusable] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            saved, reason = None, None
+            try:
+                saved = self._read(step, state)
+                lost = find_lost(saved)
+                if lost is not None:
+                    raise _LostMetrics(lost)
+            except _Unusable as error:
+                reason = error
+            # All processes ask, because they continue from the same checkpoint.
+            if distributed.agreed(reason is not None):
+                unusable[step] = reason or _Unusable("another process cannot use it")
+                continue
+            self._put_aside(unusable)
+            self._num_lines = saved.measured.num_lines if saved.measured else None
+            return saved
+        if unusable:
+            raise _refusal(self._path, unusable)
+        return Saved(0, state, measured=Measured.of([]))
+
+    def _read(self, step: int, state: TrainState) -> Saved:
+        """The checkpoint of a step. Raises _Unusable if it is damaged or of another network."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
-        unreadable = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
+        try:
+            different = _difference(self._path / str(step) / "state", state)
+            if different is None:
                 restored = self._manager.restore(step, args=items)
-            except Exception as error:  # Orbax's readers raise many kinds: JSON, TensorStore, OS.
-                unreadable[step] = _first_line(error)
-            else:
-                self._put_aside(unreadable)
-                return Saved(step, restored.state, restored.progress["loss_sum"])
-        if unreadable:
-            newest, reason = next(iter(unreadable.items()))
-            raise InputError(
-                f"{self._path / str(newest)} cannot be read ({reason}), nor can an older "
-                "checkpoint. If the network or the optimizer has changed, change it back. "
-                "To start again, choose another --workdir."
-            )
-        return Saved(0, state)
+        except Exception as error:  # Orbax's readers raise many kinds: JSON, TensorStore, OS.
+            raise _Unusable(_first_line(error)) from error
+        if different is not None:
+            raise _Unusable(different)
+        saved = _saved(step, restored.state, restored.progress)
+        if saved is None:
+            raise _Unusable("its values are not those that were saved")
+        return saved
 
-    def _put_aside(self, unreadable: dict[int, str]) -> None:
+    def _put_aside(self, unusable: dict[int, _Unusable]) -> None:
         """Moves the checkpoints of these steps to `checkpoints.unreadable`."""
-        if not unreadable:
+        if not unusable:
             return
         self.close()
-        for step, reason in unreadable.items():
+        for step, reason in unusable.items():
             folder = self._path / str(step)
             _LOG.warning(
-                "Checkpoint %s is unreadable (%s). It is put aside, and the one before it is used.",
+                "Checkpoint %s %s (%s). It is put aside, and the one before it is used.",
                 folder,
+                "lacks evaluations" if isinstance(reason, _LostMetrics) else "is unreadable",
                 reason,
             )
             if jax.process_index() == 0:
@@ -98,6 +157,75 @@ class Checkpoints:
     def close(self) -> None:
         """Ends Orbax's background threads."""
         self._manager.close()
+
+
+def _progress(saved: Saved) -> dict[str, Any]:
+    """What a checkpoint holds beside the state, with a digest of everything."""
+    progress: dict[str, Any] = {"loss_sum": saved.loss_sum}
+    if saved.seconds is not None and saved.measured is not None:
+        progress |= {"seconds": saved.seconds} | saved.measured._asdict()
+    return progress | {"sha256": _digest(saved.state, progress)}
+
+
+def _saved(step: int, state: TrainState, progress: Any) -> Saved | None:
+    """The contents of a checkpoint; None if its digest is not the one of these values."""
+    if not isinstance(progress, dict):
+        return None
+    given = {name: value for name, value in progress.items() if name != "sha256"}
+    if progress.keys() == _BEFORE_DIGESTS:
+        if type(progress["loss_sum"]) is not float:
+            return None
+    elif progress.get("sha256") != _digest(state, given):
+        return None
+    measured = None
+    if "num_lines" in given:
+        measured = Measured(given["num_lines"], given["lines_sha256"])
+    return Saved(step, state, given["loss_sum"], given.get("seconds"), measured)
+
+
+def _digest(state: TrainState, progress: dict[str, Any]) -> str:
+    """The SHA-256 of all values. It is the same in each process: all arrays are replicated."""
+    digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
+    for name, leaf in _named(state).items():
+        array = np.asarray(leaf)
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their names: "params/Dense_0/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _difference(folder: epath.Path, state: TrainState) -> str | None:
+    """How the arrays in `folder` differ from `state` in names, shapes and dtypes, if they do."""
+    there = _named(ocp.StandardCheckpointHandler().metadata(folder).tree)
+    found = []
+    for name, leaf in _named(state).items():
+        ours = f"{leaf.dtype}{list(leaf.shape)}"
+        saved = there.pop(name, None)
+        theirs = f"{saved.dtype}{list(saved.shape)}" if saved is not None else "missing"
+        if ours != theirs:
+            found.append(f"{name}: {theirs} there, {ours} now")
+    found += [f"{name}: only there" for name in there]
+    if not found:
+        return None
+    more = f"; and {len(found) - 1} more differences" if len(found) > 1 else ""
+    return found[0] + more
+
+
+def _refusal(path: epath.Path, unusable: dict[int, _Unusable]) -> InputError:
+    """The error if no checkpoint can be used."""
+    newest, reason = next(iter(unusable.items()))
+    text = f"{path / str(newest)} cannot be read ({reason}), nor can an older checkpoint. "
+    remedy = "If the network or the optimizer has changed, change it back."
+    if any(isinstance(each, _LostMetrics) for each in unusable.values()):
+        lost = next(each for each in unusable.values() if isinstance(each, _LostMetrics))
+        text = f"{lost}. So no checkpoint in {path} can be continued. "
+        remedy = "Put the whole file back if you have a copy."
+    return InputError(f"{text}{remedy} To start again, choose another --workdir.")
 
 
 def _first_line(error: Exception) -> str:

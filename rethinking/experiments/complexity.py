@@ -12,9 +12,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import runs
-from rethinking.config import COMMON, LARGEST, Field, Fields
+from rethinking.config import COMMON, refuse_without_effect
 from rethinking.errors import require
 from rethinking.experiments import training
+from rethinking.fields import HUGE, LARGEST, TINY, Field, Fields
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 FIELDS: Fields = training.FIELDS | {
     "kind": COMMON["kind"].replace(default="complexity"),
     "measure": Field("rademacher", "the measure to estimate", choices=("rademacher", "stability")),
-    "draws": Field(5, "rademacher: number of draws of the random signs", minimum=1, below=LARGEST),
+    "draws": Field(5, "rademacher: number of draws of the random signs", minimum=1, maximum=1000),
     "halvings": Field(
         0,
         "rademacher: how many times to halve the training images; each half is trained on as well",
@@ -36,16 +37,38 @@ FIELDS: Fields = training.FIELDS | {
         maximum=30,
     ),
     "radius": Field(
-        1.0, "rademacher: largest norm of the functions in the kernel's space", above=0
+        1.0,
+        "rademacher: largest norm of the functions in the kernel's space",
+        minimum=TINY,
+        maximum=HUGE,
     ),
     "bandwidth": Field(
-        0.5, "rademacher: bandwidth of the Gaussian kernel, for images scaled to norm one", above=0
+        0.5,
+        "rademacher: bandwidth of the Gaussian kernel, for images scaled to norm one",
+        minimum=1e-10,
+        maximum=1e10,
     ),
     "replacements": Field(
         5,
         "stability: number of training examples to replace, one at a time, by other examples",
         minimum=1,
         below=LARGEST,
+    ),
+}
+
+
+# The fields of training and of the other measure that a measure does not use.
+IGNORED = {
+    "rademacher": ("replacements", "eval_epochs", "data.num_test", "randomize.labels"),
+    "stability": (
+        "draws",
+        "halvings",
+        "doublings",
+        "radius",
+        "bandwidth",
+        "eval_epochs",
+        "stop_when_fit",
+        "fit_accuracy",
     ),
 }
 
@@ -58,6 +81,20 @@ def check(config: ConfigDict) -> None:
         "config.data.stream, config.eval.shifts and config.eval.num_train have no effect on the "
         "measures of section 2.2. Keep their defaults.",
     )
+    because = f"config.measure={config.measure}"
+    refuse_without_effect(config, FIELDS, IGNORED[config.measure], because)
+    if config.measure == "stability":
+        return
+    if not config.stop_when_fit:
+        refuse_without_effect(
+            config, FIELDS, ["fit_accuracy"], f"{because} and config.stop_when_fit=False"
+        )
+    n, smallest = config.data.num_train, config.data.num_train >> config.halvings
+    require(
+        not n or smallest >= config.batch_size,
+        f"config.halvings={config.halvings} leaves {smallest} images, fewer than "
+        f"config.batch_size={config.batch_size}. Choose fewer halvings or smaller batches.",
+    )
 
 
 def run(
@@ -65,15 +102,16 @@ def run(
 ) -> dict[str, Any] | None:
     """Estimates what `config.measure` names; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) comes first. The run stops between two trainings,
-    and the same call continues it. Raises InputError for settings, data or a workdir that cannot
-    work, before any training.
+    Returns None if `deadline` (of time.monotonic()) comes first. The run stops between two
+    trainings, and the same call continues it. Raises InputError for settings, data or a workdir
+    that cannot work, before any training.
     """
     from rethinking.experiments import rademacher, stability, trials
 
-    estimators = {"rademacher": rademacher.estimate, "stability": stability.estimate}
+    estimator = {"rademacher": rademacher, "stability": stability}[config.measure]
+    estimator.check_sizes(config)  # before anything is written
     log = trials.Log(run_directory, deadline)
-    result = estimators[config.measure](config, log)
+    result = estimator.estimate(config, log)
     if result is None:
         _LOG.info("Out of time; the same command continues.")
         return None

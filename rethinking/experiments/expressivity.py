@@ -10,7 +10,8 @@ from jaxtyping import Float, Int, Real
 from ml_collections import ConfigDict
 
 from rethinking import randomize, runs
-from rethinking.config import COMMON, Field, Fields
+from rethinking.config import COMMON
+from rethinking.fields import Field, Fields
 
 _LOG = logging.getLogger(__name__)
 NUM_DRAWN = 8  # the first images, for which a figure shows the network
@@ -19,9 +20,9 @@ FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="expressivity"),
     "seed": COMMON["seed"].replace(doc="seed of the subset of the data, and of the projection"),
     "num_devices": COMMON["num_devices"].replace(
-        default=1, doc="number of devices; only one is used"
+        default=1, minimum=1, maximum=1, below=None, doc="number of devices: one"
     ),
-    "depth": Field(2, "2: Theorem 1; more: Corollary 1", minimum=2, below=2**31),
+    "depth": Field(2, "2: Theorem 1; more: Corollary 1", minimum=2, maximum=1000),
     "one_hot": Field(False, "targets are one-hot vectors instead of the labels as numbers"),
     "data.name": COMMON["data.name"].replace(default="cifar10"),
     "randomize.labels": COMMON["randomize.labels"].replace(default=1.0),
@@ -44,16 +45,18 @@ def run(
       two are for float64.
     - `drawing`: `draw` for the first images, for networks of two layers and one output.
 
-    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
+    Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
+    from rethinking import sharding
     from rethinking.theory import expressivity
 
-    start = time.time()
+    start = time.monotonic()
+    sharding.device_mesh(config.num_devices)
     points, labels, targets = _sample(config)
-    if time.time() >= deadline:
+    if time.monotonic() >= deadline:
         return None
-    built_from = time.time()
+    built_from = time.monotonic()
     memorizer = expressivity.memorize(points, targets, config.depth, config.seed)
     measured = {
         "num_points": len(points),
@@ -61,7 +64,7 @@ def run(
         "depth": memorizer.module.depth,
         "width": memorizer.module.width,
         "smallest_eigenvalue": memorizer.smallest_eigenvalue,
-        "build_seconds": time.time() - built_from,
+        "build_seconds": time.monotonic() - built_from,
     }
     _LOG.info("Built %s: %d weights.", config.row, memorizer.num_weights)
     for dtype, suffix in (("float64", ""), ("float32", "_float32")):
@@ -72,7 +75,7 @@ def run(
         measured |= {f"{name}{suffix}": value for name, value in evaluated.items()}
     if config.depth == 2 and not config.one_hot:
         measured["drawing"] = draw(points[:NUM_DRAWN], targets[:NUM_DRAWN], config.seed)
-    return {"status": "complete", "seconds": time.time() - start} | measured
+    return {"status": "complete", "seconds": time.monotonic() - start} | measured
 
 
 def draw(
@@ -113,10 +116,9 @@ def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Labels are random as `config.randomize` says.
     """
-    from rethinking.data import arrays
+    from rethinking.experiments import data_set
 
-    data = config.data
-    loaded = arrays.load(data.name, data.data_dir or None, data.num_train, config.seed)
+    loaded = data_set.load(config)
     labels = randomize.corrupt_labels(
         loaded.train.labels,
         loaded.train.indices,
@@ -142,11 +144,11 @@ def _evaluate(
     """The error, the largest residual and the time of an evaluation; None if the deadline comes."""
     from rethinking.theory import expressivity
 
-    start = time.time()
+    start = time.monotonic()
     batches = []
     for batch in expressivity.evaluate(memorizer, points, dtype):
         batches.append(batch)
-        if time.time() >= deadline:
+        if time.monotonic() >= deadline:
             return None
     outputs = np.concatenate(batches)
     error = _error(outputs, labels)
@@ -155,7 +157,7 @@ def _evaluate(
     return {
         "train_error": error,
         "max_residual": residual,
-        "evaluate_seconds": time.time() - start,
+        "evaluate_seconds": time.monotonic() - start,
     }
 
 

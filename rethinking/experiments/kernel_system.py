@@ -1,7 +1,10 @@
-"""The parts of a Table 3 run: its checks, its data and features, its system and its ridge."""
+"""The parts of a Table 3 run: its data and features, its system, its ridge, what it keeps."""
 
 import dataclasses
-import math
+import hashlib
+import logging
+import os
+import pathlib
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -9,72 +12,24 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
+from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import randomize, sharding
-from rethinking.data import arrays
-from rethinking.data.arrays import Info
-from rethinking.errors import InputError
-from rethinking.kernels import checks, cholesky, gram, memory, ridge
+from rethinking import provenance, randomize
+from rethinking.config import get
+from rethinking.data.description import HELD_OUT
+from rethinking.experiments import data_set
+from rethinking.experiments.kernels import FIELDS, make_kernel
+from rethinking.kernels import checks, probe, ridge
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gabor import gabor
 from rethinking.kernels.interpolate import Interpolant
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
 
-
-def make_backend(config: ConfigDict) -> Backend:
-    """Where the system is stored and solved.
-
-    Raises InputError for missing data or devices, too few features, or too little memory. It reads
-    only the data set's description. So a run that cannot work ends before its data are loaded.
-    """
-    info = arrays.describe(config.data.name, config.data.data_dir or None)
-    n = config.data.num_train or info.num_train
-    if config.random_test_labels:
-        n += config.data.num_test or info.num_test
-    _check_num_features(config, info, n)
-    mesh = sharding.device_mesh(config.num_devices, "rows")
-    backend = cholesky.make_backend(n, config.dtype, mesh)
-    num_features = math.prod(info.image_shape)
-    random_conv = config.features.name == "random_conv"
-    if random_conv:
-        num_features += _features_per_filter(config, info) * config.features.filters_per_block
-    try:
-        memory.require(backend, info.num_classes, num_features)
-        if config.choose_ridge:
-            ridge.require_memory(n, features=random_conv)
-    except InputError as error:
-        raise InputError(
-            f"{error} The fields are config.data.num_train, config.num_devices, config.dtype, "
-            "config.ridge and config.choose_ridge."
-        ) from None
-    return backend
-
-
-def _check_num_features(config: ConfigDict, info: Info, n: int) -> None:
-    """Raises InputError if linear functions of the features cannot interpolate n examples."""
-    if config.ridge or config.choose_ridge or config.random_centers:
-        return
-    if config.features.name == "random_conv":
-        num_features = _features_per_filter(config, info) * config.features.num_filters
-        more = "config.features.num_filters"
-    elif config.features.name == "pixels" and config.kernel.name == "linear":
-        num_features = math.prod(info.image_shape)
-        more = "another config.kernel.name"
-    else:
-        return
-    if num_features < n:
-        raise InputError(
-            f"{num_features:,} features cannot interpolate {n:,} examples by a linear function. "
-            f"Remedies: more features ({more}), fewer examples (config.data.num_train), or a ridge "
-            "(config.ridge, or a row with +ridge)."
-        )
-
-
-def _features_per_filter(config: ConfigDict, info: Info) -> int:
-    net = RandomConv(config.features.num_filters)
-    return net.features_per_filter(*info.image_shape[:2])
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +42,7 @@ class Data:
     test: np.ndarray
     test_labels: np.ndarray
     num_classes: int
+    eval_split: str
     net: FittedRandomConv | None = None
 
 
@@ -95,20 +51,29 @@ def load(config: ConfigDict) -> Data:
 
     Raises InputError for data that no system can have: see `rethinking.kernels.checks`.
     """
-    data = config.data
-    dataset = arrays.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
-    )
+    dataset = data_set.load(config)
     test, num_classes = dataset.test, dataset.num_classes
     images, labels = _training_examples(config, dataset)
-    if config.features.name == "random_conv":
-        net = RandomConv(config.features.num_filters).fit(images, config.seed)
-        targets = checks.one_hot(labels, num_classes)
-        return Data(images, labels, targets, test.images, test.labels, num_classes, net)
-    extract = gabor if config.features.name == "gabor" else _pixels
     repeats = bool(config.ridge or config.choose_ridge)
+    if config.features.name == "random_conv":
+        targets = checks.one_hot(labels, num_classes)
+        if not repeats:
+            checks.refuse_repeated(images, targets)
+        net = RandomConv(config.features.num_filters).fit(images, config.seed)
+        return Data(
+            images, labels, targets, test.images, test.labels, num_classes, dataset.eval_split, net
+        )
+    extract = gabor if config.features.name == "gabor" else _pixels
     train = checks.training_set(extract(images), labels, num_classes, repeats)
-    return Data(train.x, labels, train.targets, extract(test.images), test.labels, num_classes)
+    return Data(
+        train=train.x,
+        labels=labels,
+        targets=train.targets,
+        test=extract(test.images),
+        test_labels=test.labels,
+        num_classes=num_classes,
+        eval_split=dataset.eval_split,
+    )
 
 
 def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -122,8 +87,9 @@ def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np
         return train.images, labels
     # What is drawn for an example depends on its index. So the test images need other indices than
     # the training images.
-    info = arrays.describe(config.data.name, config.data.data_dir or None)
-    indices = test.indices + info.num_train
+    indices = test.indices
+    if dataset.eval_split != HELD_OUT:
+        indices = indices + data_set.describe(config).num_train
     random_labels = randomize.corrupt_labels(test.labels, indices, num_classes, 1.0, seed)
     images = np.concatenate([train.images, test.images])
     return images, np.concatenate([labels, random_labels])
@@ -139,11 +105,13 @@ def build(
     """The system that `config` describes.
 
     `before_block` is called before each block of features is used, and may raise an exception.
+    Raises InputError for a kernel that says nothing of the data.
     """
     if data.net is not None:
         blocks = _random_conv_blocks(data.net, config.features.filters_per_block, before_block)
         return FeatureSystem(blocks, data.train, backend)
     kernel = make_kernel(config.kernel)
+    probe.check_kernel(kernel, data.train, backend)
     if not config.random_centers:
         return KernelSystem(kernel, data.train, backend)
     # The centers are uniform in the cube that the features span.
@@ -153,25 +121,14 @@ def build(
     return CentersSystem(kernel, centers, data.train, backend)
 
 
-def make_kernel(settings: ConfigDict) -> gram.Kernel:
-    """The kernel that `config.kernel` names."""
-    if settings.name == "gaussian":
-        return gram.Gaussian(settings.bandwidth)
-    if settings.name == "laplacian":
-        return gram.Laplacian(settings.bandwidth)
-    if settings.name == "polynomial":
-        return gram.Polynomial(settings.degree, settings.offset)
-    return gram.Linear()
-
-
 def _random_conv_blocks(
     net: FittedRandomConv, filters_per_block: int, before_block: Callable[[], None]
 ) -> Blocks:
     # A CPU's caches hold the responses of a few images only; an accelerator wants many at once.
     batch_size = 10 if jax.default_backend() == "cpu" else 1000
 
-    def blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-        for block in net.blocks(images, filters_per_block, batch_size):
+    def blocks(images: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
+        for block in net.blocks(images, filters_per_block, batch_size, first):
             before_block()
             yield block
 
@@ -191,6 +148,36 @@ def choose_ridge(config: ConfigDict, system: System, data: Data) -> tuple[float,
     if not fields["ridge"]:
         return 0.0, fields
     return fields["ridge"] * system.mean_diagonal(data.train), fields
+
+
+def keep(
+    config: ConfigDict, folder: epath.Path, backend: Backend, data: Data, ridge: float
+) -> Kept | None:
+    """What keeps the finished parts of the solve in the run directory, under `solve`.
+
+    None in a bucket, for several processes, and if the disk has too little space. Such a solve
+    begins anew when it is interrupted.
+    """
+    if "://" in os.fspath(folder) or jax.process_count() > 1:
+        return None
+    layout = backend.layout
+    size = layout.entries * layout.num_devices * backend.dtype.itemsize
+    if data.net is not None or config.random_centers:
+        size *= 2  # a sum of products, beside an older one or beside the factor
+    free = psutil.disk_usage(os.fspath(folder)).free
+    sizes = f"up to {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
+    if size > free:
+        _LOG.warning(
+            "Finished parts of the solve take %s. So they are not kept, and the solve begins anew "
+            "if it is interrupted. Free some space, or choose another --workdir.",
+            sizes,
+        )
+        return None
+    _LOG.info("Finished parts of the solve are kept in %s/solve: %s.", folder, sizes)
+    settings = {path: get(config, path) for path, field in FIELDS.items() if field.scientific}
+    examples = hashlib.blake2b(np.ascontiguousarray(data.train)).hexdigest()
+    matrix = f"{settings}, ridge {ridge!r}, {examples}, {provenance.revision()}"
+    return Kept(pathlib.Path(folder) / "solve", backend, matrix)
 
 
 def cost_and_accuracy(solution: Interpolant) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Table 3: a linear model interpolates the whole training set by one solve (section 5)."""
 
-import functools
 import logging
 import math
 import time
@@ -9,10 +8,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
-from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
-from rethinking.errors import require
+from rethinking.config import COMMON, NUM_TEST, get
+from rethinking.errors import InputError, require
+from rethinking.fields import Field, Fields
+from rethinking.kernels import gram
 
 _LOG = logging.getLogger(__name__)
+# The bandwidths of Table 3's rows, by data set or features.
+BANDWIDTHS = {"mnist": 5.0, "cifar10": 7.0, "gabor": 0.5}
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="kernels"),
@@ -28,15 +31,16 @@ FIELDS: Fields = COMMON | {
         0.0,
         "added to the matrix's diagonal, in units of that diagonal's mean; 0: interpolation",
         minimum=0,
+        maximum=1e10,
     ),
     "choose_ridge": Field(
-        False, "choose the ridge by the error on held-out training examples, and ignore `ridge`"
+        False, "choose the ridge by the error on held-out training examples; `ridge` must be 0"
     ),
     "random_centers": Field(
         0,
         "number of centers per example, at random points; 0: the examples are the centers",
         minimum=0,
-        below=LARGEST,
+        maximum=1000,
     ),
     "random_test_labels": Field(
         False, "add the test images to the training set, with random labels"
@@ -45,23 +49,26 @@ FIELDS: Fields = COMMON | {
         "gaussian", "the kernel", choices=("gaussian", "laplacian", "linear", "polynomial")
     ),
     "kernel.bandwidth": Field(
-        5.0, 'bandwidth of "gaussian" and "laplacian", in units of the features', above=0
+        5.0,
+        'bandwidth of "gaussian" and "laplacian", in units of the features',
+        minimum=1e-10,
+        maximum=1e10,
     ),
-    "kernel.degree": Field(2, 'degree of "polynomial"', minimum=1, below=LARGEST),
-    "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0),
+    "kernel.degree": Field(2, 'degree of "polynomial"', minimum=1, maximum=100),
+    "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0, maximum=1e10),
     "features.name": Field(
         "pixels",
         "features of the images, divided by 255",
         choices=("pixels", "gabor", "random_conv"),
     ),
     "features.num_filters": Field(
-        32_000, 'number of filters of "random_conv"', minimum=1, below=LARGEST
+        32_000, 'number of filters of "random_conv"', minimum=1, maximum=100_000
     ),
     "features.filters_per_block": Field(
         128,
         'of "random_conv": number of filters whose features exist at once',
         minimum=1,
-        below=LARGEST,
+        maximum=100_000,
     ),
     "data.name": COMMON["data.name"].replace(default="mnist"),
     "data.num_test": NUM_TEST,
@@ -69,7 +76,7 @@ FIELDS: Fields = COMMON | {
 
 
 def check(config: ConfigDict) -> None:
-    """Raises InputError for values that do not go together."""
+    """Raises InputError for values that do not go together, or that have no effect."""
     random_conv = config.features.name == "random_conv"
     require(
         not random_conv or config.kernel.name == "linear",
@@ -81,6 +88,45 @@ def check(config: ConfigDict) -> None:
         f"config.random_centers={config.random_centers}: it needs other features than random_conv, "
         "and no ridge. Set it to 0, or change the other fields.",
     )
+    _refuse_without_effect(config)
+    try:
+        make_kernel(config.kernel)
+    except InputError as error:
+        raise InputError(f"{error} The fields are config.kernel.*.") from None
+
+
+def _refuse_without_effect(config: ConfigDict) -> None:
+    """Raises InputError for a field that is not its default although nothing reads it."""
+    kernel, features = config.kernel.name, config.features.name
+    needs = {
+        "kernel.bandwidth": (kernel in ("gaussian", "laplacian"), "kernel.name", kernel),
+        "kernel.degree": (kernel == "polynomial", "kernel.name", kernel),
+        "kernel.offset": (kernel == "polynomial", "kernel.name", kernel),
+        "features.num_filters": (features == "random_conv", "features.name", features),
+        "features.filters_per_block": (features == "random_conv", "features.name", features),
+        "ridge": (not config.choose_ridge, "choose_ridge", config.choose_ridge),
+    }
+    for path, (is_read, other, value) in needs.items():
+        usual = [FIELDS[path].default]
+        if path == "kernel.bandwidth":
+            # A row has its bandwidth also if the command line gives it another kernel.
+            usual.extend(BANDWIDTHS.values())
+        require(
+            is_read or get(config, path) in usual,
+            f"config.{path}={get(config, path)} has no effect with config.{other}={value}. "
+            f"Leave it at {usual[0]}, or change config.{other}.",
+        )
+
+
+def make_kernel(settings: ConfigDict) -> gram.Kernel:
+    """The kernel that `config.kernel` names. Raises InputError for values that none can have."""
+    if settings.name == "gaussian":
+        return gram.Gaussian(settings.bandwidth)
+    if settings.name == "laplacian":
+        return gram.Laplacian(settings.bandwidth)
+    if settings.name == "polynomial":
+        return gram.Polynomial(settings.degree, settings.offset)
+    return gram.Linear()
 
 
 def run(
@@ -88,18 +134,28 @@ def run(
 ) -> dict[str, Any] | None:
     """Solves the system that `config` describes; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.time()) or a noticed SIGTERM came first. The same call then
-    starts again. Raises InputError for settings, data, devices or memory that cannot work, before
-    any time is spent; and for a system that cannot be solved.
+    Returns None if `deadline` (of time.monotonic()) or a noticed SIGTERM came first. The same call
+    then continues: see `kernel_system.keep`.
+
+    Raises InputError for settings, data, devices or memory that cannot work, before any time is
+    spent; and for a system that cannot be solved.
     """
     import jax
 
-    from rethinking.experiments import kernel_system
+    from rethinking.experiments import kernel_backend, kernel_system
     from rethinking.kernels import interpolate
 
-    start = time.time()
-    look = functools.partial(_look_at_the_clock, deadline)
-    backend = kernel_system.make_backend(config)
+    start = time.monotonic()
+    kept = None
+
+    def look() -> None:
+        """Ends the run if its time is up."""
+        if distributed.must_stop(deadline):
+            if kept is not None:
+                kept.flush()
+            raise _OutOfTime
+
+    backend = kernel_backend.make_backend(config)
     data = kernel_system.load(config)
     try:
         look()
@@ -107,15 +163,23 @@ def run(
             system = kernel_system.build(config, data, backend, look)
             ridge, chosen = kernel_system.choose_ridge(config, system, data)
             _LOG.info("Solving for %d examples, ridge %g.", len(data.train), chosen["ridge"])
-            solution = interpolate.solve(system, data.targets, data.labels, ridge, look)
+            kept = kernel_system.keep(config, run_directory.path, backend, data, ridge)
+            solution = interpolate.solve(system, data.targets, data.labels, ridge, look, kept)
             test_error = solution.error(data.test, data.test_labels)
     except _OutOfTime:
-        _LOG.info("Out of time; the same command starts again.")
+        _LOG.info("Out of time; the same command continues.")
         return None
+    except InputError:
+        if kept is not None:
+            kept.remove()
+        raise
+    if kept is not None:
+        kept.remove()
     return {
         "status": "complete",
-        "seconds": time.time() - start,
+        "seconds": time.monotonic() - start,
         "num_examples": len(data.train),
+        "eval_split": data.eval_split,
         "test_error": test_error,
         **chosen,
         **kernel_system.cost_and_accuracy(solution),
@@ -124,8 +188,3 @@ def run(
 
 class _OutOfTime(Exception):
     """The deadline, or SIGTERM, came during a solve."""
-
-
-def _look_at_the_clock(deadline: float) -> None:
-    if distributed.must_stop(deadline):
-        raise _OutOfTime

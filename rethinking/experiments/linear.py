@@ -13,11 +13,14 @@ from jaxtyping import Float64
 from ml_collections import ConfigDict
 
 from rethinking import distributed, randomize, runs
-from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
+from rethinking.config import COMMON, NUM_TEST, refuse_without_effect
 from rethinking.errors import require
+from rethinking.fields import LARGEST, Field, Fields
 
 _LOG = logging.getLogger(__name__)
 LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
+MOST_STEPS = 100_000  # of SGD between two looks at the clock
+HESSIANS = 4  # matrices of that size that exist at once
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="linear"),
@@ -25,7 +28,7 @@ FIELDS: Fields = COMMON | {
         doc="seed of the subset, the features, the random start and the order of SGD"
     ),
     "num_devices": COMMON["num_devices"].replace(
-        default=1, doc="number of devices; only one is used"
+        default=1, minimum=1, maximum=1, below=None, doc="number of devices: one"
     ),
     "steps": Field(
         200_000,
@@ -39,10 +42,13 @@ FIELDS: Fields = COMMON | {
         choices=("pixels", "fourier"),
     ),
     "features.num_frequencies": Field(
-        1000, 'of "fourier": half the number of features', minimum=1, below=LARGEST
+        1000, 'of "fourier": half the number of features', minimum=1, maximum=10_000
     ),
     "features.bandwidth": Field(
-        5.0, 'of "fourier": bandwidth of the Gaussian kernel that they approximate', above=0
+        5.0,
+        'of "fourier": bandwidth of the Gaussian kernel that they approximate',
+        minimum=1e-10,
+        maximum=1e10,
     ),
     "data.name": COMMON["data.name"].replace(default="mnist"),
     "data.num_test": NUM_TEST,
@@ -62,7 +68,37 @@ class Examples(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Accepts every config: all combinations of allowed values can work."""
+    """Raises InputError for settings that have no effect."""
+    if config.features.name == "pixels":
+        ignored = ["features.num_frequencies", "features.bandwidth"]
+        refuse_without_effect(config, FIELDS, ignored, "config.features.name=pixels")
+
+
+def check_sizes(config: ConfigDict) -> None:
+    """Raises InputError for more examples than features, or too little memory.
+
+    It reads only the data set's description.
+    """
+    from rethinking.data import arrays
+    from rethinking.kernels import memory
+
+    data, features = config.data, config.features
+    info = arrays.describe(data.name, data.data_dir or None)
+    n = (data.num_train or info.num_train) + (data.num_test or info.num_test)
+    num_features = math.prod(info.image_shape)
+    if features.name == "fourier":
+        num_features = 2 * features.num_frequencies
+    require(
+        n <= num_features,
+        f"{n:,} training and test images but {num_features:,} features: not all labels can be "
+        "fitted. Choose a smaller config.data.num_train or config.data.num_test, or, with "
+        "config.features.name=fourier, a larger config.features.num_frequencies.",
+    )
+    memory.require_on_host(
+        f"the curvature for {num_features:,} features",
+        HESSIANS * 8.0 * num_features**2,
+        "a smaller config.features.num_frequencies",
+    )
 
 
 def run(
@@ -75,19 +111,23 @@ def run(
     - `contraction`: see `linear.contraction`.
     - `hessian_difference`, `hessian_difference_at_zero`, `null_dimension`: see `_curvature`.
 
-    Returns None if `deadline` (of time.time()) comes first; the same call then starts again.
+    Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.
     """
+    from rethinking import sharding
     from rethinking.theory import linear
 
-    begun = time.time()
+    begun = time.monotonic()
+    sharding.device_mesh(config.num_devices)
+    check_sizes(config)
     rng = np.random.default_rng(config.seed)
-    train, test = _examples(config, rng)
+    train, test, eval_split = _examples(config, rng)
     start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))
     found = linear.interpolants(train, test, start, rng)
     measured = {
         "num_examples": len(train.features),
         "num_test": len(test.features),
+        "eval_split": eval_split,
         "num_features": train.features.shape[1],
         "solutions": [{"name": name} | _describe(found[name], train, test) for name in found],
         "contraction": linear.contraction(train.features),
@@ -103,29 +143,20 @@ def run(
             _LOG.info("Out of time. The same command starts again.")
             return None
         measured["sgd"] += [{"start": name} | line for line in lines]
-    return {"status": "complete", "seconds": time.time() - begun} | measured
+    return {"status": "complete", "seconds": time.monotonic() - begun} | measured
 
 
-def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples]:
-    """The training examples, with labels randomized as `config` says, and the test examples."""
-    from rethinking.data import arrays
+def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples, str]:
+    """The training examples, with labels randomized as `config` says, the test examples, and what
+    these are.
+    """
+    from rethinking.experiments import data_set
     from rethinking.theory import linear
 
-    data, features = config.data, config.features
-    loaded = arrays.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
-    )
+    features = config.features
+    loaded = data_set.load(config)
     train, test = loaded.train, loaded.test
     n = len(train.labels) + len(test.labels)
-    num_features = math.prod(train.images.shape[1:])
-    if features.name == "fourier":
-        num_features = 2 * features.num_frequencies
-    require(
-        n <= num_features,
-        f"{n:,} training and test images but {num_features:,} features: not all labels can be "
-        "fitted. Choose a smaller config.data.num_train or config.data.num_test, or, with "
-        "config.features.name=fourier, a larger config.features.num_frequencies.",
-    )
     points = np.concatenate([train.images, test.images]).reshape(n, -1) / 255
     if features.name == "fourier":
         points = linear.fourier_features(points, features.num_frequencies, features.bandwidth, rng)
@@ -138,7 +169,8 @@ def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, E
     )
     one_hot = np.eye(loaded.num_classes)
     cut = len(labels)
-    return Examples(points[:cut], one_hot[labels]), Examples(points[cut:], one_hot[test.labels])
+    fitted = Examples(points[:cut], one_hot[labels])
+    return fitted, Examples(points[cut:], one_hot[test.labels]), loaded.eval_split
 
 
 def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str, float]:
@@ -204,8 +236,11 @@ def _follow_sgd(
     for step in range(0, (LEGS + 1) * leg, leg):
         if distributed.must_stop(deadline):
             return None
-        if step:
-            weights = linear.sgd(*train, weights, leg, config.seed, step - leg)
+        for first in range(max(0, step - leg), step, MOST_STEPS):
+            if distributed.must_stop(deadline):
+                return None
+            steps = min(MOST_STEPS, step - first)
+            weights = linear.sgd(*train, weights, steps, config.seed, first)
         distance = np.linalg.norm(weights - limit) / np.linalg.norm(start - limit)
         line = {"step": step, "distance": float(distance), "predicted": factor ** (step / 2)}
         lines.append(line | _describe(weights, train, test))

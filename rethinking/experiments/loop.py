@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rethinking import distributed, runs
+from rethinking import distributed, records, runs
+from rethinking.experiments import evaluations
 from rethinking.experiments.checkpoint import Checkpoints, Saved
 from rethinking.experiments.progress import Meter, Progress
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer
@@ -35,27 +36,63 @@ class Loop:
     ):
         """Continues from the newest checkpoint, or starts with the trainer's initial state.
 
-        `start` and `deadline` are values of time.time(): when this process began the run, and when
-        it must have stopped.
+        `start` and `deadline` are values of time.monotonic(): when this process began the run, and
+        when it must have stopped. Raises InputError if no checkpoint can be continued, or if
+        metrics.jsonl lacks evaluations before each of them.
         """
         self.config = config
         self.trainer = trainer
         self.run_directory = run_directory
         self.checkpoints = checkpoints
         self.deadline = deadline
-        self.step, self.state, loss_sum = checkpoints.restore(trainer.initial)
-        self.epoch = 0
-        while trainer.last_step(self.epoch + 1) <= self.step:
-            self.epoch += 1
-        run_directory.keep_metrics(self.step)
+        before = run_directory.metrics[-1:]
+        saved = checkpoints.restore(trainer.initial, self._find_lost)
+        self.step, self.state = saved.step, saved.state
+        self.epoch = self._epochs(self.step)
+        if saved.measured is not None:
+            run_directory.keep(run_directory.metrics[: saved.measured.num_lines])
+        else:
+            run_directory.keep_metrics(self.step)
         if self.step:
             _LOG.info("Continuing after step %d, in epoch %d.", self.step, self.epoch + 1)
-        spent = run_directory.metrics[-1]["seconds"] if run_directory.metrics else 0.0
+        spent = saved.seconds
+        if spent is None:
+            spent = _seconds(run_directory.metrics[-1:] or before)
         self.start = start - spent
-        self.saved_at = time.time()
-        self.meter = Meter(loss_sum)
+        self.saved_at = time.monotonic()
+        self.meter = Meter(saved.loss_sum)
         # Seconds that the last leg took, by whether it ended an epoch and was evaluated.
         self.leg_seconds = {True: 0.0, False: 0.0}
+
+    def _epochs(self, step: int) -> int:
+        """The number of whole epochs in `step` steps."""
+        epoch = 0
+        while self.trainer.last_step(epoch + 1) <= step:
+            epoch += 1
+        return epoch
+
+    def _find_lost(self, saved: Saved) -> str | None:
+        """Which evaluations before a checkpoint metrics.jsonl has lost, in words, if any."""
+        problem = self._compare(saved)
+        if problem is not None and not self.run_directory.writes:
+            # This process may have read the file too early.
+            self.run_directory.read_again()
+            problem = self._compare(saved)
+        return problem and f"{self.run_directory.path / 'metrics.jsonl'} is damaged: {problem}"
+
+    def _compare(self, saved: Saved) -> str | None:
+        lines = self.run_directory.metrics
+        if saved.measured is not None:
+            return saved.measured.find_lost(lines)
+        epoch = self._epochs(saved.step)
+        due = range(0, epoch + 1, self.config.eval_epochs)
+        # The run may have stopped before the evaluation of its last epoch.
+        is_optional = epoch == due[-1] and saved.step == self.trainer.last_step(epoch)
+        if saved.step and saved.loss_sum == 0:  # the sum begins anew after an evaluation
+            is_optional = False
+        return evaluations.find_lost_by_epochs(
+            lines, saved.step, due, self.trainer.last_step, is_optional
+        )
 
     def run(self) -> str | None:
         """Trains to the end; returns "complete" or "diverged", or None if the run must stop first.
@@ -96,21 +133,21 @@ class Loop:
             # long as the last leg of the same kind.
             if self._must_stop(number, self.leg_seconds[ends_epoch]):
                 return None
-            due = time.time() - self.saved_at >= self.config.checkpoint_seconds
+            due = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
             if self._agreed(number, due):
                 self._save()
-            began = time.time()
+            began = time.monotonic()
             self._count(next(legs))
             if ends_epoch:
                 self.epoch += 1
                 self._end_epoch(progress)
             else:
                 progress.show_step(self.step / self.trainer.last_step(1), self.meter)
-            self.leg_seconds[ends_epoch] = time.time() - began
+            self.leg_seconds[ends_epoch] = time.monotonic() - began
 
     def _must_stop(self, number: int, seconds: float = 0.0) -> bool:
         """Whether SIGTERM has come or the deadline is within `seconds`. See `_agreed`."""
-        late = time.time() + seconds > self.deadline
+        late = time.monotonic() + seconds > self.deadline
         return self._agreed(number, late or distributed.sigterm_noticed())
 
     def _agreed(self, number: int, value: bool) -> bool:
@@ -168,11 +205,20 @@ class Loop:
         if self.config.eval.num_train and not last and _ends_when_fit(self.config, values):
             values = self.trainer.evaluate(self.state, True, self._must_stop)
         line |= fields | values
-        self.run_directory.append(line | {"seconds": time.time() - self.start})
+        self.run_directory.append(line | {"seconds": time.monotonic() - self.start})
 
     def _save(self) -> None:
-        self.checkpoints.save(Saved(self.step, self.state, self.meter.loss_sum()))
-        self.saved_at = time.time()
+        self.run_directory.require_there()
+        spent = time.monotonic() - self.start
+        measured = evaluations.Measured.of(self.run_directory.metrics)
+        self.checkpoints.save(Saved(self.step, self.state, self.meter.loss_sum(), spent, measured))
+        self.saved_at = time.monotonic()
+
+
+def _seconds(lines: list[dict[str, Any]]) -> float:
+    """The seconds that a run had spent at the first of these lines; 0 if that cannot be read."""
+    spent = lines[0].get("seconds") if lines else None
+    return spent if records.is_number(spent) else 0.0
 
 
 def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str | None:

@@ -32,7 +32,18 @@ class Network:
     learning_rate: optax.Schedule
 
     def initial_state(self, seed: int) -> TrainState:
-        """The state before the first step, on every device."""
+        """The state before the first step, on every device.
+
+        Raises InputError if the devices have too little memory for it.
+        """
+        shapes = jax.eval_shape(self.initialize, jnp.uint32(seed))
+        size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(shapes))
+        sharding.require_memory(
+            self.devices.mesh,
+            size,
+            "the network with its gradients",
+            "smaller config.model.options, fewer config.workers, fewer config.num_devices",
+        )
         return sharding.replicate(self.initialize(jnp.uint32(seed)), self.devices.mesh)
 
 
@@ -141,7 +152,14 @@ def check_schedule(config: ConfigDict, steps_per_epoch: float | int) -> None:
 
 
 def learning_rate(config: ConfigDict, steps_per_epoch: float | int) -> optax.Schedule:
-    """A function step -> learning rate, as `config` describes it."""
+    """A function step -> learning rate, as `config` describes it.
+
+    Raises InputError for more steps than can be counted.
+    """
+    require(
+        steps_per_epoch * config.warmup_epochs < 2**31,
+        f"config.warmup_epochs={config.warmup_epochs} has more than 2**31 steps. Choose fewer.",
+    )
     rate = config.learning_rate
     if config.reference_batch_size:
         rate = optim.scaled(rate, config.batch_size, config.reference_batch_size)

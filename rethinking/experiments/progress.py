@@ -1,7 +1,9 @@
 """What a training run shows while it runs, on the terminal and in TensorBoard."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ class Meter:
         """A continued run passes the `loss_sum` of the epoch's legs before it was interrupted."""
         self._losses: list[float | jax.Array] = [loss_sum]
         self._images = 0
-        self._start = time.time()
+        self._start = time.monotonic()
 
     def add(self, loss: jax.Array, num_images: int) -> None:
         """Counts a leg, and waits for the one before it.
@@ -38,7 +40,58 @@ class Meter:
         """Images per second; None if this meter has counted no leg."""
         if not self._images:
             return None
-        return self._images / (time.time() - self._start)
+        return self._images / (time.monotonic() - self._start)
+
+
+@contextlib.contextmanager
+def _without_pytorch() -> Iterator[None]:
+    """Inside, PyTorch counts as not installed, unless it is loaded already.
+
+    tensorboardX imports it, and needs it for PyTorch's own tensors alone. That takes seconds, and
+    on a loaded machine a minute, in which a run cannot answer SIGTERM.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+class Events:
+    """The file of a run directory that TensorBoard reads. The first line makes it.
+
+    tensorboardX's own SummaryWriter writes in a thread. If that thread fails, because the disk is
+    full, the next lines wait for it without end.
+    """
+
+    def __init__(self, run_directory: epath.Path):
+        self._prefix = str(run_directory / "events")
+        self._writer = None
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Writes the numbers of a line of metrics.jsonl."""
+        with _without_pytorch():
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto.event_pb2 import Event
+
+        if self._writer is None:
+            self._writer = event_file_writer.EventsWriter(self._prefix)
+        for name, value in line.items():
+            if value is not None and name not in ("step", "epoch"):
+                scalar = summary.scalar(name, value)
+                self._writer.write_event(
+                    Event(wall_time=time.time(), step=line["step"], summary=scalar)
+                )
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file. What a full disk does not take is lost."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 class Progress:
@@ -48,12 +101,9 @@ class Progress:
     """
 
     def __init__(self, run_directory: epath.Path, title: str, max_epochs: int, epoch: int):
-        # Imported here because it imports PyTorch where that is installed, which takes seconds.
-        from tensorboardX import SummaryWriter
-
         self._title, self._max_epochs = title, max_epochs
         self._first = jax.process_index() == 0
-        self._writer = SummaryWriter(str(run_directory), write_to_disk=self._first)
+        self._events = Events(run_directory)
         self._terminal = self._first and sys.stderr.isatty()
         self._printed_at = 0.0
         self._bar = tqdm.tqdm(
@@ -70,13 +120,12 @@ class Progress:
 
     def __exit__(self, *_) -> None:
         self._bar.close()
-        self._writer.close()
+        self._events.close()
 
     def show(self, line: dict[str, Any]) -> None:
         """Reports one line of metrics.jsonl."""
-        for name, value in line.items():
-            if value is not None and name not in ("step", "epoch"):
-                self._writer.add_scalar(name, value, line["step"])
+        if self._first:
+            self._events.write(line)
         loss = _number(line["train_loss"], ".4f")
         train = _number(line["train_accuracy"], ".2%")
         test = _number(line["test_accuracy"], ".2%")

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from rethinking import randomize
 from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import resident, trials
+from rethinking.experiments import data_set, resident, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.kernels import gram
 from rethinking.theory import complexity
@@ -42,7 +42,7 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
 
     Returns None if time runs out first. Raises InputError if the data set has too few images.
     """
-    sizes, further = _sizes(config)
+    sizes, further = check_sizes(config)
     for n in sizes:
         missing = [draw for draw in range(config.draws) if not log.lines(num_train=n, draw=draw)]
         repetition = Repetition(config, n, num_classes=2) if missing else None
@@ -71,9 +71,12 @@ def signs(
     )
 
 
-def _sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
-    """Two ascending lists of numbers of images: for networks, and for linear models alone."""
-    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
+def check_sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
+    """Two ascending lists of numbers of images: for networks, and for linear models alone.
+
+    Raises InputError if the data set has too few images. It reads only the set's description.
+    """
+    there = data_set.describe(config).num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(

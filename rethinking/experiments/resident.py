@@ -15,7 +15,7 @@ from rethinking import randomize, sharding
 from rethinking.data import arrays, images, shifts
 from rethinking.data.source import Dataset, Info
 from rethinking.errors import require
-from rethinking.experiments import network
+from rethinking.experiments import data_set, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Leg, Trainer, choose_sample
 from rethinking.training import evaluate, margins, steps
@@ -34,13 +34,14 @@ class ResidentTrainer(Trainer):
         Raises InputError for what cannot work, before the data are loaded.
         """
         data_dir = config.data.data_dir or None
-        info = arrays.describe(config.data.name, data_dir)
+        info = data_set.describe(config)
         shifts.check(config.eval.shifts, info, data_dir)
         self.programs = build(config, info, config.data.num_train or info.num_train)
         super().__init__(
             config, self.programs.network, self.programs.initial, self.programs.steps_per_epoch
         )
         dataset = load_data(config)
+        self.eval_split = dataset.eval_split
         self.train = self.programs.place(dataset.train)
         self.test = self.programs.place(dataset.test)
         sample = choose_sample(config, len(dataset.train.labels))
@@ -201,9 +202,7 @@ def load_data(
     `change_test` replaces the test set before that, while its images are whole.
     """
     data = config.data
-    dataset = arrays.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
-    )
+    dataset = data_set.load(config)
     train, test = dataset.train, dataset.test
     if change_test is not None:
         test = change_test(test)

@@ -24,9 +24,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
-from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import resident, trials
+from rethinking.experiments import data_set, resident, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.theory import complexity
 from rethinking.training import margins
@@ -50,13 +49,14 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
     """
     twins = Twins(config)
     for r in (None, *range(config.replacements)):
-        if log.lines(replacement=r, epoch=config.max_epochs):
+        logged = {line["epoch"] for line in log.lines(replacement=r)}
+        if logged >= set(range(config.max_epochs + 1)):
             continue
         if log.late():
             return None
         for epoch, line in enumerate(twins.compare(r)):
             # A run that was killed during this replacement has logged its first epochs.
-            if not log.lines(replacement=r, epoch=epoch):
+            if epoch not in logged:
                 log.append({"replacement": r, "epoch": epoch} | line)
         _LOG.info(
             "%s: losses change by %.3g on average, %.3g at most",
@@ -64,7 +64,7 @@ def estimate(config: ConfigDict, log: Log) -> Line | None:
             line["mean_change"],
             line["max_change"],
         )
-    return _summary(config, log)
+    return _summary(config, log) | {"eval_split": twins.eval_split}
 
 
 class After(NamedTuple):
@@ -79,13 +79,14 @@ class Twins:
     """Trains on S, and on S with the example at `positions[r]` replaced by fresh example r."""
 
     def __init__(self, config: ConfigDict):
-        self.num_train = _num_train(config)
+        self.num_train = check_sizes(config)
         settings = config.copy_and_resolve_references()
         settings.data.num_train = self.num_train + config.replacements
         data = resident.load_data(settings)
         self.positions = np.random.default_rng(config.seed).choice(
             self.num_train, config.replacements, replace=False
         )
+        self.eval_split = data.eval_split
         self._repetition = Repetition(config, self.num_train, data.num_classes)
         self._max_epochs = config.max_epochs
         self._train, self._test = map(self._repetition.programs.place, (data.train, data.test))
@@ -147,9 +148,12 @@ class Twins:
         }
 
 
-def _num_train(config: ConfigDict) -> int:
-    """The size of S. Raises InputError if the training set has too few images beside it."""
-    there = arrays.describe(config.data.name, config.data.data_dir or None).num_train
+def check_sizes(config: ConfigDict) -> int:
+    """The size of S. Raises InputError if the training set has too few images beside it.
+
+    It reads only the set's description.
+    """
+    there = data_set.describe(config).num_train
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(

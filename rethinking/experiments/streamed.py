@@ -17,7 +17,7 @@ from rethinking import randomize, sharding
 from rethinking.data import images, stream
 from rethinking.data.source import Dataset
 from rethinking.errors import require
-from rethinking.experiments import network
+from rethinking.experiments import data_set, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
 from rethinking.training import evaluate, margins, steps
@@ -35,9 +35,10 @@ class StreamedTrainer(Trainer):
 
         Raises InputError for what cannot work.
         """
-        stream.check(config.data.name, config.data.data_dir or None)
+        stream.check(config.data.name, config.data.data_dir or None, data_set.evaluation(config))
         self.mesh = sharding.device_mesh(config.num_devices)
         dataset = load_data(config)
+        self.eval_split = dataset.eval_split
         self.num_train = len(dataset.train)
         net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
         super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
@@ -126,7 +127,12 @@ def load_data(config: ConfigDict) -> Dataset[stream.Split]:
     """The data with its corrupted training labels. No image is read before batches are."""
     data = config.data
     dataset = stream.load(
-        data.name, data.data_dir or None, data.num_train, config.seed, data.num_test
+        data.name,
+        data.data_dir or None,
+        data.num_train,
+        config.seed,
+        data.num_test,
+        data_set.evaluation(config),
     )
     corrupt = randomize.label_corruption(
         int(dataset.train.indices.max()) + 1,

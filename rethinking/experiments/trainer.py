@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from ml_collections import ConfigDict
 
 from rethinking import provenance
-from rethinking.data import source
+from rethinking.data import splits
 from rethinking.experiments.network import Network
 from rethinking.training.state import TrainState
 
@@ -37,10 +37,11 @@ class Trainer(abc.ABC):
     data on the devices a leg is an epoch, with streamed data a leg is a step.
     """
 
-    # The splits that `evaluate_split` can take. Each subclass sets these three.
+    # The splits that `evaluate_split` can take. Each subclass sets these three, and `eval_split`.
     train: Any
     train_sample: Any  # the training images that are evaluated before the end
     test: Any
+    eval_split: str  # what `test` is: the name of a split on disk, or `description.HELD_OUT`
 
     def __init__(
         self, config: ConfigDict, network: Network, initial: TrainState, steps_per_leg: int
@@ -103,4 +104,4 @@ def choose_sample(config: ConfigDict, num_train: int) -> Int64[np.ndarray, " n"]
     """Positions of the training images to evaluate before the end; None means all."""
     if not 0 < config.eval.num_train < num_train:
         return None
-    return source.subset(num_train, config.eval.num_train, config.seed)
+    return splits.subset(num_train, config.eval.num_train, config.seed)

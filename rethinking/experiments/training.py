@@ -5,7 +5,8 @@ one run. Its parts are in the modules that `run` imports:
 
     resident.py, streamed.py   a network with its data, on the devices or read from disk
     loop.py                    the training loop: train, evaluate, save, stop in time
-    checkpoint.py progress.py  the saved states; what the terminal and TensorBoard show
+    checkpoint.py evaluations.py   the saved states; whether their evaluations are all there
+    progress.py                what the terminal and TensorBoard show
 """
 
 import contextlib
@@ -17,10 +18,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
-from rethinking.config import COMMON, LARGEST, NUM_TEST, Field, Fields
+from rethinking.config import COMMON, NUM_TEST, refuse_without_effect
 from rethinking.errors import require
+from rethinking.fields import HUGE, LARGEST, TINY, Field, Fields
 from rethinking.randomize import PIXELS
 
+# The fields of a network that are not options, and what decides them.
+RESERVED = {
+    "num_classes": "the data set decides it",
+    "dtype": "config.dtype decides it",
+    "bn_axis_name": "config.model.sync_batch_norm decides it",
+    "name": "Flax uses it",
+    "parent": "Flax uses it",
+}
 # By default, everything that a row can switch on is off.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
@@ -40,7 +50,7 @@ FIELDS: Fields = COMMON | {
         "SGD with momentum, or TensorFlow's RMSProp with epsilon = 1 inside the root",
         choices=("sgd", "rmsprop"),
     ),
-    "learning_rate": Field(0.01, "learning rate at the start", above=0),
+    "learning_rate": Field(0.01, "learning rate at the start", minimum=TINY, maximum=HUGE),
     "reference_batch_size": Field(
         0,
         "`learning_rate` is for batches of this size and is scaled in proportion; 0: no scaling",
@@ -49,15 +59,23 @@ FIELDS: Fields = COMMON | {
     ),
     "momentum": Field(0.9, "momentum of SGD and of RMSProp", minimum=0, below=1),
     "decay_per_epoch": Field(
-        0.95, "factor on the learning rate every `epochs_per_decay` epochs", above=0
+        0.95,
+        "factor on the learning rate every `epochs_per_decay` epochs",
+        minimum=TINY,
+        maximum=HUGE,
     ),
-    "epochs_per_decay": Field(1.0, "epochs between two decays of the learning rate", above=0),
-    "warmup_epochs": Field(0.0, "epochs in which the learning rate rises from zero", minimum=0),
+    "epochs_per_decay": Field(
+        1.0, "epochs between two decays of the learning rate", minimum=1e-6, maximum=1e9
+    ),
+    "warmup_epochs": Field(
+        0.0, "epochs in which the learning rate rises from zero", minimum=0, maximum=1e6
+    ),
     "weight_decay": Field(
         0.0,
         "coefficient of half the squared norm of the weights: all parameters of two or more "
         "dimensions, so no biases",
         minimum=0,
+        maximum=HUGE,
     ),
     "label_smoothing": Field(
         0.0, "part of a training label that is spread evenly over all classes", minimum=0, below=1
@@ -66,7 +84,7 @@ FIELDS: Fields = COMMON | {
         1,
         "asynchronous workers to imitate: gradients arrive workers - 1 steps late",
         minimum=1,
-        below=LARGEST,
+        maximum=10_000,
     ),
     "average_decay": Field(
         0.0,
@@ -84,13 +102,14 @@ FIELDS: Fields = COMMON | {
         1000,
         "examples in an evaluation batch, per device",
         minimum=1,
-        below=LARGEST,
+        maximum=2**20,
         scientific=False,
     ),
     "checkpoint_seconds": Field(
         60.0,
         "least number of seconds between two checkpoints; 0: after every epoch",
         minimum=0,
+        maximum=1e9,
         scientific=False,
     ),
     "num_devices": COMMON["num_devices"].replace(
@@ -101,7 +120,7 @@ FIELDS: Fields = COMMON | {
         0,
         "side of the centre crop that the network sees, in pixels; 0: the whole image",
         minimum=0,
-        below=LARGEST,
+        maximum=4096,
     ),
     "data.whiten": Field(True, "scale each image to mean zero and variance one"),
     "data.stream": Field(
@@ -109,7 +128,7 @@ FIELDS: Fields = COMMON | {
         "read the images from disk batch by batch, for large sets; else all stay on the device",
     ),
     "data.image_size": Field(
-        299, "side of streamed images after resizing, in pixels", minimum=1, below=LARGEST
+        299, "side of streamed images after resizing, in pixels", minimum=1, maximum=4096
     ),
     "data.skip_bad": Field(
         False, "skip and count streamed images that cannot be read, instead of stopping"
@@ -118,14 +137,14 @@ FIELDS: Fields = COMMON | {
         16,
         "threads that read, decode and distort streamed images, per process",
         minimum=1,
-        below=LARGEST,
+        maximum=1024,
         scientific=False,
     ),
     "data.num_workers": Field(
         0,
         "worker processes per host to spread these threads over; 0: none",
         minimum=0,
-        below=LARGEST,
+        maximum=256,
         scientific=False,
     ),
     "eval.num_train": Field(
@@ -139,6 +158,7 @@ FIELDS: Fields = COMMON | {
         "",
         'shifted test sets to evaluate at the end, such as "noise,blur=2,cifar10_1": '
         "see data/shifts.py",
+        longest=2000,
     ),
     "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:Class"),
     "model.sync_batch_norm": Field(
@@ -161,6 +181,7 @@ FIELDS: Fields = COMMON | {
         0.0,
         "largest shift of the brightness of training images, whose values are in [0, 1]",
         minimum=0,
+        maximum=1,
     ),
     "augment.saturation": Field(
         0.0,
@@ -186,6 +207,18 @@ FIELDS: Fields = COMMON | {
 def check(config: ConfigDict) -> None:
     """Raises InputError for values that do not go together."""
     data, augment = config.data, config.augment
+    require(
+        not data.num_train or config.batch_size <= data.num_train,
+        f"config.batch_size={config.batch_size} is more than the {data.num_train} training images. "
+        "Choose a smaller one.",
+    )
+    for option in RESERVED:
+        require(
+            option not in config.model.options,
+            f"config.model.options cannot set {option}: {RESERVED[option]}. Leave it out.",
+        )
+    if config.decay_per_epoch == 1:
+        refuse_without_effect(config, FIELDS, ["epochs_per_decay"], "config.decay_per_epoch=1")
     require(
         not (augment.crop and config.randomize.pixels != "none"),
         "config.augment.crop=True with config.randomize.pixels: pixels are randomized within the "
@@ -229,8 +262,9 @@ def run(
 ) -> dict[str, Any] | None:
     """Trains as `config` says, or continues; returns the fields of result.json.
 
-    Returns None if the run had to stop before its end: because of `deadline` (of time.time()), or,
-    where data are streamed, because of SIGTERM. Its state is saved, and the same call continues.
+    Returns None if the run had to stop before its end: because of `deadline` (of
+    time.monotonic()), or, where data are streamed, because of SIGTERM. Its state is saved, and the
+    same call continues.
     Raises InputError for settings or data that cannot work, before any time is spent.
     """
     # Imported here because everything but a run works without JAX.
@@ -239,7 +273,7 @@ def run(
     from rethinking.experiments.resident import ResidentTrainer
     from rethinking.experiments.streamed import StreamedTrainer
 
-    start = time.time()
+    start = time.monotonic()
     make_trainer = StreamedTrainer if config.data.stream else ResidentTrainer
     with _notice_sigterm(config):
         trainer = make_trainer(config)
@@ -248,7 +282,11 @@ def run(
             status = loop.run()
             if status is None:
                 return None
-            fields = {"status": status, "num_params": trainer.num_params}
+            fields = {
+                "status": status,
+                "num_params": trainer.num_params,
+                "eval_split": trainer.eval_split,
+            }
             fields |= summarize(run_directory.metrics, config.fit_accuracy)
             return fields | trainer.result_fields(loop.state)
 

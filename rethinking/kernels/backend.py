@@ -27,6 +27,11 @@ class Backend(abc.ABC):
     dtype: np.dtype
     working_rows: int
 
+    @property
+    def description(self) -> str:
+        """Differs for backends whose storages differ."""
+        return f"{type(self).__name__}, {self.layout}, {self.dtype}"
+
     @abc.abstractmethod
     def like(self, n: int) -> "Backend":
         """A backend for an n x n matrix of the same type, on the same devices."""
@@ -46,8 +51,12 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    def kernel_shape(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> tuple[int, ...]:
-        """The shape of kernel(x, z), called with the kind of arrays that this backend uses."""
+    def kernel_form(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> Any:
+        """`shape` and `dtype` of kernel(x, z), called with the kind of arrays of this backend."""
+
+    @abc.abstractmethod
+    def kernel_values(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """kernel(x, z) for a few examples, computed in this process."""
 
     @abc.abstractmethod
     def distribute(self, rows: np.ndarray) -> Any:
@@ -64,6 +73,18 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def empty(self) -> Any:
         """A storage for panels that are made one by one, by `gram_panel`."""
+
+    @abc.abstractmethod
+    def panel_shape(self, g: int) -> tuple[int, ...]:
+        """The shape of `get_panel(storage, g)`."""
+
+    @abc.abstractmethod
+    def get_panel(self, storage: Any, g: int) -> np.ndarray:
+        """Panel g as the devices of this process hold it, in one array in C order."""
+
+    @abc.abstractmethod
+    def put_panel(self, storage: Any, g: int, panel: np.ndarray) -> Any:
+        """The storage with panel g as `get_panel` gave it."""
 
     @abc.abstractmethod
     def gram_panel(self, storage: Any, kernel: Kernel, x: Any, ridge: float, g: int) -> Any:

@@ -43,6 +43,9 @@ class BlasBackend(Backend):
         self._gemm, self._syrk, self._trsm = get_blas_funcs(("gemm", "syrk", "trsm"), (sample,))
         (self._potrf,) = get_lapack_funcs(("potrf",), (sample,))
 
+    def __reduce__(self) -> tuple:
+        return BlasBackend, (self.layout, str(self.dtype))
+
     def like(self, n: int) -> "BlasBackend":
         return BlasBackend(wide_layout(n), str(self.dtype))
 
@@ -54,8 +57,11 @@ class BlasBackend(Backend):
     def memories(self) -> list[tuple[str, int, int]]:
         return [("this machine", 1, psutil.virtual_memory().available)]
 
-    def kernel_shape(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> tuple[int, ...]:
-        return np.shape(kernel(x, z))
+    def kernel_form(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return np.asarray(kernel(x, z))
+
+    def kernel_values(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return np.asarray(kernel(self.distribute(x), self.distribute(z)))
 
     def distribute(self, rows: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(rows, self.dtype)
@@ -68,6 +74,17 @@ class BlasBackend(Backend):
 
     def empty(self) -> Storage:
         return [None] * self.layout.num_panels
+
+    def panel_shape(self, g: int) -> tuple[int, ...]:
+        columns = self.layout.columns(g)
+        return self.layout.n - columns.start, columns.stop - columns.start
+
+    def get_panel(self, storage: Storage, g: int) -> np.ndarray:
+        return storage[g]
+
+    def put_panel(self, storage: Storage, g: int, panel: np.ndarray) -> Storage:
+        storage[g] = panel
+        return storage
 
     def gram_panel(
         self, storage: Storage, kernel: Kernel, x: np.ndarray, ridge: float, g: int
@@ -159,8 +176,7 @@ class BlasBackend(Backend):
         return outputs
 
     def _panel(self, g: int, make: Callable) -> np.ndarray:
-        columns = self.layout.columns(g)
-        return make((self.layout.n - columns.start, columns.stop - columns.start), self.dtype)
+        return make(self.panel_shape(g), self.dtype)
 
 
 def _parts(n: int) -> list[slice]:

@@ -1,16 +1,26 @@
-"""Checks of the training set and the kernel, made before any time is spent."""
+"""Checks of examples, labels and numbers, made at the call, before any time is spent."""
 
 import dataclasses
 import math
+import numbers
+import reprlib
+from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from rethinking.errors import InputError
-from rethinking.kernels.backend import Backend
-from rethinking.kernels.gram import Kernel
+from rethinking.kernels.labels import (
+    as_array,
+    as_labels,
+    count_classes,
+    labels_or_none,
+    one_hot,
+)
 from rethinking.repeats import first_occurrences
+
+# Larger numbers, or targets below one over it, can leave the type's range when they are multiplied.
+LARGEST = {"float64": 1e100, "float32": 1e15}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,98 +45,129 @@ def training_set(
 
     Raises InputError for data that are empty, infinite, ambiguous or mismatched.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    size(x, y)
+    x = flatten(x, copy=True)
+    given = as_array("y", y)
+    labels = labels_or_none(given)
+    if labels is None:
+        targets = given.reshape(len(given), -1).astype(np.float64)
+        require_finite("targets", targets)
+    else:
+        targets = one_hot(labels, num_classes)
+    if not repeats:
+        refuse_repeated(x, targets)
+    return TrainingSet(x, targets, labels)
+
+
+def size(x: np.ndarray, y: np.ndarray) -> tuple[int, int, int]:
+    """The numbers of examples, features and outputs of a training set. Copies no data.
+
+    Raises InputError for data that are empty, ambiguous, mismatched or of another type.
+    """
+    x, y = as_examples(x), as_array("y", y)
     if len(x) != len(y):
         raise InputError(
             f"{len(x)} examples but {len(y)} labels or targets: there must be one for each example"
         )
     if not len(x):
         raise InputError("a system of n = 0 examples: at least 1 is needed")
-    x = x.reshape(len(x), -1).astype(np.float64)
-    labels = _labels(y)
-    if labels is None:
-        targets = y.reshape(len(y), -1).astype(np.float64)
-    else:
-        targets = one_hot(labels, num_classes)
-    _require_finite("features", x)
-    _require_finite("targets", targets)
-    if not repeats:
-        _refuse_repeated(x, targets)
-    return TrainingSet(x, targets, labels)
-
-
-def check_ridge(ridge: float) -> None:
-    """Raises InputError unless `ridge` is zero or a positive number."""
-    if not 0 <= ridge < math.inf:
-        raise InputError(f"ridge={ridge}: it must be 0, for interpolation, or a positive number")
-
-
-def check_kernel(kernel: Kernel, x: np.ndarray, backend: Backend) -> None:
-    """Raises InputError unless the backend can call `kernel` as `Kernel` says."""
-    try:
-        hash(kernel)
-    except TypeError:
+    if not x.size or not y.size:
         raise InputError(
-            f"the kernel {kernel!r} is not hashable, so its compiled programs cannot be found "
-            "again. Make it a function or a frozen dataclass."
-        ) from None
-    few, more = x[:2], x[:3]
-    try:
-        shape = backend.kernel_shape(kernel, few, more)
-    except jax.errors.TracerArrayConversionError:
-        raise InputError(
-            f"the kernel {kernel!r} calls NumPy, but here JAX computes it. Use the functions of "
-            "x.__array_namespace__(), as rethinking.kernels.gram does."
-        ) from None
-    if shape != (len(few), len(more)):
-        raise InputError(
-            f"the kernel {kernel!r} gives an array of shape {shape} for {len(few)} and {len(more)} "
-            f"examples. It must be ({len(few)}, {len(more)}): k(x_i, z_j) for all pairs."
+            f"x of shape {x.shape} and y of shape {y.shape}: at least one number is needed for "
+            "each example"
         )
+    labels = labels_or_none(y)
+    num_outputs = y.size // len(y) if labels is None else count_classes(labels)
+    return len(x), x.size // len(x), num_outputs
 
 
-def one_hot(
-    labels: Int[np.ndarray, " n"], num_classes: int | None = None
-) -> Float[np.ndarray, "n c"]:
-    """1 at each example's label, else 0. By default the largest label is the last class.
+def as_examples(x: Any) -> np.ndarray:
+    """`x` as an array [n, ...] of real numbers. Raises InputError if it is not one."""
+    x = as_array("x", x)
+    if x.dtype.kind not in "biuf":
+        raise InputError(
+            f"x has the type {x.dtype}: examples are arrays of real numbers. Convert x, for "
+            "instance by x.astype(float)."
+        )
+    return x
 
-    Raises InputError for labels that are negative or beyond the classes.
+
+def flatten(
+    x: Any, num_features: int | None = None, copy: bool = False
+) -> Float[np.ndarray, "n d"]:
+    """The examples x [n, ...] as rows of float64, which are x's own memory unless `copy`.
+
+    Raises InputError if they are not finite numbers, are too large, or have another number of
+    features.
     """
-    if labels.min() < 0:
+    x = as_examples(x)
+    x = x.reshape(len(x), math.prod(x.shape[1:]))
+    if num_features not in (None, x.shape[1]):
         raise InputError(
-            f"label {labels.min()} of example {labels.argmin()}: labels are integers from 0"
+            f"{len(x)} examples of {x.shape[1]} features, but the model was fitted to "
+            f"{num_features} features. Give examples [m, ...] of the same shape; for a single "
+            "example x that is x[None]."
         )
-    if num_classes is None:
-        num_classes = int(labels.max()) + 1
-    if labels.max() >= num_classes:
+    with np.errstate(over="ignore"):  # of longer types, to infinite values
+        x = x.astype(np.float64, copy=copy)
+    require_finite("features", x)
+    check_features(x, "float64")
+    return x
+
+
+def check_features(x: Float[np.ndarray, "n d"], dtype: str) -> None:
+    """Raises InputError if squares of the features are too large for a type."""
+    if x.size and np.abs(x).max() > LARGEST[dtype]:
+        example = np.abs(x).max(1).argmax()
         raise InputError(
-            f"label {labels.max()} of example {labels.argmax()}: with {num_classes} classes labels "
-            f"must be 0 to {num_classes - 1}"
+            f"the features of example {example} are as large as {np.abs(x[example]).max():g}: "
+            f"squares of numbers above {LARGEST[dtype]:g} can overflow in {dtype}. Scale the "
+            "examples, or remove that one."
         )
-    targets = np.zeros((len(labels), num_classes))
-    targets[np.arange(len(labels)), labels] = 1
-    return targets
 
 
-def _labels(y: np.ndarray) -> Int[np.ndarray, " n"] | None:
-    """`y` as labels, or None if it holds targets. Raises InputError if it could be either."""
-    if not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
-        if y.ndim == 1 and (y == np.rint(y)).all():
-            raise InputError(
-                "y has whole numbers of a floating-point type: are they labels, or a target? For "
-                "labels give y.astype(int), for a target y.reshape(-1, 1)."
-            )
-        return None
-    if y.size != len(y):
+def check_ridge(ridge: float, dtype: str = "float64") -> None:
+    """Raises InputError unless `ridge` is zero or a positive number, and not too large."""
+    real = isinstance(ridge, numbers.Real) and not isinstance(ridge, bool)
+    if not real or not 0 <= ridge < math.inf:
         raise InputError(
-            f"y has integers of shape {y.shape}. Labels are one integer for each example. Targets "
-            "[n, c] are floating-point, also one-hot ones: give y.astype(float)."
+            f"ridge={reprlib.repr(ridge)}: it must be 0, for interpolation, or a positive number"
         )
-    return y.reshape(-1).astype(np.int64)
+    if ridge > LARGEST[dtype]:
+        raise InputError(
+            f"ridge={ridge:g}: a ridge above {LARGEST[dtype]:g} overflows in {dtype}. Choose a "
+            "smaller one."
+        )
 
 
-def _require_finite(name: str, values: Float[np.ndarray, "n d"]) -> None:
-    finite = np.isfinite(values).all(1)
+def check_targets(targets: Any, labels: Any, n: int, dtype: str = "float64") -> None:
+    """Raises InputError unless there are targets [n, c] of ordinary numbers, and n labels or None.
+
+    `dtype` is that of the factor, which solves for the targets.
+    """
+    shape = np.shape(targets)
+    if len(shape) != 2 or shape[0] != n or not shape[1]:
+        raise InputError(f"targets of shape {shape}: for {n} examples give [{n}, outputs]")
+    if np.asarray(targets).dtype.kind not in "iuf":
+        raise InputError("targets must be real numbers: labels become targets by labels.one_hot")
+    require_finite("targets", targets)
+    largest = np.abs(targets).max(0)
+    outside = (largest > LARGEST[dtype]) | ((largest < 1 / LARGEST[dtype]) & (largest > 0))
+    if outside.any():
+        column = outside.argmax()
+        raise InputError(
+            f"the largest target of output {column} is {largest[column]:g}. It must be from "
+            f"{1 / LARGEST[dtype]:g} to {LARGEST[dtype]:g} in {dtype}. Scale the targets."
+        )
+    if labels is not None and len(as_labels(labels)) != n:
+        raise InputError(f"{len(labels)} labels for {n} examples: give one for each example")
+
+
+def require_finite(name: str, values: np.ndarray) -> None:
+    """Raises InputError, with the first bad example, unless all values are finite."""
+    if np.asarray(values).dtype.kind != "f":
+        return
+    finite = np.isfinite(values).all(tuple(range(1, np.ndim(values))))
     if not finite.all():
         raise InputError(
             f"the {name} of example {finite.argmin()} are not finite ({(~finite).sum()} such "
@@ -134,7 +175,8 @@ def _require_finite(name: str, values: Float[np.ndarray, "n d"]) -> None:
         )
 
 
-def _refuse_repeated(x: Float[np.ndarray, "n d"], targets: Float[np.ndarray, "n c"]) -> None:
+def refuse_repeated(x: np.ndarray, targets: Float[np.ndarray, "n c"]) -> None:
+    """Raises InputError if examples repeat others, which makes a matrix without ridge singular."""
     first = first_occurrences(x)
     pairs = [(int(first[i]), int(i)) for i in np.flatnonzero(first != np.arange(len(x)))]
     if not pairs:

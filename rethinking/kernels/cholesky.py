@@ -20,6 +20,7 @@ from rethinking.errors import InputError
 from rethinking.kernels import layout as layouts
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.blas import BlasBackend, wide_layout
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.sharded import ShardedBackend
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +42,10 @@ class NotPositiveDefiniteError(InputError):
             f"the matrix is not positive definite in {dtype}: pivot {pivot} is not above zero. "
             f"Remedies: {', '.join(remedies)}, or choose a narrower kernel."
         )
-        self.pivot = pivot
+        self.pivot, self.dtype = pivot, dtype
+
+    def __reduce__(self) -> tuple:
+        return NotPositiveDefiniteError, (self.pivot, self.dtype)
 
 
 def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int = 0) -> Backend:
@@ -60,10 +64,17 @@ def make_backend(n: int, dtype: str, mesh: Mesh | None = None, num_panels: int =
     """
     if n < 1:
         raise InputError(f"a system of n = {n} examples: at least 1 is needed")
-    if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype {dtype!r}: a factor is computed in float32 or float64")
+    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
+        raise InputError(
+            f'dtype={dtype!r}: a factor is computed in "float32" or "float64". Give one of these.'
+        )
     if mesh is None:
         mesh = sharding.device_mesh(0, "rows")
+    if not isinstance(mesh, Mesh) or len(mesh.axis_names) != 1:
+        raise InputError(
+            f"mesh={mesh!r}: it must have a single axis. Give jax.sharding.Mesh(devices, "
+            '("rows",)) with a list of devices.'
+        )
     platform = mesh.devices.flat[0].platform
     lacks_float64 = platform == "tpu" and dtype == "float64"
     if lacks_float64:
@@ -126,7 +137,10 @@ def _one_norm(product: Callable[[np.ndarray], np.ndarray], n: int) -> float:
 
 
 def factor(
-    make_panel: Callable[[Any, int], Any], backend: Backend, storage: Any = None
+    make_panel: Callable[[Any, int], Any],
+    backend: Backend,
+    storage: Any = None,
+    kept: Kept | None = None,
 ) -> Cholesky:
     """The factor of a matrix whose panels are made one by one.
 
@@ -134,20 +148,27 @@ def factor(
         make_panel: `make_panel(storage, g)` returns the storage with panel g of the matrix.
         backend: where the matrix is stored.
         storage: is overwritten; by default an empty one.
+        kept: gives the panels of an interrupted factorization, and keeps those of this one.
 
     Raises NotPositiveDefiniteError, and InputError if the matrix is not finite.
     """
     if storage is None:
         storage = backend.empty()
-    for g in range(backend.layout.num_panels):
+    first = 0
+    if kept is not None:
+        storage, first = kept.restore_factor(storage)
+    for g in range(first, backend.layout.num_panels):
         storage, bad = backend.factor_panel(make_panel(storage, g), g)
         if bad < 0:
             raise InputError(
-                "the matrix has entries that are not finite. The kernel must give finite values "
-                "for all pairs of examples. A cosine, for instance, is undefined for zero vectors."
+                f"the matrix has entries that are not finite in {backend.dtype}. The kernel must "
+                "give finite values for all pairs of examples. A cosine, for instance, is "
+                "undefined for zero vectors, and powers of large numbers overflow."
             )
         if bad:
             raise NotPositiveDefiniteError(g * backend.layout.width + bad - 1, str(backend.dtype))
+        if kept is not None:
+            kept.note_factor(storage, g + 1)
     return Cholesky(backend, storage)
 
 
@@ -159,33 +180,42 @@ class Solution(NamedTuple):
     refinements: int
 
 
+def _relative(
+    residual: Float[np.ndarray, "n c"], targets: Float[np.ndarray, "n c"], axis: int | None
+) -> float:
+    """||residual|| / ||targets||: as a whole, or with axis 0 the largest of the outputs."""
+    scale = np.linalg.norm(targets, axis=axis)
+    return (np.linalg.norm(residual, axis=axis) / np.where(scale == 0, 1, scale)).max()
+
+
 def refine(factor: Cholesky, product: Callable, targets: Float[np.ndarray, "n c"]) -> Solution:
     """The solution of A alpha = targets by iterative refinement.
 
-    Refinement stops when the residual is small enough, or when a step does not halve it.
-    Raises InputError if the residual is too large then.
+    Refinement stops when the residual is small enough, as a whole and for each output, or when a
+    step does not halve it. Raises InputError if the residual of an output is too large then.
 
     Args:
         factor: of A; it may be in float32.
         product: A times an array [n, c], in float64.
         targets: the right-hand sides.
     """
-    scale = np.linalg.norm(targets) or 1.0
     alpha = factor.solve(targets).astype(np.float64)
     residual = targets - product(alpha)
-    size = np.linalg.norm(residual) / scale
     steps = 0
-    while size > REFINED and steps < MOST_REFINEMENTS:
-        better = alpha + factor.solve(residual)
-        left = targets - product(better)
-        before, size_left = size, np.linalg.norm(left) / scale
-        if not size_left < before:
-            break
-        alpha, residual, size = better, left, size_left
-        steps += 1
-        _LOG.info("Refinement %d: residual %.1e", steps, size)
-        if size > before / 2:
-            break
+    # First the residual as a whole, then that of the worst output.
+    for axis, goal in ((None, REFINED), (0, LARGEST_RESIDUAL)):
+        size = _relative(residual, targets, axis)
+        while size > goal and steps < MOST_REFINEMENTS:
+            better = alpha + factor.solve(residual)
+            left = targets - product(better)
+            before, size_left = size, _relative(left, targets, axis)
+            if not size_left < before:
+                break
+            alpha, residual, size = better, left, size_left
+            steps += 1
+            _LOG.info("Refinement %d: residual %.1e", steps, size)
+            if size > before / 2:
+                break
     # NaN fails this comparison, too.
     if not size <= LARGEST_RESIDUAL:
         remedy = "" if factor.backend.dtype == np.float64 else "float64, "

@@ -8,7 +8,17 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64
 
 from rethinking.data.images import scale
-from rethinking.kernels.features import EXACT, Images, check_images, convolve, in_batches
+from rethinking.errors import InputError
+from rethinking.kernels.features import (
+    EXACT,
+    Images,
+    check_count,
+    check_images,
+    check_positive,
+    convolve,
+    in_batches,
+    refuse_unit_range,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +41,25 @@ class Gabor:
     envelope: float = 0.5
     grid: int = 7
     pooling: float = 2.0
+
+    def __post_init__(self):
+        try:
+            wavelengths = tuple(self.wavelengths)
+        except TypeError:
+            wavelengths = ()
+        if not wavelengths:
+            raise InputError(f"wavelengths={self.wavelengths!r}: give a tuple of positive numbers.")
+        for wavelength in wavelengths:
+            check_positive("wavelengths", wavelength)
+        check_count("orientations", self.orientations)
+        check_positive("envelope", self.envelope)
+        check_count("grid", self.grid)
+        check_positive("pooling", self.pooling)
+
+    @property
+    def num_features(self) -> int:
+        """Number of features of an image."""
+        return len(self.wavelengths) * self.orientations * self.grid**2
 
     def filters(self) -> Float64[np.ndarray, "size size filters 2"]:
         """The real and imaginary part of each wavelet, ordered by wavelength, then orientation."""
@@ -66,9 +95,12 @@ def gabor(
     They have unit norm for each image, and are zero for an image of zeros. They are ordered by
     wavelength, orientation, row and column of the grid.
 
-    Raises InputError if the images are not grey, or not all values are finite.
+    Raises InputError if the images are not grey, or not all values are finite and of 0 to 255.
     """
-    check_images(images, channels=1)
+    if not isinstance(settings, Gabor):
+        raise InputError(f"settings={settings!r}: give a Gabor(...).")
+    images = check_images(images, channels=1)
+    refuse_unit_range(images)
     _, h, w, _ = images.shape
     filters = jnp.asarray(settings.filters(), jnp.float32)
     rows = jnp.asarray(settings.cells(h), jnp.float32)

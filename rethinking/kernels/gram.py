@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
+import numbers
 from typing import Any, Protocol, runtime_checkable
 
 from rethinking.errors import InputError
+
+# Between these, a bandwidth's square and one over it are ordinary numbers of float64.
+SMALLEST_BANDWIDTH, LARGEST_BANDWIDTH = 1e-150, 1e150
 
 
 @runtime_checkable
@@ -82,19 +86,57 @@ class Polynomial:
     offset: float = 1.0
 
     def __post_init__(self):
-        if self.degree < 1 or self.offset < 0:
+        whole = isinstance(self.degree, numbers.Integral) and not isinstance(self.degree, bool)
+        offset = _number(self.offset)
+        if not whole or self.degree < 1 or not 0 <= offset < math.inf:
             raise InputError(
                 f"polynomial kernel of degree {self.degree} and offset {self.offset}: it is not "
-                "positive definite. The degree must be at least 1 and the offset at least 0."
+                "positive definite. The degree must be at least 1 and the offset at least 0, both "
+                "finite, and the degree a whole number."
             )
 
     def __call__(self, x, z):
         return (x @ z.T / x.shape[1] + self.offset) ** self.degree
 
 
+def dimensions(kernel: Kernel, num_features: int, most: int) -> int:
+    """The number of dimensions of a kernel's space of functions, but at most `most`.
+
+    A system of more examples is singular. The space of `Polynomial` has the monomials of at most
+    its degree, or of exactly its degree if the offset is 0.
+    """
+    if isinstance(kernel, Linear):
+        return min(num_features, most)
+    if not isinstance(kernel, Polynomial):
+        return most
+    variables = num_features + (kernel.offset > 0)
+    total, chosen = variables - 1 + kernel.degree, min(variables - 1, kernel.degree)
+    count = 1  # C(total - chosen, 0)
+    for i in range(1, chosen + 1):
+        count = count * (total - chosen + i) // i  # C(total - chosen + i, i)
+        if count >= most:
+            return most
+    return count
+
+
 def _check_bandwidth(bandwidth: float) -> None:
-    if not 0 < bandwidth < math.inf:
+    if not 0 < _number(bandwidth) < math.inf:
         raise InputError(
             f"kernel bandwidth {bandwidth}: it must be a positive number. Choose a distance at "
             "which two examples still resemble each other; for MNIST's pixels in [0, 1] that is 5."
         )
+    if not SMALLEST_BANDWIDTH <= bandwidth <= LARGEST_BANDWIDTH:
+        raise InputError(
+            f"kernel bandwidth {bandwidth}: its square is not a number of float64, so it must be "
+            f"from {SMALLEST_BANDWIDTH:g} to {LARGEST_BANDWIDTH:g}. Scale the examples instead."
+        )
+
+
+def _number(value: Any) -> float:
+    """`value` as a float, and NaN if it is not a real number."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # a long integer
+        return math.inf

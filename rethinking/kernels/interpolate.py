@@ -16,10 +16,11 @@ from jaxtyping import Float, Int
 
 from rethinking.errors import InputError
 from rethinking.kernels import certificate as certificates
-from rethinking.kernels import checks, cholesky, memory
+from rethinking.kernels import checks, cholesky, memory, probe
 from rethinking.kernels.certificate import Certificate
 from rethinking.kernels.clock import Clock, Seconds
 from rethinking.kernels.gram import Kernel
+from rethinking.kernels.kept import Kept
 from rethinking.kernels.systems import KernelSystem, System
 
 _LOG = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ class Interpolant:
     def predict(self, x: np.ndarray) -> Float[np.ndarray, "m c"]:
         """The outputs for the examples x [m, ...], computed in batches.
 
-        Raises InputError for no examples, and for infinite ones or ones of another shape.
+        Column c is the output of label c. Raises InputError for no examples, and for infinite ones
+        or ones of another shape.
         """
-        x = np.asarray(x)
+        x = checks.as_examples(x)
         if not len(x):
             raise InputError("0 examples to predict: give [m, ...] with m of at least 1")
         with jax.enable_x64(True):
@@ -48,12 +50,18 @@ class Interpolant:
     def error(self, x: np.ndarray, labels: Int[np.ndarray, " m"]) -> float:
         """The share of examples whose largest output is not the one of their label.
 
-        Raises InputError unless there is one label for each example.
+        Raises InputError unless there is one label for each example, an integer from 0.
         """
-        if np.shape(labels) != (len(x),):
+        x, labels = checks.as_examples(x), checks.as_labels(labels)
+        if len(labels) != len(x):
             raise InputError(
-                f"labels of shape {np.shape(labels)} for {len(x)} examples: give one integer for "
-                "each example"
+                f"labels of shape {labels.shape} for {len(x)} examples: give one integer for each "
+                "example"
+            )
+        if self.certificate.train_error is None and self.alpha.shape[1] == 1:
+            raise InputError(
+                "this model has one output, fitted to numbers, and so no classes. Compare "
+                "predict(x) with the numbers instead."
             )
         return float(np.mean(self.predict(x).argmax(1) != labels))
 
@@ -84,11 +92,12 @@ def fit(
             does not reach a residual of 1e-8.
     """
     checks.check_ridge(ridge)
-    train = checks.training_set(x, y, repeats=ridge > 0)
+    n, num_features, num_outputs = checks.size(x, y)
     with jax.enable_x64(True):
-        backend = cholesky.make_backend(len(train.x), dtype, mesh)
-        memory.require(backend, train.targets.shape[1], train.x.shape[1])
-        checks.check_kernel(kernel, train.x, backend)
+        backend = cholesky.make_backend(n, dtype, mesh)
+        memory.require(backend, num_outputs, num_features)
+        train = checks.training_set(x, y, repeats=ridge > 0)
+        probe.check_kernel(kernel, train.x, backend)
         return solve(KernelSystem(kernel, train.x, backend), train.targets, train.labels, ridge)
 
 
@@ -98,12 +107,17 @@ def solve(
     labels: Int[np.ndarray, " n"] | None = None,
     ridge: float = 0.0,
     before_panel: Callable[[], None] = lambda: None,
+    kept: Kept | None = None,
 ) -> Interpolant:
     """The function whose coefficients solve (K + ridge I) alpha = targets, factored and certified.
 
     `labels` are for the training error. `before_panel` is called before each panel of the factor is
-    computed, and may end the solve by an exception. For the errors see `fit`.
+    computed, and may end the solve by an exception. `kept` continues an interrupted solve: see
+    `rethinking.kernels.kept`. For the errors see `fit`.
     """
+    backend = system.backend
+    checks.check_ridge(ridge, str(backend.dtype))
+    checks.check_targets(targets, labels, backend.layout.n, str(backend.dtype))
     clock = Clock()
 
     def timed_panel(storage: Any, g: int) -> Any:
@@ -115,9 +129,9 @@ def solve(
         return storage
 
     with jax.enable_x64(True), clock:
-        storage = jax.block_until_ready(system.storage())
+        storage = jax.block_until_ready(system.storage(kept))
         clock.lap("gram")
-        factor = cholesky.factor(timed_panel, system.backend, storage)
+        factor = cholesky.factor(timed_panel, system.backend, storage, kept)
         jax.block_until_ready(factor.storage)
         clock.lap("factor")
         solution = cholesky.refine(factor, lambda v: system.product(v, ridge), targets)

@@ -15,7 +15,15 @@ from jaxtyping import Array, Float32, Float64
 
 from rethinking.data.images import scale
 from rethinking.errors import InputError
-from rethinking.kernels.features import Images, check_images, convolve, in_batches
+from rethinking.kernels.features import (
+    Images,
+    check_count,
+    check_images,
+    check_positive,
+    convolve,
+    in_batches,
+    refuse_unit_range,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,19 @@ class RandomConv:
     pool_stride: int = 6
     num_patches: int = 100_000
 
+    def __post_init__(self):
+        for name in ("num_filters", "patch_size", "pool_size", "pool_stride", "num_patches"):
+            check_count(name, getattr(self, name))
+        for name in ("contrast", "whitening"):
+            check_positive(name, getattr(self, name))
+        if not math.isfinite(self.threshold):
+            raise InputError(f"threshold={self.threshold}: it must be a finite number.")
+        if self.num_patches < self.num_filters:
+            raise InputError(
+                f"num_patches={self.num_patches}: each of the {self.num_filters} filters needs a "
+                "patch. Raise num_patches, or make fewer filters."
+            )
+
     def fit(self, images: Images, seed: int) -> "FittedRandomConv":
         """The net whose filters are patches of `images`, drawn uniformly with replacement.
 
@@ -53,15 +74,11 @@ class RandomConv:
         by sqrt(d (v + contrast)). C is the covariance of such patches. A filter is a normalized
         patch times (C + whitening I)^(-1/2), scaled to unit norm.
 
-        Raises InputError if no patch fits, if not all values are finite, or if num_patches is less
-        than num_filters.
+        Raises InputError if no patch fits, or if not all values are finite and of 0 to 255.
         """
-        check_images(images, side=self.patch_size)
-        if self.num_patches < self.num_filters:
-            raise InputError(
-                f"num_patches={self.num_patches}: each of the {self.num_filters} filters needs a "
-                "patch. Raise num_patches."
-            )
+        check_count("seed", seed, least=0)
+        images = check_images(images, side=self.patch_size)
+        refuse_unit_range(images)
         patches = self._draw(images, np.random.default_rng(seed)) / 255
         patches -= patches.mean(1, keepdims=True)
         squares = np.square(patches).sum(1, keepdims=True)
@@ -74,8 +91,16 @@ class RandomConv:
         return FittedRandomConv(self, whitening, filters)
 
     def features_per_filter(self, height: int, width: int) -> int:
-        """Number of features of one filter: both signs at all pooling windows; 18 for CIFAR10."""
+        """Number of features of one filter: both signs at all pooling windows; 18 for CIFAR10.
+
+        Raises InputError for images that are smaller than the first pooling window.
+        """
         span = self.patch_size + self.pool_size - 1
+        if min(height, width) < span:
+            raise InputError(
+                f"the random convolutional net needs images of at least {span}x{span} pixels, and "
+                f"these have {height}x{width}. Choose other features, or larger images."
+            )
         return 2 * math.prod((side - span) // self.pool_stride + 1 for side in (height, width))
 
     def _draw(
@@ -111,7 +136,7 @@ class FittedRandomConv:
         channels differ from those of `fit`, or if there are no such filters.
         """
         settings = self.settings
-        check_images(
+        images = check_images(
             images,
             channels=self.filters.shape[3],
             side=settings.patch_size + settings.pool_size - 1,
@@ -123,10 +148,14 @@ class FittedRandomConv:
         return in_batches(features, images, batch_size, self._kernels(start, stop), *numbers)
 
     def blocks(
-        self, images: Images, filters_per_block: int, batch_size: int = 10
+        self, images: Images, filters_per_block: int, batch_size: int = 10, first: int = 0
     ) -> Iterator[Float32[np.ndarray, "n features"]]:
-        """Yields the features of `filters_per_block` filters at a time, fewer at the end."""
-        for start in range(0, len(self.filters), filters_per_block):
+        """Yields the features of `filters_per_block` filters at a time, fewer at the end.
+
+        The `first` blocks are left out.
+        """
+        check_count("filters_per_block", filters_per_block)
+        for start in range(first * filters_per_block, len(self.filters), filters_per_block):
             yield self.transform(images, start, start + filters_per_block, batch_size)
 
     def _kernels(self, start: int, stop: int | None) -> Float32[Array, "patch patch c filters"]:

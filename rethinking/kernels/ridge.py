@@ -7,8 +7,8 @@ import scipy.linalg
 from jaxtyping import Float, Int
 
 from rethinking.errors import InputError
-from rethinking.kernels import checks, memory
-from rethinking.kernels.systems import System
+from rethinking.kernels import checks, memory, probe
+from rethinking.kernels.systems import FeatureSystem, System
 
 _LOG = logging.getLogger(__name__)
 # The candidates, in units of the mean of the matrix's diagonal.
@@ -24,11 +24,16 @@ def split(n: int) -> tuple[int, int]:
 
 
 def require_memory(n: int, features: bool) -> None:
-    """Raises InputError if this machine has too little memory to choose a ridge for n examples.
+    """Raises InputError for too few of n examples to choose a ridge, and for too little memory.
 
     `features` says that the matrix is a sum of products of features. That takes less memory than a
     kernel, because distances need several arrays.
     """
+    if n < 3:
+        raise InputError(
+            f"choosing the ridge on {n} examples: two are fitted and one is held out. Give at "
+            "least 3 examples, or a ridge instead of choosing it."
+        )
     rows = sum(split(n))
     # Arrays of the matrix's size at the peak, as measured.
     num_arrays = 2.5 if features else 4.25
@@ -49,20 +54,27 @@ def errors(
     """The error on held-out training examples for each of RIDGES; `min` of it is the best.
 
     A ridge for which the matrix is not positive definite is left out.
-    Raises InputError if that leaves none.
+    Raises InputError if that leaves none, for fewer than 3 examples, and for a matrix that is not
+    finite.
 
     Args:
         system: its kernel or features are used.
         x: all training examples.
-        labels: of all training examples.
+        labels: of all training examples, integers from 0.
         num_classes: of the labels.
         seed: of the permutation that selects the examples.
     """
+    require_memory(len(x), isinstance(system, FeatureSystem))
+    labels = checks.as_labels(labels)
+    targets = checks.one_hot(labels, num_classes)
+    checks.check_targets(targets, labels, len(x))
     fitted, held_out = split(len(x))
     rows = np.random.default_rng(seed).permutation(len(x))[: fitted + held_out]
-    gram = system.gram(x[rows])
+    with np.errstate(all="ignore"):
+        gram = system.gram(x[rows])
+    probe.require_finite(gram)
     ours, theirs = gram[:fitted, :fitted], gram[fitted:, :fitted]
-    targets = checks.one_hot(labels[rows[:fitted]], num_classes)
+    targets = targets[rows[:fitted]]
     expected = labels[rows[fitted:]]
     found = {}
     for ridge in RIDGES:

@@ -6,6 +6,7 @@ number of the panel is an argument. So a few small programs serve every panel, a
 few tiles beside the matrix.
 """
 
+import logging
 import math
 
 import jax
@@ -23,6 +24,7 @@ from rethinking.kernels.layout import Layout
 from rethinking.kernels.tiles import Tiles
 from rethinking.kernels.triangular import solve_lower
 
+_LOG = logging.getLogger(__name__)
 # The largest number of examples that are predicted at once.
 BATCH = 4096
 
@@ -37,6 +39,9 @@ class ShardedBackend(Backend):
         self.platform = mesh.devices.flat[0].platform
         self.working_rows = layout.block
         self.tiles = Tiles(layout, dtype, mesh)
+
+    def __reduce__(self) -> tuple:
+        return _unpickle, (self.layout, str(self.dtype), self.platform)
 
     def like(self, n: int) -> "ShardedBackend":
         return ShardedBackend(layouts.make(n, self.mesh.size), str(self.dtype), self.mesh)
@@ -60,8 +65,14 @@ class ShardedBackend(Backend):
                 memories.append((str(device), 1, stats["bytes_limit"] - stats["bytes_in_use"]))
         return memories
 
-    def kernel_shape(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> tuple[int, ...]:
-        return jax.eval_shape(kernel, x, z).shape
+    def kernel_form(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.eval_shape(kernel, x, z)
+
+    def kernel_values(self, kernel: Kernel, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        device = self.mesh.local_devices[0]
+        placed = [jax.device_put(rows.astype(self.dtype), device) for rows in (x, z)]
+        with jax.default_matmul_precision("highest"):
+            return np.asarray(jax.jit(kernel)(*placed))
 
     def distribute(self, rows: np.ndarray) -> jax.Array:
         return self.tiles.distribute(rows)
@@ -75,6 +86,16 @@ class ShardedBackend(Backend):
 
     def empty(self) -> jax.Array:
         return self.tiles.zeros()
+
+    def panel_shape(self, g: int) -> tuple[int, ...]:
+        layout = self.layout
+        return layout.num_devices, layout.num_panels - g, layout.block, layout.width
+
+    def get_panel(self, storage: jax.Array, g: int) -> np.ndarray:
+        return self.tiles.get_panel(storage, g)
+
+    def put_panel(self, storage: jax.Array, g: int, panel: np.ndarray) -> jax.Array:
+        return self.tiles.put_panel(storage, g, panel)
 
     def gram_panel(
         self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int
@@ -271,3 +292,27 @@ class ShardedBackend(Backend):
         self, lower: jax.Array, right: jax.Array, transposed: bool = False
     ) -> jax.Array:
         return solve_lower(lower, right, transposed, blocked=self.platform == "tpu")
+
+
+def _unpickle(layout: Layout, dtype: str, platform: str) -> ShardedBackend:
+    """The backend that was pickled, on as many of this program's devices.
+
+    If there are fewer, it uses all of them. Then results differ by rounding.
+    """
+    try:
+        devices = jax.devices(platform)
+    except RuntimeError:  # this machine has no such devices
+        devices = jax.devices("cpu")
+    if len(devices) < layout.num_devices or devices[0].platform != platform:
+        _LOG.warning(
+            "This system was made on %d %s devices, and here are %d %s devices. Results differ by "
+            "rounding.",
+            layout.num_devices,
+            platform,
+            len(devices),
+            devices[0].platform,
+        )
+    if len(devices) < layout.num_devices:
+        layout = layouts.make(layout.n, len(devices))
+    mesh = Mesh(np.array(devices[: layout.num_devices]), ("rows",))
+    return ShardedBackend(layout, dtype, mesh)

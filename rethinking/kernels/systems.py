@@ -4,29 +4,38 @@ import abc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from rethinking.errors import InputError
+from rethinking.kernels import checks
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.gram import Kernel
+from rethinking.kernels.kept import Kept
 
-Blocks = Callable[[np.ndarray], Iterator[np.ndarray]]
+Blocks = Callable[..., Iterator[np.ndarray]]
 # The number of examples from which the mean of K's diagonal is computed.
 DIAGONAL_SAMPLE = 1000
+# How many centers' kernel with all examples exists at once.
+CENTERS_PER_BLOCK = 1000
 
 
 class System(abc.ABC):
     """A symmetric positive definite matrix K, and the functions that solutions alpha stand for.
 
-    The system (K + ridge I) alpha = y is solved. `backend` stores K and then its factor.
+    The system (K + ridge I) alpha = y is solved. `backend` stores K and then its factor. A pickled
+    system is built anew from its arguments, with a backend on the devices of the other program.
     """
 
     backend: Backend
 
     @abc.abstractmethod
-    def storage(self) -> Any:
-        """A storage of the backend, in which `make_panel` makes K's panels."""
+    def storage(self, kept: Kept | None = None) -> Any:
+        """A storage of the backend, in which `make_panel` makes K's panels.
+
+        `kept` gives and keeps what was computed for it.
+        """
 
     @abc.abstractmethod
     def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
@@ -61,15 +70,20 @@ class KernelSystem(System):
 
     def __init__(self, kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend):
         self.kernel = kernel
+        self.x = checks.flatten(x)
         self.backend = backend
-        self._num_features = x.shape[1]
-        self._examples = backend.distribute_examples(x)
-        self._precise = backend.in_float64()
-        self._precise_examples = self._examples
-        if self._precise is not backend:
-            self._precise_examples = self._precise.distribute_examples(x)
+        _check_size(self.x, backend)
+        with jax.enable_x64(True):
+            self._examples = backend.distribute_examples(self.x)
+            self._precise = backend.in_float64()
+            self._precise_examples = self._examples
+            if self._precise is not backend:
+                self._precise_examples = self._precise.distribute_examples(self.x)
 
-    def storage(self) -> Any:
+    def __reduce__(self) -> tuple:
+        return KernelSystem, (self.kernel, self.x, self.backend)
+
+    def storage(self, kept: Kept | None = None) -> Any:
         return self.backend.empty()
 
     def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
@@ -79,19 +93,7 @@ class KernelSystem(System):
         return self._precise.gram_product(self.kernel, self._precise_examples, ridge, v)
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
-        z = z.reshape(len(z), -1).astype(np.float64)
-        if z.shape[1] != self._num_features:
-            raise InputError(
-                f"{len(z)} examples of {z.shape[1]} features, but the model was fitted to "
-                f"{self._num_features} features. Give examples [m, ...] of the same shape; for a "
-                "single example x that is x[None]."
-            )
-        finite = np.isfinite(z).all(1)
-        if not finite.all():
-            raise InputError(
-                f"the features of example {finite.argmin()} are not finite ({(~finite).sum()} such "
-                "examples). Remove or repair them."
-            )
+        z = checks.flatten(z, self.x.shape[1])
         return self._precise.predict(self.kernel, self._precise_examples, alpha, z)
 
     def gram(self, x: np.ndarray) -> np.ndarray:
@@ -109,21 +111,26 @@ class FeatureSystem(System):
 
     Args:
         blocks: yields the features of examples in arrays [n, f], whose columns together are all.
+            To continue an interrupted sum, it is also called with a number of blocks to leave out.
         x: the training examples.
         backend: where K is stored.
     """
 
     def __init__(self, blocks: Blocks, x: np.ndarray, backend: Backend):
         self.blocks = blocks
-        self.x = x
+        self.x = checks.as_examples(x)
         self.backend = backend
+        checks.require_finite("features", self.x)
+        _check_size(self.x, backend)
         # The last vectors that `product` multiplied, and their products with the features.
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
-    def storage(self) -> Any:
-        storage = self.backend.zeros()
-        for block in self.blocks(self.x):
+    def storage(self, kept: Kept | None = None) -> Any:
+        storage, first = kept.restore_sum() if kept is not None else (self.backend.zeros(), 0)
+        for number, block in enumerate(self._features(self.x, first), first + 1):
             storage = self.backend.add_product(storage, block)
+            if kept is not None:
+                kept.note_sum(storage, number)
         return storage
 
     def make_panel(self, storage: Any, ridge: float, g: int) -> Any:
@@ -132,7 +139,7 @@ class FeatureSystem(System):
     def product(self, v: np.ndarray, ridge: float) -> np.ndarray:
         product = ridge * v
         weights = []
-        for block in self.blocks(self.x):
+        for block in self._features(self.x):
             weights.append(block.T @ v)
             product += block @ weights[-1]
         self._last = v, np.concatenate(weights)
@@ -144,14 +151,42 @@ class FeatureSystem(System):
         `product` computes them too. So those of its last argument are kept.
         """
         if self._last is None or self._last[0] is not alpha:
-            self._last = alpha, np.concatenate([block.T @ alpha for block in self.blocks(self.x)])
+            self._last = (
+                alpha,
+                np.concatenate([block.T @ alpha for block in self._features(self.x)]),
+            )
         return self._last[1]
 
+    def _features(self, x: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
+        """Yields the blocks of features of x. Raises InputError for a block that is not one."""
+        block = None
+        for block in self.blocks(x, first) if first else self.blocks(x):
+            if np.ndim(block) != 2 or len(block) != len(x):
+                raise InputError(
+                    f"the function of features gives a block of shape {np.shape(block)} for "
+                    f"{len(x)} examples. It must yield arrays [{len(x)}, f]."
+                )
+            if not np.isfinite(block).all():
+                raise InputError("some features are NaN or infinite. They must be finite.")
+            yield block
+        if block is None and not first:
+            raise InputError(
+                "the function of features yields no block. It is called several times, and must "
+                "yield all features each time."
+            )
+
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+        z = checks.as_examples(z)
+        if z.shape[1:] != self.x.shape[1:]:
+            raise InputError(
+                f"examples of shape {z.shape[1:]}, but the model was fitted to examples of shape "
+                f"{self.x.shape[1:]}. Give such examples; for a single example x that is x[None]."
+            )
+        checks.require_finite("features", z)
         weights = self.weights(alpha)
         outputs = np.zeros((len(z), alpha.shape[1]))
         first = 0
-        for block in self.blocks(z):
+        for block in self._features(z):
             stop = first + block.shape[1]
             outputs += block @ weights[first:stop]
             first = stop
@@ -159,13 +194,13 @@ class FeatureSystem(System):
 
     def gram(self, x: np.ndarray) -> np.ndarray:
         gram = np.zeros((len(x), len(x)))
-        for block in self.blocks(x):
+        for block in self._features(x):
             gram += block @ block.T
         return gram
 
     def mean_diagonal(self, x: np.ndarray) -> float:
         sample = x[:DIAGONAL_SAMPLE]
-        total = sum(np.square(block, dtype=np.float64).sum() for block in self.blocks(sample))
+        total = sum(np.square(block, dtype=np.float64).sum() for block in self._features(sample))
         return float(total / len(sample))
 
 
@@ -182,16 +217,20 @@ class CentersSystem(FeatureSystem):
         centers: Float[np.ndarray, "m d"],
         x: Float[np.ndarray, "n d"],
         backend: Backend,
-        block: int = 1000,
+        block: int = CENTERS_PER_BLOCK,
     ):
-        def blocks(z: np.ndarray) -> Iterator[np.ndarray]:
+        def blocks(z: np.ndarray, skipped: int = 0) -> Iterator[np.ndarray]:
             z = z.reshape(len(z), -1).astype(np.float64)
-            for first in range(0, len(centers), block):
+            for first in range(skipped * block, len(centers), block):
                 yield kernel(z, centers[first : first + block])
 
         super().__init__(blocks, x, backend)
         self.kernel = kernel
         self.centers = centers
+        self._block = block
+
+    def __reduce__(self) -> tuple:
+        return CentersSystem, (self.kernel, self.centers, self.x, self.backend, self._block)
 
     def square_norms(self, alpha: np.ndarray, fitted: np.ndarray) -> np.ndarray:
         weights = self.weights(alpha)
@@ -199,3 +238,11 @@ class CentersSystem(FeatureSystem):
         centers = backend.distribute_examples(self.centers)
         product = backend.gram_product(self.kernel, centers, 0.0, weights)
         return (weights * product).sum(0)
+
+
+def _check_size(x: np.ndarray, backend: Backend) -> None:
+    if len(x) != backend.layout.n:
+        raise InputError(
+            f"{len(x)} examples, but the backend stores a matrix of {backend.layout.n} rows. Make "
+            f"one by cholesky.make_backend({len(x)}, dtype)."
+        )

@@ -31,6 +31,7 @@ class Tiles:
         (self.axis,) = mesh.axis_names
         self.sharded = PartitionSpec(self.axis)
         self.replicated = PartitionSpec()
+        self.by_rows = NamedSharding(mesh, self.sharded)
         self._programs: dict[Any, Callable] = {}
 
     def distribute(
@@ -52,7 +53,7 @@ class Tiles:
             return values
 
         shape = (*order.shape, *rows.shape[1:])
-        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, self.sharded), part)
+        return jax.make_array_from_callback(shape, self.by_rows, part)
 
     def collect(self, distributed: jax.Array) -> np.ndarray:
         """The rows that `distribute` placed, in the matrix's order, on every process."""
@@ -69,8 +70,26 @@ class Tiles:
         layout = self.layout
         shape = (layout.num_tiles * layout.num_devices, layout.block, layout.width)
         make = functools.partial(jnp.zeros, shape, self.dtype)
-        by_tiles = NamedSharding(self.mesh, self.sharded)
-        return self._cached("zeros", lambda: jax.jit(make, out_shardings=by_tiles))()
+        return self._cached("zeros", lambda: jax.jit(make, out_shardings=self.by_rows))()
+
+    def get_panel(self, storage: jax.Array, g: int) -> np.ndarray:
+        """The tiles of a panel of each device of this process: [devices, tiles, block, width]."""
+        first = self.layout.tile(g, g)
+        tiles = slice(first, first + self.layout.num_panels - g)
+        shards = sorted(storage.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        return np.stack([np.asarray(shard.data[tiles]) for shard in shards])
+
+    def put_panel(self, storage: jax.Array, g: int, panel: np.ndarray) -> jax.Array:
+        """The storage with the tiles that `get_panel` gave. All devices must be of this process."""
+
+        def put(storage, tile, g, slot):
+            return self.set(storage, g, slot, tile[0])
+
+        for slot in range(g, self.layout.num_panels):
+            tile = jax.device_put(panel[:, slot - g], self.by_rows)
+            shared = (jnp.int32(g), jnp.int32(slot))
+            storage = self.run("put", put, storage, tile, shared=shared, donate=True)
+        return storage
 
     def number(self, value: float) -> jax.Array:
         """`value` in the matrix's type, as an argument of a program."""

@@ -6,11 +6,11 @@ import itertools
 
 from absl import app, flags
 
-from rethinking import cli, report
+from rethinking import cli, flag_types, report
 from rethinking.errors import InputError
 
-_RUNS = flags.DEFINE_list("runs", None, "Folders to search for run directories, at any depth.")
-_OUTPUT = flags.DEFINE_string("output", None, "The folder for the report; made if missing.")
+_RUNS = flag_types.define_paths("runs", None, "Folders with run directories at any depth.")
+_OUTPUT = flag_types.define_path("output", None, "The folder for the report; made if missing.")
 _WATCH = flags.DEFINE_boolean(
     "watch", False, "Make the report again whenever run directories change, until interrupted."
 )

@@ -30,6 +30,7 @@ class Collection:
     digests: dict[str, set[str]]  # row -> the digests of its runs, see `_digests`
     broken: list[str]
     repeated: list[str]
+    damaged: list[str]  # runs that are shown although something is wrong with their files
 
     def of_row(self, row: str) -> list[Run]:
         """The runs of a row by seed, also those made for another row with the same config."""
@@ -60,16 +61,21 @@ def grouped(values: Iterable, key: Callable) -> dict:
 def collect(folders: Sequence[str | os.PathLike]) -> Collection:
     """Reads every run directory (a folder with one of FILES) at or below `folders`.
 
-    A warning names each run that cannot be read. Of runs with equal config and seeds, the one that
-    got furthest is kept. Raises InputError if one of `folders` is not a folder.
+    A warning names each run, and each folder, that cannot be read. Of runs with equal config and
+    seeds, the one that got furthest is kept. Raises InputError if one of `folders` is not a folder.
     """
-    found, broken, repeated = [], [], []
-    for path in _find(folders):
+    found, repeated = [], []
+    paths, problems = _find(folders)
+    for path in paths:
         try:
             found.append(read(path))
-        except (ValueError, OSError) as error:  # JSON's and UTF-8's errors are ValueErrors
-            broken.append(printable(f"{path}: {error}"))
-            _LOG.warning("left out %s", broken[-1])
+        except OSError as error:
+            problems.append(f"{error.filename or path}: {error.strerror or error}")
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    broken = [printable(problem) for problem in problems]
+    for problem in broken:
+        _LOG.warning("left out %s", problem)
     kept = {}
     for run in sorted(found, key=lambda run: (STATUSES.index(run.status), -len(run.metrics))):
         first = kept.setdefault(run.key, run)
@@ -77,7 +83,10 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
             text = f"{run.path} ({run.status}) repeats {first.path} ({first.status})"
             repeated.append(printable(text))
     runs = [run for run in found if kept[run.key] is run]
-    return Collection(runs, _digests(found), broken, repeated)
+    damaged = [printable(f"{run.path}: {run.damage}") for run in runs if run.damage]
+    for problem in damaged:
+        _LOG.warning("damaged: %s", problem)
+    return Collection(runs, _digests(found), broken, repeated, damaged)
 
 
 def _digests(runs: Sequence[Run]) -> dict[str, set[str]]:
@@ -130,24 +139,33 @@ def state(folders: Sequence[str | os.PathLike]) -> dict[pathlib.Path, tuple[int,
     Raises InputError if one of `folders` is not a folder.
     """
     found = {}
-    for path in _find(folders):
+    for path in _find(folders)[0]:
         for name in FILES:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 status = (path / name).stat()
                 found[path / name] = status.st_mtime_ns, status.st_size
     return found
 
 
 def slug(name: str) -> str:
-    """`name` as part of a file name. A changed one gets a hash, so that names stay different."""
-    cleaned = re.sub(r"[^\w.-]", "_", name)[:80]
+    """`name` as part of a file name. A changed one gets a hash, so that names stay different.
+
+    It has ASCII characters only: file systems count bytes, and some change other characters.
+    """
+    cleaned = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:80]
     if cleaned == name:
         return name
     return f"{cleaned}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
+def _find(folders: Sequence[str | os.PathLike]) -> tuple[list[pathlib.Path], list[str]]:
+    """The run directories, and what is wrong with folders that cannot be read."""
     paths = {}  # by resolved path, since folders may overlap
+    problems = []
+
+    def note(error: OSError) -> None:
+        problems.append(f"{error.filename}: the folder cannot be read: {error.strerror}")
+
     for folder in folders:
         if "://" in os.fspath(folder):
             raise InputError(
@@ -158,8 +176,8 @@ def _find(folders: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
             raise InputError(
                 f"--runs={folder}: no such folder. Name one that holds run directories."
             )
-        for place, subfolders, files in os.walk(folder):
+        for place, subfolders, files in os.walk(folder, onerror=note):
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints")
             if not {*FILES}.isdisjoint(files):
                 paths.setdefault(pathlib.Path(place).resolve(), pathlib.Path(place))
-    return list(paths.values())
+    return list(paths.values()), problems

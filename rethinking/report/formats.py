@@ -81,6 +81,7 @@ def remarks(content: Content) -> dict[str, list[str]]:
         "Revisions of the code": [", ".join(revisions), *flags] if revisions else [],
         "Diverged runs": [str(run.path) for run in runs if run.status == "diverged"],
         "Runs that cannot be read": collection.broken,
+        "Runs with damaged files": collection.damaged,
         "Runs that repeat another": collection.repeated,
     }
     return {title: items for title, items in found.items() if items}
@@ -92,7 +93,19 @@ def _mark(table: Table, number: int) -> str:
 
 def escape(text: str) -> str:
     """`text` as Markdown that shows it literally, on one line."""
-    return re.sub(r"([\\`*\[\]<>|&$~])", r"\\\1", printable(text))
+    # An underscore inside a word means nothing. Before a blank, a first # + or - makes a
+    # heading or a list.
+    marks = r"([\\`*\[\]<>|&$~]|(?<!\w)_|_(?!\w)|^#(?=#* )|^[+-](?= ))"
+    return re.sub(marks, r"\\\1", printable(text))
+
+
+def _cell(text: str) -> str:
+    """`text` as a cell of a CSV file, which a spreadsheet shows and does not compute."""
+    return f"'{text}" if text.lstrip().startswith(_FORMULAS) else text
+
+
+# What a formula begins with, also in the wide forms of East Asian keyboards.
+_FORMULAS = (*"=+-@", *"＝＋－＠")  # noqa: RUF001
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -105,8 +118,8 @@ def to_csv(tables: Sequence[Table]) -> str:
         for row in table.rows:
             counts = [row.count(status) for status in STATUSES]
             seeds = _joined(run.seed for run in row.runs)
-            revisions = _joined(run.revision for run in row.runs)
-            digests = _joined(run.digest for run in row.runs)
+            revisions = _cell(_joined(run.revision for run in row.runs))
+            digests = _cell(_joined(run.digest for run in row.runs))
             for column in table.columns:
                 if not column.field:
                     continue
@@ -115,7 +128,7 @@ def to_csv(tables: Sequence[Table]) -> str:
                 if value:
                     ours = [value.mean, "" if value.std is None else value.std, value.n]
                 published = "" if theirs is None else round(theirs / 100, 6)
-                names = [table.name, row.name, column.header, column.field]
+                names = map(_cell, [table.name, row.name, column.header, column.field])
                 writer.writerow([*names, *ours, published, *counts, seeds, revisions, digests])
     return stream.getvalue()
 
@@ -128,7 +141,8 @@ def figure_to_csv(figure: Figure) -> str:
     for panel in figure.panels:
         for series in panel.series:
             for trace in series.traces:
-                head = [f"{panel.title}, {panel.y_title}", series.name, trace.label, trace.status]
+                title = f"{panel.title}, {panel.y_title}"
+                head = [*map(_cell, [title, series.name, trace.label]), trace.status]
                 for x, y in zip(trace.x.tolist(), trace.y.tolist(), strict=True):
                     writer.writerow([*head, f"{x:g}", "" if y != y else f"{y:.6g}"])
     return stream.getvalue()

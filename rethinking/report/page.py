@@ -3,6 +3,7 @@
 Vega-Lite, which is part of the page, draws the figures in the browser: see page.js.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -53,6 +54,7 @@ def _part(kind: str) -> str:
     return (_PARTS / f"page.{kind}").read_text(encoding="utf-8")
 
 
+@functools.cache
 def _vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert  # here, because only this needs it

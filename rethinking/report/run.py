@@ -1,18 +1,17 @@
 """One run directory as a value: `read` reads it in whatever state it is."""
 
 import dataclasses
-import json
-import math
+import functools
 import pathlib
 from typing import Any
 
-from rethinking import experiments
+from rethinking import experiments, records
 from rethinking.config import flat
-from rethinking.report import kinds, paper
+from rethinking.report import files, kinds
+from rethinking.report.files import number, printable
 from rethinking.report.paper import DataSet
-from rethinking.runs import read_lines
 
-STATUSES = ("complete", "diverged", "unfinished")
+STATUSES = (*records.STATUSES, "unfinished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +23,7 @@ class Run:
     metrics: list[dict[str, Any]]  # in order, up to the first line that cannot be read
     result: dict[str, Any] | None
     digest: str  # equal for runs that differ only in their seeds
+    damage: str = ""  # what is wrong with its files, although they can be read
 
     @property
     def status(self) -> str:
@@ -74,9 +74,9 @@ class Run:
     @property
     def revision(self) -> str:
         """The revision of the code in result.json; "unknown" for an unfinished run."""
-        return str(self.result.get("revision")) if self.result else "unknown"
+        return printable(str(self.result.get("revision"))) if self.result else "unknown"
 
-    @property
+    @functools.cached_property
     def key(self) -> tuple:
         """Equal for two runs exactly when they are the same experiment with the same seeds."""
         return self.digest, self.seed, experiments.scientific(self.settings).get("randomize.seed")
@@ -110,75 +110,36 @@ class Run:
         return step * epochs / steps if step is not None and steps and epochs else None
 
 
-def number(value: Any) -> float | None:
-    """`value` as a float if it is a finite number, else None. JSON's true and false are not."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with a blank for every character that cannot be printed."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def read(path: pathlib.Path) -> Run:
     """One run directory. Raises ValueError with the reason, or OSError, if it cannot be read."""
-    if not (path / "config.json").exists():
-        raise ValueError("no config.json beside its other files")
-    config = _json_object(path / "config.json")
+    config = files.read_config(path / "config.json")
     settings = {}
     for field, value in flat(config).items():
         settings[printable(field)] = printable(value) if isinstance(value, str) else value
-    if not isinstance(settings.get("row"), str) or type(settings.get("seed")) is not int:
-        raise ValueError("config.json is not that of a run: it has no row or no seed")
-    kind = settings.get("kind", "training")
-    if kind not in experiments.KINDS:
-        raise ValueError(f"config.json has an unknown kind: {kind!r}")
-    result = _read_result(path / "result.json")
-    metrics = read_lines(path / "metrics.jsonl")
-    if result is not None and not metrics and kinds.KINDS[kind].has_metrics:
-        raise ValueError("the run has ended, but metrics.jsonl is empty or missing")
+    result = files.read_result(path / "result.json")
+    metrics, damage = files.read_metrics(path / "metrics.jsonl")
+    if result is None and damage.endswith("cut short"):
+        damage = ""  # the run was killed, or writes just now
+    if result is not None and kinds.KINDS[settings.get("kind", "training")].has_metrics:
+        if not metrics:
+            raise ValueError("the run has ended, but metrics.jsonl is empty or missing")
+        damage = damage or _changed(metrics, result)
     digest = (result or {}).get("config_digest") or experiments.digest(config)
-    return Run(path, settings, metrics, result, str(digest))
+    return Run(path, settings, metrics, result, printable(digest), damage)
 
 
-def _read_result(file: pathlib.Path) -> dict[str, Any] | None:
-    """result.json with its nested numbers in the form that `Run` uses.
-
-    {"shifts": {"noise=1": {"accuracy": ...}}} becomes {"shifts.noise=1": ...}.
-    """
-    if not file.exists():
-        return None
-    result = _json_object(file)
-    if result.get("status") not in ("complete", "diverged"):
-        raise ValueError(f"result.json has status {result.get('status')!r}")
-    shifts = result.pop("shifts", {})
-    for name, measured in shifts.items() if isinstance(shifts, dict) else ():
-        if isinstance(measured, dict):
-            result[f"shifts.{name}"] = measured.get("accuracy")
-    if "solutions" in result:
-        result["solutions"] = _solutions(result)
-    return result
-
-
-def _solutions(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The numbers of each solution by its name; see `rethinking.experiments.linear`."""
-    last = {}  # the last line of SGD from each start
-    try:
-        for line in result.get("sgd", []):
-            last[line["start"]] = line["distance"]
-        solutions = {printable(numbers["name"]): numbers for numbers in result["solutions"]}
-        for name, numbers in solutions.items():
-            solutions[name] = numbers | {"sgd_distance": last.get(paper.SGD_STARTS.get(name))}
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"result.json has unreadable solutions: {error!r}") from error
-    return solutions
-
-
-def _json_object(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file.name} is not JSON (cut short?): {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file.name} holds no JSON object")
-    return value
+def _changed(metrics: list[dict[str, Any]], result: dict[str, Any]) -> str:
+    """A sentence if these are not the lines that `result` was made from; else ""."""
+    if "metrics_sha256" in result:
+        if result["metrics_sha256"] == records.digest_of_lines(metrics):
+            return ""
+        return "metrics.jsonl has changed since the run ended: its lines do not match result.json"
+    # A result from before digests: its last line says how far the run got.
+    for field, total in (("step", "steps"), ("epoch", "epochs")):
+        there, all_of_them = number(metrics[-1].get(field)), number(result.get(total))
+        if None not in (there, all_of_them) and there != all_of_them:
+            return (
+                f"metrics.jsonl ends at {field} {there:,.0f}, but the run has {all_of_them:,.0f} "
+                f"{total}: lines are missing"
+            )
+    return ""

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rethinking import experiments
+from rethinking import experiments, rows
 from rethinking.config import flat
 from rethinking.report.collect import grouped, row_settings
 from rethinking.report.run import Run, number
@@ -22,18 +22,59 @@ SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
 def command(run: Run) -> str:
     """The shell command that makes `run` in its own directory.
 
-    It sets every field in which the run differs from its row. A run without a known row has all its
-    settings listed.
+    It sets every field in which the run differs from its row. A run without a known row begins with
+    a row of the same kind: its own config file may lie anywhere.
     """
-    experiment, _, row = run.row.partition(":")
+    own_settings = row_settings(*run.row.split(":", 1))
+    is_known = own_settings is not None and own_settings["kind"] == run.kind
+    row = run.row if is_known else _first_row(run.kind)
     options = []
     for field in experiments.SEEDS:
         if run.settings.get(field):
             options.append(f"--config.{field}={run.settings[field]}")
-    options += [f"--config.{field}={value}" for field, value in overrides(run).items()]
-    config = f"--config=configs/{experiment}.py:{row}"
+    changed = _fields(run.kind, _all_settings(run))
+    there = _fields(run.kind, row_settings(*row.split(":", 1)))
+    names = {} if is_known else {"experiment": run.experiment, "row": run.row}
+    for field, value in {**names, **changed}.items():
+        if field in names or (field not in _SKIPPED and there[field] != value):
+            options.append(f"--config.{field}={value}")
+    experiment, _, name = row.partition(":")
+    config = f"--config=configs/{experiment}.py:{name}"
     workdir = f"--workdir={run.path.as_posix()}"
     return shlex.join(["python", "-m", "rethinking.main", config, workdir, *options])
+
+
+@functools.cache
+def _first_row(kind: str) -> str:
+    """The first row of a kind of experiments."""
+    for name, experiment in rows.EXPERIMENTS.items():
+        for row in experiment.rows:
+            if row_settings(name, row)["kind"] == kind:
+                return f"{name}:{row}"
+    raise LookupError(kind)
+
+
+def _fields(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared fields of a flat config; a field that is a dictionary has all its settings."""
+    found = {}
+    for path, field in experiments.KINDS[kind].FIELDS.items():
+        found[path] = settings.get(path, field.default)
+        if field.type is dict:
+            found[path] = _nested(settings, f"{path}.")
+    return found
+
+
+def _nested(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The flat settings below `prefix` as a dictionary."""
+    found = {}
+    for path, value in settings.items():
+        if path.startswith(prefix):
+            *groups, name = path.removeprefix(prefix).split(".")
+            group = found
+            for key in groups:
+                group = group.setdefault(key, {})
+            group[name] = value
+    return found
 
 
 def overrides(run: Run, row: str | None = None) -> dict[str, Any]:
@@ -57,6 +98,9 @@ def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dic
     fields = {field for values in settings.values() for field in values}
     found = {}
     for field in sorted(fields - {*_SKIPPED, *ignored}):
+        values = [values.get(field) for values in settings.values()]
+        if all(value == values[0] and type(value) is type(values[0]) for value in values):
+            continue
         seeds = seeds_by(runs, lambda run, field=field: json.dumps(settings[run.path].get(field)))
         if len(seeds) > 1:
             found[field] = seeds

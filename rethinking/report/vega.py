@@ -1,5 +1,7 @@
 """Figures as Vega-Lite specifications, which the page shows and `render` makes files of."""
 
+import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -62,7 +64,9 @@ def _renumbered(svg: str) -> str:
 
 
 def _panel(figure: Figure, panel: Panel, place: int) -> Spec:
-    series = panel.series[:MOST_SERIES]
+    series = []
+    for line in panel.series[:MOST_SERIES]:
+        series.append(dataclasses.replace(line, name=_label(line.name)))
     rows = [row for line in series for row in points.rows(line, figure.scattered)]
     title = {"text": _shortened(panel.title)}
     if len(panel.series) > MOST_SERIES:
@@ -213,6 +217,17 @@ def _references(panel: Panel) -> list[Spec]:
         at_right = {"y": y, "x": {"value": "width"}}
         layers.append({"data": one_row, "mark": label, "encoding": at_right})
     return layers
+
+
+def _label(name: str, most: int = 200) -> str:
+    """A series' name for Vega. A changed one gets a hash, so that names stay different.
+
+    Vega cuts names that are too long for a legend, and fails at a cut inside an emoji.
+    """
+    cleaned = re.sub(r"[^\u0000-\uffff]", "\ufffd", name)[:most]
+    if cleaned == name:
+        return name
+    return f"{cleaned} {hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _shortened(text: str, most: int = 60) -> str:

@@ -10,12 +10,12 @@ from tests.data.pictures import encode
 CLASSES, SHAPE, SHARDS = 4, (5, 6, 3), {"train": [30, 20], "test": [15]}
 
 
-def write(root, version="1.0.0", test="test", seed=0, **metadata):
-    """Writes the set "planted" to the folder `root`. Returns the folder and the set's arrays.
+def write(root, version="1.0.0", test="test", seed=0, name="planted", **metadata):
+    """Writes the set `name` to the folder `root`. Returns the folder and the set's arrays.
 
     `test` is the name of the split for testing, and `metadata` is added to the set's description.
     """
-    folder = root / "planted" / version
+    folder = root / name / version
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     held, splits = {}, []
@@ -87,12 +87,17 @@ def write_features(folder, shape=SHAPE, **changes):
     (folder / "features.json").write_text(json.dumps(content))
 
 
-def without_train(root, version="1.0.0"):
-    """Removes the training split from the set "planted". CIFAR10.1 has none either."""
+def without(split, root, version="1.0.0"):
+    """Removes a split from the set "planted". CIFAR10.1 has no training split either."""
     description = root / "planted" / version / "dataset_info.json"
     info = json.loads(description.read_text())
-    info["splits"] = [split for split in info["splits"] if split["name"] != "train"]
+    info["splits"] = [other for other in info["splits"] if other["name"] != split]
     description.write_text(json.dumps(info))
+
+
+def without_train(root, version="1.0.0"):
+    """Removes the training split from the set "planted"."""
+    without("train", root, version)
 
 
 def assert_holds(dataset, held):

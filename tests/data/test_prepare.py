@@ -8,7 +8,7 @@ import pytest
 
 from rethinking.data import prepare
 from rethinking.errors import InputError
-from tests.data.sets import write
+from tests.data.sets import without, write
 
 
 def command(*arguments):
@@ -82,3 +82,113 @@ def test_exit_codes(tmp_path):
     root, _ = write(tmp_path)
     done = command("planted", f"--data_dir={root}")
     assert done.returncode == 0 and "already prepared" in done.stdout
+
+
+BUILDER = """import tensorflow_datasets as tfds
+
+class {name}(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({{
+            "image": tfds.features.Image(shape=(5, 6, 3)),
+            "label": {label},
+        }}))
+
+    def _split_generators(self, manager):
+        raise FileNotFoundError("photos.zip")
+
+    def _generate_examples(self):
+        pass
+"""
+LABEL = "tfds.features.ClassLabel(num_classes=4)"
+
+
+def camel(name):
+    return "".join(map(str.capitalize, name.split("_")))
+
+
+@pytest.fixture
+def write_builder(tmp_path, monkeypatch):
+    """A function that writes a TFDS builder of one's own to the present folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+
+    def write_to(path, name, label=LABEL):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(BUILDER.format(name=name, label=label))
+        return folder / path
+
+    return write_to
+
+
+@pytest.mark.parametrize(
+    "name, place",  # Python imports a module once only.
+    [
+        ("one", "one/one_dataset_builder.py"),
+        ("two_sets", "two_sets/two_sets.py"),
+        ("tri", "tri.py"),
+    ],
+)
+def test_a_builder_of_ones_own_is_found(tmp_path, monkeypatch, write_builder, name, place):
+    """Its file is where TFDS's own program looks for it. What it prepares is a stand-in here."""
+    import tensorflow_datasets as tfds
+
+    builder = "_dataset_builder" in place
+    write_builder(place, "Builder" if builder else camel(name))
+    prepared = []
+
+    def download_and_prepare(self):
+        prepared.append((self.name, str(self.data_dir), self.info.file_format.value))
+        write(tmp_path / "tfds", name=name)
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
+    root = tmp_path / "tfds"
+    said = prepare.prepare(name, str(root))
+    assert said.startswith(f"{name} is prepared: 50 training and 15 test images in {root}")
+    assert prepared == [(name, f"{root}/{name}/1.0.0", "array_record")]
+    assert "already prepared" in prepare.prepare(name, str(root))
+
+
+def test_a_builder_under_another_name_is_refused(tmp_path, write_builder):
+    write_builder("pictures_of_mine.py", "MyPictures")
+    with pytest.raises(
+        InputError, match=r"pictures_of_mine\.py defines the set my_pictures\. Call"
+    ):
+        prepare.prepare("pictures_of_mine", str(tmp_path))
+
+
+def test_a_mistake_in_ones_own_builder_has_a_place(tmp_path, write_builder):
+    file = write_builder("broken_set.py", "BrokenSet", label="tfds.features.ClassLabl()")
+    with pytest.raises(
+        InputError, match=rf"broken_set could not be prepared.*{file}, line 9: AttributeError.*Labl"
+    ):
+        prepare.prepare("broken_set", str(tmp_path))
+
+
+def test_a_text_as_label_is_refused_before_the_download(tmp_path, write_builder):
+    write_builder("texts.py", "Texts", label="tfds.features.Text()")
+    with pytest.raises(InputError, match="its feature label is a Text, but must be a ClassLabel"):
+        prepare.prepare("texts", str(tmp_path))
+
+
+def test_programs_that_are_called_like_a_set_are_not_run(tmp_path, write_builder):
+    write_builder("mnist.py", "Mnist").write_text("raise SystemExit('run')")
+    assert prepare.builder_file("mnist") is None
+
+
+def test_a_set_with_training_images_alone_is_prepared(tmp_path, no_tensorflow):
+    root, _ = write(tmp_path)
+    without("test", root)
+    said = prepare.prepare("planted", str(root))
+    assert "50 training and 0 test images with labels (config.data.test_fraction holds out" in said
+
+
+def test_what_interrupted_preparations_left_is_named(tmp_path, no_tensorflow, caplog):
+    folder = tmp_path / "mnist" / "incomplete.ABCDEF_3.0.1"
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match="needs tensorflow"):
+        prepare.prepare("mnist", str(tmp_path))
+    assert f"{folder} is incomplete" in caplog.text

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rethinking import cli, experiments
+from rethinking import cli, experiments, runs
 from rethinking.errors import InputError
-from rethinking.experiments import rademacher, stability
+from rethinking.experiments import rademacher, stability, trials
 
 
 class Constant(nn.Module):
@@ -148,12 +149,77 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(arguments, kept, tmp_path
     assert lines(tmp_path / "cut")[:kept] == lines(tmp_path / "whole")[:kept]
 
 
+def replaced(number, old, new):
+    """Replaces a part of line `number`, which must be there."""
+
+    def damage(texts):
+        assert old in texts[number]
+        return [*texts[:number], texts[number].replace(old, new, 1), *texts[number + 1 :]]
+
+    return damage
+
+
+DAMAGE = {
+    "value": replaced(1, '"epoch": 1', '"epoch": 2'),
+    "digit": replaced(1, "0.", "0.1"),
+    "text": replaced(1, '"seconds": ', '"seconds": "x", "y": '),
+    "digest": replaced(1, '"sha256"', '"sha257"'),
+    "list": lambda texts: [texts[0], "[]", *texts[2:]],
+    "missing": lambda texts: [texts[0], *texts[2:]],
+    "twice": lambda texts: [texts[0], *texts],
+    "half": lambda texts: [texts[0], texts[1][:50], *texts[2:]],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    run(workdir, *REPLACED)
+    return workdir
+
+
+def damage_file(workdir, damages):
+    (workdir / "result.json").unlink()
+    file = workdir / "metrics.jsonl"
+    texts = file.read_text().splitlines()
+    for damage in damages:
+        texts = DAMAGE[damage](texts)
+    file.write_text("".join(text + "\n" for text in texts))
+    return file
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_line_is_dropped(damage, whole, tmp_path, caplog):
+    shutil.copytree(whole, tmp_path / "cut")
+    file = damage_file(tmp_path / "cut", [damage])
+    with runs.open_run(file.parent, config_of(*REPLACED), experiments.scientific) as directory:
+        trials.Log(directory)
+        expected = lines(whole)
+        assert directory.metrics == (expected if damage == "twice" else without(expected, 1))
+        assert lines(file.parent) == directory.metrics
+    assert (f"{file} is damaged: 1 of its" in caplog.text) == (damage != "missing")
+
+
+def without(values, number):
+    return [*values[:number], *values[number + 1 :]]
+
+
+def test_dropped_lines_are_measured_again(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "cut")
+    file = damage_file(tmp_path / "cut", ["value", "missing", "missing"])
+    again = run(file.parent, *REPLACED)
+    assert again | {"seconds": 0} == runs.read_result(whole) | {"seconds": 0}
+    assert [line["epoch"] for line in lines(file.parent)] == [0, 1, 2, 3, 4] * 3
+    assert runs.check_metrics(file.parent, again) is None
+
+
 def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
     result = run(tmp_path / "run", *REPLACED)
     curve = result["curve"]
     assert [point["epoch"] for point in curve] == list(range(5))
     assert [point["step"] for point in curve] == [0, 3, 6, 9, 12]
     assert curve[0]["max_change"] == curve[0]["changed_predictions"] == 0
+    assert result["eval_split"] == "test"
     assert 0 < result["mean_change"] < result["max_change"]
     assert 0 < result["own_change"] <= result["max_change"]
     assert result["repeat_max_change"] == result["repeat_mean_change"] == 0  # on a CPU
@@ -189,3 +255,41 @@ def test_bad_settings_are_refused(override, reason, tmp_path):
 def test_too_few_examples_to_replace_others_are_refused(tmp_path):
     with pytest.raises(InputError, match="Of the 1,437 images of digits, 1,436 are for training"):
         run(tmp_path / "run", *REPLACED, "--config.data.num_train=1436")
+
+
+@pytest.mark.parametrize(
+    "row, override, reason",
+    [
+        (REPLACED, "draws=6", "config.draws=6 has no effect with config.measure=stability"),
+        (REPLACED, "halvings=1", "config.halvings=1 has no effect"),
+        (REPLACED, "bandwidth=2.0", "config.bandwidth=2.0 has no effect"),
+        (REPLACED, "stop_when_fit=True", "config.stop_when_fit=True has no effect"),
+        (REPLACED, "eval_epochs=2", "config.eval_epochs=2 has no effect"),
+        (SIGNS, "replacements=6", "config.replacements=6 has no effect"),
+        (SIGNS, "data.num_test=9", "config.data.num_test=9 has no effect"),
+        (SIGNS, "randomize.labels=0.5", "config.randomize.labels=0.5 has no effect"),
+        (SIGNS, "stop_when_fit=False", "config.fit_accuracy=1.0 has no effect"),
+        (SIGNS, "halvings=2", "leaves 16 images, fewer than config.batch_size=32"),
+        (SIGNS, "decay_per_epoch=1.0", "config.epochs_per_decay=2.0 has no effect"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(row, override, reason):
+    more = ["--config.epochs_per_decay=2.0"] if "decay" in override else []
+    with pytest.raises(InputError, match=re.escape(reason)):
+        experiments.check(config_of(*row, *more, f"--config.{override}"))
+
+
+@pytest.mark.parametrize(
+    "row, wrong, right",
+    [
+        (REPLACED, "--config.replacements=60000", "--config.replacements=1"),
+        (SIGNS, "--config.doublings=9", "--config.doublings=0"),
+    ],
+)
+def test_a_refused_run_leaves_its_folder_to_the_corrected_command(row, wrong, right, tmp_path):
+    with pytest.raises(InputError):
+        run(tmp_path / "run", *row, wrong)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    deadline = 0.0  # the run begins and stops
+    assert run(tmp_path / "run", *row, right, deadline=deadline) is None
+    assert (tmp_path / "run" / "config.json").exists()

@@ -9,12 +9,23 @@ import pytest
 from rethinking import cli, distributed, experiments
 from rethinking.data import arrays
 from rethinking.errors import InputError
+from rethinking.experiments import kernel_backend, kernel_system
 from rethinking.kernels import cholesky, gram, ridge
 
 
 def run(tmp_path, row, *overrides):
     config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
     return experiments.run(config, tmp_path / row)
+
+
+def few_filters(row, num=40):
+    """The overrides for `num` filters in four blocks, where the row has filters."""
+    if "random_conv" not in row:
+        return []
+    return [
+        f"--config.features.num_filters={num}",
+        f"--config.features.filters_per_block={num // 4}",
+    ]
 
 
 def test_row_is_the_dense_solution_with_the_fields_of_the_contract(tmp_path):
@@ -95,18 +106,23 @@ def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, m
 
 
 @pytest.mark.parametrize(
-    "row, num_looks", [("mnist", 2), ("mnist", 3), ("cifar10+random_conv+ridge", 4)]
+    "row, num_looks, kept",
+    [
+        ("mnist", 2, []),
+        ("mnist", 4, ["factor.0", "factor.1"]),
+        ("cifar10+random_conv+ridge", 4, []),
+        ("cifar10+random_conv+ridge", 12, [f"sum_2.{g}" for g in range(4)]),
+    ],
 )
-def test_a_solve_ends_when_its_time_is_up_and_the_same_call_starts_again(
-    row, num_looks, tmp_path, tfds_dir, monkeypatch
+def test_a_solve_ends_when_its_time_is_up_and_the_same_call_continues(
+    row, num_looks, kept, tmp_path, tfds_dir, monkeypatch
 ):
     overrides = [
         f"--config.data.data_dir={tfds_dir(row.partition('+')[0])}",
-        "--config.data.num_train=600",
-        "--config.data.num_test=300",
-        "--config.features.num_filters=40",
-        "--config.features.filters_per_block=10",
+        "--config.data.num_train=60",
+        "--config.data.num_test=10",
         "--config.num_devices=1",
+        *few_filters(row, 8),
     ]
     config = cli.parse_config([f"--config=configs/table3.py:{row}", *overrides])
     looks = []
@@ -120,8 +136,13 @@ def test_a_solve_ends_when_its_time_is_up_and_the_same_call_starts_again(
     monkeypatch.setattr(cholesky, "make_backend", four_panels)
     assert experiments.run(config, tmp_path / "run") is None
     assert len(looks) == num_looks and not (tmp_path / "run" / "result.json").exists()
-    monkeypatch.undo()
-    assert experiments.run(config, tmp_path / "run")["status"] == "complete"
+    solve = tmp_path / "run" / "solve"
+    assert sorted(file.name for file in solve.glob("*")) == kept
+    result, whole = (experiments.run(config, tmp_path / name) for name in ("run", "whole"))
+    assert not solve.exists()
+    for field, value in whole.items():
+        if not field.endswith(("seconds", "bytes")):
+            assert result[field] == value, field
 
 
 @pytest.mark.parametrize(
@@ -142,8 +163,8 @@ def test_rows(row, least, most, tmp_path, tfds_dir):
         f"--config.data.data_dir={tfds_dir(name)}",
         "--config.data.num_train=600",
         "--config.data.num_test=300",
-        "--config.features.num_filters=40",
         "--config.num_devices=1",
+        *few_filters(row),
     )
     assert least < result["test_error"] < most
     assert "ridge" in row or result["train_error"] == 0
@@ -157,12 +178,19 @@ def test_rows(row, least, most, tmp_path, tfds_dir):
         ("--config.dtype=bfloat16", "config.dtype"),
         ("--config.ridge=-1.0", "config.ridge"),
         ("--config.features.name=random_conv", "kernel.name=linear"),
+        ("--config.kernel.bandwidth=1e300", r"its square .*config\.kernel"),
+        ("--config.kernel.bandwidth=1e-300", r"its square .*config\.kernel"),
+        ("--config.kernel.bandwidth=1e9", "is 1 for each of 256 pairs.*smaller bandwidth"),
+        ("--config.kernel.bandwidth=1e-9", "is 0 for 16 examples .*larger bandwidth"),
+        ("--config.kernel.offset=nan", "kernel.offset=nan: must be a finite number"),
         ("--config.num_devices=99", "num_devices=99"),
     ],
 )
 def test_bad_settings_are_refused(override, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
         run(tmp_path, "mnist", "--config.data.name=digits", override)
+    # The folder is free for the corrected command.
+    assert not (tmp_path / "mnist" / "config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -179,3 +207,97 @@ def test_too_little_memory_is_refused_before_the_data_are_loaded(
     monkeypatch.setattr(arrays, "load", None)
     with pytest.raises(InputError, match=reason):
         run(tmp_path, "mnist+gabor+ridge", "--config.data.name=digits")
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ("kernel.name=linear kernel.bandwidth=3.0", "kernel.bandwidth=3.0 .*kernel.name=linear"),
+        ("kernel.name=polynomial kernel.bandwidth=3.0", "kernel.bandwidth=3.0 .*polynomial"),
+        ("kernel.degree=3", "kernel.degree=3 .*kernel.name=gaussian"),
+        ("kernel.name=linear kernel.offset=0.5", "kernel.offset=0.5 .*kernel.name=linear"),
+        ("features.num_filters=40", "features.num_filters=40 .*features.name=pixels"),
+        ("features.filters_per_block=7", "features.filters_per_block=7 .*features.name=pixels"),
+        ("ridge=0.5 choose_ridge=true", "ridge=0.5 .*choose_ridge=True"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings, said):
+    overrides = [f"--config.{setting}" for setting in settings.split()]
+    config = cli.parse_config(["--config=configs/table3.py:mnist", *overrides])
+    with pytest.raises(InputError, match=f"{said}.* Leave it at .*, or change config"):
+        experiments.check(config)
+
+
+@pytest.mark.parametrize("row", ["cifar10", "mnist+gabor", "cifar10+random_conv"])
+def test_another_kernel_for_a_row_does_not_ask_for_another_bandwidth(row):
+    override = "--config.kernel.name=linear"
+    experiments.check(cli.parse_config([f"--config=configs/table3.py:{row}", override]))
+
+
+@pytest.mark.parametrize("change", [{"kernel.offset": 0.5}, {"kernel.bandwidth": 9.0}])
+def test_a_setting_with_an_effect_is_accepted(change):
+    config = experiments.defaults("kernels")
+    config.kernel.name = "polynomial" if "kernel.offset" in change else "laplacian"
+    config.update_from_flattened_dict(change)
+    experiments.check(config)
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ("features.name=random_conv kernel.name=linear", "20x20 pixels, and these have 8x8"),
+        ("kernel.name=linear", "64 features cannot interpolate 1,437"),
+        ("kernel.name=linear features.name=gabor", "784 features cannot interpolate 1,437"),
+        ("kernel.name=linear random_centers=2", "64 features cannot interpolate 1,437"),
+        ("kernel.name=polynomial kernel.degree=1", "65 monomials .* larger config.kernel.degree"),
+        ("kernel.name=polynomial kernel.offset=0.0 data.num_train=0", None),
+        ("random_centers=2000000000", "2,874,000,000,000 random centers takes .*GB free"),
+        ("choose_ridge=true data.num_train=2", "choosing the ridge on 2 examples"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_data_are_loaded(settings, said, monkeypatch):
+    monkeypatch.setattr(arrays, "load", None)
+    overrides = [f"--config.{setting}" for setting in settings.split()]
+    config = cli.parse_config(
+        ["--config=configs/table3.py:mnist", "--config.data.name=digits", *overrides]
+    )
+    experiments.check(config)
+    if said is None:  # C(64 + 1, 2) = 2,080 monomials are enough.
+        kernel_backend.make_backend(config)
+        return
+    with pytest.raises(InputError, match=said):
+        kernel_backend.make_backend(config)
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ("features.name=gabor data.name=cifar10", "grey images, and those of cifar10 have 3"),
+        (
+            "features.name=random_conv kernel.name=linear features.num_filters=100001",
+            "100,000 are drawn",
+        ),
+    ],
+)
+def test_features_that_images_do_not_have_are_refused(settings, said, tfds_dir, monkeypatch):
+    monkeypatch.setattr(arrays, "load", None)
+    settings = [f"--config.{setting}" for setting in settings.split()]
+    folder = f"--config.data.data_dir={tfds_dir('mnist')}"
+    config = cli.parse_config(["--config=configs/table3.py:mnist", folder, *settings])
+    with pytest.raises(InputError, match=said):
+        kernel_backend.make_backend(config)
+
+
+def test_repeated_images_are_refused_before_their_features_are_computed(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 1), dtype=np.uint8)
+    images[5] = images[1]
+    split = arrays.Split(images, np.arange(6, dtype=np.int32), np.arange(6))
+    dataset = namedtuple("Dataset", "train test num_classes")(split, split, 6)
+    monkeypatch.setattr(arrays, "load", lambda *_: dataset)
+    config = experiments.defaults("kernels")
+    config.kernel.name, config.features.name = "linear", "random_conv"
+    config.features.num_filters = 3
+    with pytest.raises(InputError, match=r"different label \(1 and 5\)"):
+        kernel_system.load(config)
+    config.ridge = 0.1
+    assert kernel_system.load(config).net is not None

@@ -106,7 +106,8 @@ def test_a_run_stops_at_its_deadline_and_the_same_call_begins_anew(tmp_path, mon
     "overrides, reason",
     [
         (["--config.data.num_train=1000"], "1,100 training and test images but 300 features"),
-        (["--config.features.name=pixels"], "160 training and test images but 64 features"),
+        (["--config.features.name=pixels"], "config.features.num_frequencies=150 has no effect"),
+        (["--config.features.num_frequencies=32"], "160 training and test images but 64 features"),
         (["--config.features.name=fourrier"], "Did you mean 'fourier'"),
         (["--config.features.bandwidth=0.0"], "config.features.bandwidth"),
         (["--config.steps=9"], "config.steps=9: must be at least 10"),
@@ -115,3 +116,18 @@ def test_a_run_stops_at_its_deadline_and_the_same_call_begins_anew(tmp_path, mon
 def test_bad_settings_are_refused(overrides, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
         run(tmp_path / "run", "mnist+fourier", *DIGITS, *overrides)
+
+
+def test_sgd_looks_at_the_clock_within_a_long_leg_and_takes_the_same_steps(tmp_path, monkeypatch):
+    settings = [*DIGITS[:1], "--config.data.num_train=8", "--config.data.num_test=8"]
+    settings.append("--config.steps=40")
+    whole = run(tmp_path / "whole", "mnist", *settings)
+    monkeypatch.setattr(linear, "MOST_STEPS", 2)
+    assert run(tmp_path / "parts", "mnist", *settings)["sgd"] == whole["sgd"]
+
+
+def test_too_little_memory_is_refused_before_the_data_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "load", None)
+    monkeypatch.setattr(linear, "HESSIANS", 1e9)
+    with pytest.raises(InputError, match="GB of memory"):
+        run(tmp_path / "run", "mnist+fourier", *DIGITS)

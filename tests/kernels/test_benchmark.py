@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,9 +10,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from benchmarks import cholesky as benchmark
-from rethinking.kernels import layout
+from benchmarks import processes
+from rethinking.errors import InputError
+from rethinking.kernels import cholesky, layout
 
 
 def test_work_is_close_to_a_third_of_n_cubed():
@@ -36,16 +41,24 @@ def test_peers_are_measured_and_a_wrong_factor_is_seen(name, monkeypatch):
         assert "last row is wrong by 2.999" in benchmark.time_peer(name, 200, "float64", 1)["error"]
 
 
-@pytest.mark.parametrize(
-    "arguments, said",
-    [(["--peers=scipi"], "Did you mean 'scipy'"), (["--num_devices=99"], "num_devices=99")],
-)
-def test_bad_flags_are_refused(arguments, said):
-    command = [sys.executable, "-m", "benchmarks.cholesky", "--n=100", *arguments]
+def flag_values(**values):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["benchmarks.cholesky"])
+    return flagsaver.flagsaver(**values)
+
+
+def test_an_unknown_peer_is_refused_before_anything_is_measured():
+    with flag_values(peers=["scipi"]), pytest.raises(InputError, match="Did you mean 'scipy'"):
+        next(benchmark._lines())
+
+
+def test_too_many_devices_are_refused():
+    command = [sys.executable, "-m", "benchmarks.cholesky", "--n=100", "--num_devices=99"]
     ended = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
     )
-    assert ended.returncode == 2 and said in ended.stderr
+    assert ended.returncode == 2 and "num_devices=99" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_measures_itself_and_its_peers():
@@ -66,6 +79,35 @@ def test_measures_itself_and_its_peers():
         assert line["n"] == 1000
         # Both are printed with few digits.
         assert line["gflops"] == pytest.approx(1 / 3 / line["seconds"], rel=0.2, abs=0.1)
+
+
+def refuse():
+    raise cholesky.NotPositiveDefiniteError(7, "float32")
+
+
+def test_a_process_that_crashes_ends_alone():
+    with pytest.raises(processes.DiedError, match="ended with SIGSEGV"):
+        processes.call(signal.raise_signal, signal.SIGSEGV)
+    with pytest.raises(processes.DiedError, match="ended with exit code 3"):
+        processes.call(os._exit, 3)
+    with pytest.raises(cholesky.NotPositiveDefiniteError, match="pivot 7") as refused:
+        processes.call(refuse)
+    assert refused.value.pivot == 7
+
+
+def test_a_peer_that_crashes_is_one_line_and_ours_is_measured(monkeypatch):
+    def call(_, dtype, function, *arguments):
+        if arguments[0] == "scipy":
+            raise processes.DiedError(-signal.SIGSEGV)
+        return {"measured": [function.__name__, dtype, *arguments]}
+
+    monkeypatch.setattr(processes, "call", call)
+    with flag_values(n=50, repeats=1, peers=["scipy", "jax"]):
+        ours, scipy, other = benchmark._lines()
+    assert ours == {"measured": ["time_factor", "float64", 50, "float64", 0, 0, 1]}
+    error = "its process ended with SIGSEGV"
+    assert scipy == {"peer": "scipy", "n": 50, "dtype": "float64", "error": error}
+    assert other == {"measured": ["time_peer", "float64", "jax", 50, "float64", 1]}
 
 
 def test_memory_of_the_programs_is_counted(monkeypatch):

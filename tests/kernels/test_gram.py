@@ -59,3 +59,23 @@ def test_distances_do_not_cancel_below_zero():
 def test_kernels_that_are_not_positive_definite_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "kernel, features, expected",
+    [
+        (gram.Linear(), 7, 7),
+        (gram.Polynomial(2), 3, 10),
+        (gram.Polynomial(2, 0.0), 3, 6),
+        (gram.Polynomial(5, 0.0), 1, 1),
+        (gram.Polynomial(1, 0.5), 7, 8),
+        (gram.Polynomial(3), 2, 10),
+        (gram.Gaussian(1.0), 1, 1000),
+        (gram.Polynomial(10**9), 10**6, 1000),
+    ],
+)
+def test_dimensions_are_the_largest_rank(kernel, features, expected):
+    assert gram.dimensions(kernel, features, 1000) == expected
+    if features < 10 and expected < 1000:
+        x = np.random.default_rng(0).standard_normal((40, features))
+        assert np.linalg.matrix_rank(kernel(x, x)) == expected

@@ -76,6 +76,27 @@ def test_a_third_is_held_out_and_at_most_four_thousand(n, split):
     assert ridge.split(n) == split
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_examples_to_hold_one_out_are_refused(n, digits):
+    x, labels = digits
+    with pytest.raises(InputError, match=f"choosing the ridge on {n} examples: .* at least 3"):
+        ridge.errors(make_system(KERNEL, x[:n]), x[:n], labels[:n], 10, seed=0)
+
+
+def test_a_matrix_that_is_not_finite_and_labels_that_do_not_fit_are_refused(digits):
+    x, labels = digits
+    overflows = gram.Polynomial(2_000, 10.0)
+    with pytest.raises(InputError, match="not finite"):
+        ridge.errors(make_system(overflows, x), x, labels, 10, seed=0)
+    for wrong, said in (
+        (labels[:200], "for 300"),
+        (labels + 1, "label 10 of"),
+        (labels - 1, "label -1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            ridge.errors(make_system(KERNEL, x), x, wrong, 10, seed=0)
+
+
 @pytest.mark.parametrize("features, needed", [(True, 2.5 * 8 * 300**2), (False, 4.25 * 8 * 300**2)])
 def test_too_little_memory_is_refused(features, needed, monkeypatch):
     def free(size):

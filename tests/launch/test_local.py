@@ -31,6 +31,8 @@ for word in words:
         print("arguments", sys.argv[2:], flush=True)
         devices = os.environ.get("XLA_FLAGS"), os.environ.get("CUDA_VISIBLE_DEVICES")
         print("devices", *devices, flush=True)
+    elif word == "word":
+        print("word", os.environ["RETHINKING_RUN_WORD"], flush=True)
     elif word == "wait":
         print("waiting", flush=True)
         while not ended:
@@ -96,17 +98,19 @@ def still_running(tmp_path):
 
 
 def test_each_process_gets_the_arguments_its_place_and_its_devices(launched):
-    process = launched("0:show 1:show", "--devices_per_process=3", XLA_FLAGS="--xla_dump_to=x")
+    words = "0:show:word 1:show:word"
+    process = launched(words, "--devices_per_process=3", XLA_FLAGS="--xla_dump_to=x")
     said, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     lines = sorted(said.splitlines())
-    assert [line[:4] for line in lines] == ["[0] ", "[0] ", "[1] ", "[1] "]
+    assert [line[:4] for line in lines] == 3 * ["[0] "] + 3 * ["[1] "]
+    assert len(lines[2]) > 30 and lines[2][4:] == lines[5][4:]  # a word that only they know
     for number in range(2):
-        arguments = ast.literal_eval(lines[2 * number].partition("arguments ")[2])
+        arguments = ast.literal_eval(lines[3 * number].partition("arguments ")[2])
         assert arguments[0] == "--distributed"
         assert arguments[1].startswith("--coordinator_address=localhost:")
         assert arguments[2:] == ["--num_processes=2", f"--process_id={number}"]
-        assert lines[2 * number + 1].endswith(
+        assert lines[3 * number + 1].endswith(
             "devices --xla_dump_to=x --xla_force_host_platform_device_count=3 None"
         )
 

@@ -1,5 +1,6 @@
 """launch.sweep: which runs it plans, skips, shares and continues."""
 
+import math
 import os
 import signal
 import subprocess
@@ -127,13 +128,32 @@ def test_bad_plans_are_refused(tmp_path):
         jobs.plan(QUICKSTART, tmp_path, overrides=("--config.data.num_train=-1",))
 
 
-def test_one_failure_does_not_end_the_others(tmp_path):
+def test_one_failure_does_not_end_the_others(tmp_path, monkeypatch):
     overrides = [*FAST, "--config.data.num_train=64"]
     planned = jobs.plan(QUICKSTART, tmp_path, rows="true|random_labels", overrides=overrides)
     planned[0].config.data.num_train = 10_000
-    ended = [how for _, how in workers.run_all(planned, 1, time.time() + 1000, tmp_path / "logs")]
-    assert ended[0].startswith("failed: InputError: ")
-    assert ended[1] == "complete"
+    first = workers.run_job(planned[0], math.inf)
+    assert first.startswith("failed: InputError: ")
+    monkeypatch.setattr(workers, "run_job", lambda job, _: first if job == planned[0] else "done")
+    ended = [how for _, how in workers.run_all(planned, 1, math.inf, tmp_path / "logs")]
+    assert ended == [first, "done"]
+
+
+def test_ctrl_c_where_a_run_is_printed_ends_a_parallel_sweep(tmp_path, monkeypatch):
+    """There, outside the loop that waits, no worker was told to stop."""
+    told = []
+    monkeypatch.setattr(workers, "_terminate_workers", lambda: told.append(True))
+    monkeypatch.setattr(workers, "run_job", quick)
+    planned = jobs.plan(QUICKSTART, tmp_path)
+    ended = workers.run_all(planned, 2, math.inf, tmp_path / "logs")
+    next(ended)
+    ended.close()  # as when KeyboardInterrupt leaves the loop that prints
+    assert told == [True]
+
+
+def quick(job, deadline):
+    """In place of `run_job`, in the workers."""
+    return "done"
 
 
 def test_the_command_runs_skips_and_reports(tmp_path):

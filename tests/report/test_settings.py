@@ -3,11 +3,12 @@
 import json
 import shlex
 
+import pytest
+
 from rethinking import cli, experiments, rows
 from rethinking.report import collect
 from rethinking.report.settings import command, overrides
-from rethinking.settings import cifar10
-from tests.report.runs import make_run
+from tests.report.runs import everything, make_run
 
 
 def run_in(root):
@@ -60,24 +61,64 @@ def test_another_draw_of_the_corruption_is_in_the_command(tmp_path):
     assert (again.seed, again.randomize.seed) == (0, 5)
 
 
-def test_a_row_that_is_in_no_file_has_all_its_settings_listed(tmp_path):
-    settings = cifar10("alexnet")
-    make_run(tmp_path, "mine:row", config=settings)
-    text = command(run_in(tmp_path))
-    assert "--config=configs/mine.py:row" in text and "--config.model.name=alexnet" in text
-    assert "--config.batch_size" not in text  # a default
+@pytest.mark.parametrize("kind", experiments.KINDS)
+def test_a_row_that_is_in_no_file_begins_with_one_of_its_kind(kind, tmp_path):
+    settings = experiments.defaults(kind)
+    settings.data.num_train = 321
+    make_run(tmp_path, "mine:row", 2, config=settings)
+    again = parsed(run_in(tmp_path))
+    assert experiments.scientific(again) == experiments.scientific(settings)
+    assert (again.experiment, again.row, again.seed) == ("mine", "mine:row", 2)
+
+
+@pytest.mark.parametrize(
+    "row, options",
+    [
+        ("quickstart:true_labels", {"width": 64}),
+        ("mine:row", {"width": 64, "name": "a b", "sizes": {"first": 1, "rest": [2, 3]}}),
+        ("table2:none", {}),
+        ("table2:none", {"dropout": 0.5}),
+    ],
+)
+def test_options_of_the_network_are_in_the_command(row, options, tmp_path):
+    experiment, _, name = row.partition(":")
+    settings = experiments.defaults("training")
+    if experiment in rows.EXPERIMENTS:
+        settings = rows.EXPERIMENTS[experiment].get_config(name)
+    settings.model.name, settings.model.options = "my_network:SmallNet", options
+    make_run(tmp_path, row, config=settings)
+    again = parsed(run_in(tmp_path))
+    assert again.model.to_dict() == settings.model.to_dict()
+    assert experiments.scientific(again) == experiments.scientific(settings)
+
+
+def test_a_field_younger_than_the_run_has_its_default_in_the_command(tmp_path):
+    """The row sets it to something else."""
+    path = make_run(tmp_path, "table2:none", config=rows.EXPERIMENTS["table2"].get_config("none"))
+    settings = json.loads((path / "config.json").read_text())
+    assert settings.pop("label_smoothing") == 0.1
+    (path / "config.json").write_text(json.dumps(settings))
+    assert parsed(run_in(tmp_path)).label_smoothing == 0.0
+
+
+def test_every_command_of_a_page_makes_its_run(tmp_path):
+    everything(tmp_path, seeds=(1,))
+    runs = collect.collect([tmp_path]).runs
+    assert len(runs) > 50
+    for run in runs:
+        again, workdir = cli.check_forwarded(shlex.split(command(run))[3:])
+        assert workdir == str(run.path)
+        assert experiments.scientific(again) == experiments.scientific(run.settings), command(run)
+        assert f"{again.row} {again.seed}" == f"{run.row} {run.seed}"
 
 
 def test_names_cannot_leave_their_argument_nor_name_a_file(tmp_path):
     settings = experiments.defaults("training")
     settings.data.name = "$(reboot)"
     path = make_run(tmp_path / "a b", "mine:x; reboot", config=settings)
-    arguments = shlex.split(command(run_in(tmp_path)))
-    assert arguments[3:] == [
-        "--config=configs/mine.py:x; reboot",
-        f"--workdir={path}",
-        "--config.data.name=$(reboot)",
-    ]
     file = path / "config.json"
     file.write_text(file.read_text().replace("mine:x", "../tests/conftest:x"))
-    assert "--config=configs/../tests/conftest.py" in command(run_in(tmp_path))  # shown, not loaded
+    arguments = shlex.split(command(run_in(tmp_path)))
+    assert arguments[3:5] == ["--config=configs/quickstart.py:true_labels", f"--workdir={path}"]
+    assert "--config.row=../tests/conftest:x; reboot" in arguments
+    assert "--config.data.name=$(reboot)" in arguments

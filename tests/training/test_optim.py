@@ -192,6 +192,11 @@ def test_moving_average_forgets_exponentially_in_the_end():
         np.testing.assert_allclose(average, 1 - 0.9**step, rtol=1e-5)
 
 
+def test_a_decay_after_more_steps_than_can_be_counted_never_comes():
+    rate = optim.schedule(0.1, 0.5, 5, epochs_per_decay=1e9)
+    assert float(rate(jnp.int32(2**30))) == pytest.approx(0.1)
+
+
 def test_an_average_of_bfloat16_is_float32_and_a_counter_has_none():
     averager = optim.moving_average(0.999)
     values = {"w": jnp.ones(2, jnp.bfloat16), "steps": jnp.int32(0)}

@@ -1,0 +1,61 @@
+"""The errors for files that are damaged, and for files that the system cannot read."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+
+from rethinking.errors import InputError
+
+# The text of a failed system call, as the ArrayRecord reader reports it.
+_SYSTEM_CALL = re.compile(r"\b\w+\(\) failed: ([^;\[]+)")
+# A name that leads nowhere says nothing about the state of the system.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+
+
+class BadRecord(InputError):
+    """Raised for a record that cannot be used. Other records of its file may be in order."""
+
+
+def damaged(file: pathlib.Path, cause: str) -> InputError:
+    """The error to raise for a damaged file."""
+    return InputError(
+        f"{file} is damaged ({cause}). Delete its folder, then prepare the data set again."
+    )
+
+
+def unreadable(file: pathlib.Path, cause: str) -> InputError:
+    """The error to raise for a file that the system could not read. The file may be in order."""
+    return InputError(
+        f"{file} cannot be read: {cause}. The file may be in order. See to the disk, to the "
+        "permissions and to the limit on open files (ulimit -n). Then run the same command again."
+    )
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path) -> Iterator[None]:
+    """Raises `unreadable` for an OSError inside, with the file that it names, else with `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else path
+        raise unreadable(pathlib.Path(named), error.strerror or str(error)) from error
+
+
+def system_cause(error: BaseException | None) -> str | None:
+    """The system's message if a failed system call led to `error`; None for other causes.
+
+    Raises MemoryError if that is the cause.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError):
+            raise error
+        if isinstance(error, OSError) and error.errno and error.errno not in _NOT_THERE:
+            return os.strerror(error.errno)
+        found = _SYSTEM_CALL.search(str(error))
+        if found:
+            return found[1].strip()
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,72 @@
+"""Whether metrics.jsonl holds all evaluations that came before a checkpoint."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rethinking import records
+
+Line = dict[str, Any]
+# The numbers that every line of a training run has. A loss that is not finite is null.
+_NUMBERS = ("train_accuracy", "test_accuracy", "learning_rate", "seconds")
+_OR_NULL = ("train_loss", "test_loss", "examples_per_second", "step_loss")
+
+
+class Measured(NamedTuple):
+    """The lines of metrics.jsonl when a checkpoint was made: how many, and their digest."""
+
+    num_lines: int
+    lines_sha256: str
+
+    @classmethod
+    def of(cls, lines: list[Line]) -> "Measured":
+        return cls(len(lines), records.sha256(lines))
+
+    def find_lost(self, lines: list[Line]) -> str | None:
+        """What is wrong with `lines`, up to the first damaged one, if they are not those."""
+        if len(lines) < self.num_lines:
+            return f"of its first {self.num_lines} lines, only {len(lines)} can be read"
+        if Measured.of(lines[: self.num_lines]) != self:
+            return f"its first {self.num_lines} lines are not those that were written"
+        return None
+
+
+def find_lost_by_epochs(
+    lines: list[Line], step: int, due: range, last_step: Callable[[int], int], is_optional: bool
+) -> str | None:
+    """The same for a checkpoint from before digests, after `step` steps.
+
+    `due` are the epochs whose evaluations are due. The last of them may be missing if
+    `is_optional`. A line of another epoch may only be the last.
+    """
+    missing = dict.fromkeys(due)
+    for number, line in enumerate(lines, 1):
+        problem = _problem(line, last_step)
+        if problem is not None:
+            return f"line {number} is damaged: {problem}"
+        if line["step"] > step:
+            break
+        epoch = line["epoch"]
+        if number > 1 and epoch <= lines[number - 2]["epoch"]:
+            return f"line {number} is out of order"
+        missing.pop(epoch, None)
+        if epoch not in due and line["step"] < step:
+            return f"line {number} is of epoch {epoch}, which has no evaluation"
+    if missing and not (is_optional and list(missing) == [due[-1]]):
+        return f"the evaluation of epoch {next(iter(missing))} is missing"
+    return None
+
+
+def _problem(line: Line, last_step: Callable[[int], int]) -> str | None:
+    """Why this is not a line of a training run, in words; None if it can be one."""
+    for name in ("step", "epoch"):
+        if type(line.get(name)) is not int or line[name] < 0:
+            return f"{name} is not a whole number"
+    if line["step"] != last_step(line["epoch"]):
+        return f"epoch {line['epoch']} does not end with step {line['step']}"
+    for name in _NUMBERS:
+        if not records.is_number(line.get(name)):
+            return f"{name} is not a number"
+    for name in _OR_NULL:
+        if line.get(name) is not None and not records.is_number(line[name]):
+            return f"{name} is not a number"
+    return None

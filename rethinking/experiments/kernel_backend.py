@@ -1,0 +1,99 @@
+"""Where the system of a Table 3 run is stored, and the checks before its data are loaded."""
+
+import math
+
+from ml_collections import ConfigDict
+
+from rethinking import sharding
+from rethinking.data.arrays import Info
+from rethinking.errors import InputError
+from rethinking.experiments import data_set
+from rethinking.experiments.kernels import make_kernel
+from rethinking.kernels import cholesky, gram, memory, ridge
+from rethinking.kernels.backend import Backend
+from rethinking.kernels.gabor import Gabor
+from rethinking.kernels.random_conv import RandomConv
+from rethinking.kernels.systems import CENTERS_PER_BLOCK
+
+
+def make_backend(config: ConfigDict) -> Backend:
+    """Where the system is stored and solved.
+
+    Raises InputError for missing data or devices, too few features, or too little memory. It reads
+    only the data set's description. So a run that cannot work ends before its data are loaded.
+    """
+    info = data_set.describe(config)
+    n = config.data.num_train or info.num_train
+    if config.random_test_labels:
+        n += config.data.num_test or info.num_test
+    num_features = _num_features(config, info)
+    _check_num_features(config, num_features, n)
+    mesh = sharding.device_mesh(config.num_devices, "rows")
+    backend = cholesky.make_backend(n, config.dtype, mesh)
+    stored = math.prod(info.image_shape)
+    random_conv = config.features.name == "random_conv"
+    if random_conv:
+        blocks = math.ceil(config.features.num_filters / config.features.filters_per_block)
+        stored += math.ceil(num_features / blocks)
+    try:
+        memory.require(backend, info.num_classes, stored)
+        if config.choose_ridge:
+            ridge.require_memory(n, features=random_conv)
+        if config.random_centers:
+            centers = config.random_centers * n
+            memory.require_on_host(
+                f"{centers:,} random centers",
+                8.0 * (centers * num_features + n * min(centers, CENTERS_PER_BLOCK)),
+                "a smaller config.random_centers",
+            )
+    except InputError as error:
+        raise InputError(
+            f"{error} The fields are config.data.num_train, config.num_devices, config.dtype, "
+            "config.ridge, config.choose_ridge and config.random_centers."
+        ) from None
+    return backend
+
+
+def _num_features(config: ConfigDict, info: Info) -> int:
+    """The number of features of an image. InputError for images that do not have such features."""
+    height, width, channels = info.image_shape
+    if config.features.name == "gabor":
+        if channels != 1:
+            raise InputError(
+                f"config.features.name=gabor needs grey images, and those of {config.data.name} "
+                f"have {channels} channels. Choose other features, or another data set."
+            )
+        return Gabor().num_features
+    if config.features.name == "random_conv":
+        num_filters = config.features.num_filters
+        if num_filters > RandomConv.num_patches:
+            raise InputError(
+                f"config.features.num_filters={num_filters}: filters are patches, of which "
+                f"{RandomConv.num_patches:,} are drawn. Choose a smaller number."
+            )
+        return num_filters * RandomConv(num_filters).features_per_filter(height, width)
+    return height * width * channels
+
+
+def _check_num_features(config: ConfigDict, num_features: int, n: int) -> None:
+    """Raises InputError if the functions of the kernel have too few dimensions for n examples."""
+    if config.ridge or config.choose_ridge:
+        return
+    kernel = make_kernel(config.kernel)
+    dimensions = gram.dimensions(kernel, num_features, n)
+    if dimensions >= n:
+        return
+    if isinstance(kernel, gram.Linear):
+        functions, more = f"{num_features:,} features", "a linear function"
+    else:
+        functions, more = f"{dimensions:,} monomials of {num_features:,} features", "their sums"
+    remedy = "another config.kernel.name"
+    if config.features.name == "random_conv":
+        remedy = "config.features.num_filters"
+    elif isinstance(kernel, gram.Polynomial):
+        remedy = "a larger config.kernel.degree"
+    raise InputError(
+        f"{functions} cannot interpolate {n:,} examples by {more}. Remedies: more features "
+        f"({remedy}), fewer examples (config.data.num_train), or a ridge (config.ridge, or a row "
+        "with +ridge)."
+    )
