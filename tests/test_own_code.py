@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from launch import jobs
 from rethinking import experiments, models, own_code, runs
 from rethinking.errors import InputError
 from rethinking.experiments import training
@@ -107,7 +108,10 @@ def test_a_network_in_the_working_directory_is_found_however_the_program_was_sta
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert models.create("own_here:Net", 10).num_classes == 10
-    assert own_code.digest("own_here:Net")
+    (job,) = jobs.plan(
+        "configs/quickstart.py", "runs", "true", 1, ["--config.model.name=own_here:Net"]
+    )
+    assert job.config.model.source == own_code.digest("own_here:Net") != ""
 
 
 @pytest.mark.parametrize("name", ["mlp_1x512", "no_such_module:Net", "no.such:Net", ":Net"])
