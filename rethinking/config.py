@@ -197,9 +197,13 @@ def require_field(path: str, config: ConfigDict) -> None:
 def load_file(path: str) -> ModuleType:
     """Imports a file of configs/: a module with ROWS and get_config(row).
 
+    The project's own configs/FILE.py is found from any working directory that has no such file.
     Raises InputError, with the line, if the file has a mistake.
     """
     file = pathlib.Path(paths.expand(path))
+    ours = pathlib.Path(__file__).parents[1] / file
+    if not file.is_file() and file.parts[:1] == ("configs",) and ours.is_file():
+        file = ours
     if not file.is_file():
         others = [str(other) for other in file.parent.glob("*.py")] if file.parent.is_dir() else []
         raise InputError(f"--config={path}: no such file. {nearest(path, others)}")

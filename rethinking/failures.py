@@ -101,6 +101,12 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{ending}" if text else f"{type(error).__name__}."
 
 
+def placed_summary(error: BaseException) -> str:
+    """The `summary`, after the `place` if there is one."""
+    where = place(error)
+    return f"{where}: {summary(error)}" if where else summary(error)
+
+
 def record(error: BaseException, workdir: str | os.PathLike) -> None:
     """Appends the traceback to errors.txt in the run directory `workdir`.
 

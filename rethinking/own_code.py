@@ -7,6 +7,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -20,9 +21,19 @@ _INSTALLED = ("site-packages", "dist-packages")
 _loaded: dict[str, tuple[object, str]] = {}
 
 
+def search_working_directory() -> None:
+    """Lets this process import modules from its working directory.
+
+    `python -m` does so by itself, but other ways to start a program do not.
+    """
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())
+
+
 def loaded_digest(name: str) -> str:
     """`digest` of the code that this process runs as the network `package.module:Class`."""
     if ":" in name:
+        search_working_directory()
         # An error is explained where the network is made.
         with contextlib.suppress(Exception):
             importlib.import_module(name.partition(":")[0])
@@ -39,6 +50,7 @@ def digest(name: str) -> str:
     module, colon, class_name = name.partition(":")
     if not colon:
         return ""
+    search_working_directory()
     loaded = getattr(sys.modules.get(module), class_name, None)
     if loaded is not None and _loaded.get(name, (None,))[0] is loaded:
         return _loaded[name][1]

@@ -221,6 +221,8 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
         for field in fields
         if old.get(field) != new.get(field)
     ]
+    if "model.source" in fields and old["model.source"] != new.get("model.source"):
+        changed.append("so the code of the network has changed since")
     if changed:
         raise InputError(
             f"{file.parent} holds a run of another config ({'; '.join(changed)}). "

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from rethinking import experiments, own_code, runs
+from launch import jobs
+from rethinking import experiments, models, own_code, runs
 from rethinking.errors import InputError
 from rethinking.experiments import training
 from tests.experiments.trained import quickstart
@@ -100,6 +101,19 @@ def test_installed_modules_are_left_out(folder, monkeypatch):
     assert own_code.digest("own_family.own_c:Net") != before[1]
 
 
+def test_a_network_in_the_working_directory_is_found_however_the_program_was_started(
+    folder, tmp_path, monkeypatch
+):
+    write(tmp_path / "here", own_here=NETWORK.format(helper="own_width"), own_width="WIDTH = 3\n")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert models.create("own_here:Net", 10).num_classes == 10
+    (job,) = jobs.plan(
+        "configs/quickstart.py", "runs", "true", 1, ["--config.model.name=own_here:Net"]
+    )
+    assert job.config.model.source == own_code.digest("own_here:Net") != ""
+
+
 @pytest.mark.parametrize("name", ["mlp_1x512", "no_such_module:Net", "no.such:Net", ":Net"])
 def test_other_networks_have_no_digest(name):
     assert own_code.digest(name) == own_code.loaded_digest(name) == ""
@@ -128,7 +142,9 @@ def test_a_run_of_an_edited_network_is_another_run(folder, tmp_path, monkeypatch
     (tmp_path / "run" / "result.json").unlink()
     write(folder, own_width="WIDTH = 4\n")
     del sys.modules["own_net"], sys.modules["own_width"]
-    with pytest.raises(InputError, match=r"model.source: .* there, .* now"):
+    with pytest.raises(
+        InputError, match=r"model.source: .* now; so the code of the network has changed"
+    ):
         experiments.run(config, tmp_path / "run")
     config.model.source = result["network_source"]
     with pytest.raises(InputError, match="is not the code of the network own_net:Net as it is now"):

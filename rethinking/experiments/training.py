@@ -72,7 +72,8 @@ FIELDS: Fields = COMMON | {
     ),
     "weight_decay": Field(
         0.0,
-        "coefficient of half the squared norm of the weights, without biases",
+        "coefficient of half the squared norm of the weights: all parameters of two or more "
+        "dimensions, so no biases",
         minimum=0,
         maximum=HUGE,
     ),

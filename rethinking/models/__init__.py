@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from rethinking.errors import InputError, described, nearest, require_known
+from rethinking import failures, own_code
+from rethinking.errors import InputError, nearest, require_known
 from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
 from rethinking.models.inception_v3 import InceptionV3
@@ -79,8 +80,8 @@ def create(
         return constructor(**given)
     except Exception as error:  # The class may be the user's own and raise anything.
         raise InputError(
-            f"{described(error)}. The network {name} cannot be built. Correct it there, or change "
-            "config.model.options."
+            f"{failures.placed_summary(error)} The network {name} cannot be built. Correct it "
+            "there, or change config.model.options."
         ) from error
 
 
@@ -104,6 +105,7 @@ def _load_class(name: str) -> type[nn.Module]:
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
         raise InputError(f"{problem}: write the name as package.module:Class.")
+    own_code.search_working_directory()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -113,8 +115,8 @@ def _load_class(name: str) -> type[nn.Module]:
         ) from error
     except Exception as error:  # The file is the user's own and may raise anything.
         raise InputError(
-            f"{described(error)}. {problem}, because importing {module_name} failed. Correct it "
-            "there."
+            f"{failures.placed_summary(error)} {problem}, because importing {module_name} failed. "
+            "Correct it there."
         ) from error
     found = getattr(module, class_name, None)
     if found is None:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from rethinking.errors import InputError, described, require
+from rethinking import failures
+from rethinking.errors import InputError, require
 from rethinking.sharding import DataParallel
 from rethinking.training.state import TrainState, made_variables, sown_collections
 
@@ -123,7 +124,7 @@ def explained(model: nn.Module, image_shape: tuple[int, ...]) -> Iterator[None]:
             remedy += ' Use self.make_rng("dropout"): training gives no other random numbers.'
         size = " x ".join(map(str, image_shape))
         raise InputError(
-            f"{described(error)}. {remedy} It was tried on images of {size} "
+            f"{failures.placed_summary(error)} {remedy} It was tried on images of {size} "
             "(height x width x channels)."
         ) from error
 
@@ -165,6 +166,11 @@ def _check_dtypes(name: str, state: TrainState) -> None:
             f"the network {name} cannot be trained: its parameter {path} is {leaf}. Parameters "
             "must be real floating-point numbers. Make two of a complex one, and keep whole "
             "numbers in another collection.",
+        )
+        require(
+            all(leaf.shape),
+            f"the network {name} cannot be trained: its parameter {path} is {leaf}, which is "
+            "empty. Choose larger sizes in config.model.options.",
         )
     for path, leaf in _leaves(state.model_state).items():
         require(

@@ -101,6 +101,13 @@ class Empty(Head):
         return x.reshape(len(x), -1)[:, : self.num_classes]
 
 
+class Hollow(Head):
+    @nn.compact
+    def __call__(self, x, train):
+        self.param("w", nn.initializers.zeros, (16, 0))
+        return super().__call__(x, train)
+
+
 class Narrow(Head):
     """Five logits in training."""
 
@@ -183,6 +190,7 @@ def test_what_a_step_keeps_is_the_state(model, collections, num_devices, average
         (Param(dtype_of_param="int32"), 1, "parameter params/w is int32"),
         (Param(dtype_of_param="complex64"), 1, "parameter params/w is complex64"),
         (Empty(), 1, "Empty has no parameters"),
+        (Hollow(), 1, r"params/w is float32\[16,0\], which is empty"),
         (Narrow(), 1, r"Narrow returns \(2, 5\) for 2 images in training"),
         (Classes(), 1, "logits of dtype int32, which have no gradient"),
         (Untrained(), 1, r"Untrained does not take the argument `train`. Define def __call__"),
