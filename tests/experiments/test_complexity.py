@@ -192,7 +192,9 @@ def damage_file(workdir, damages):
 def test_a_damaged_line_is_dropped(damage, whole, tmp_path, caplog):
     shutil.copytree(whole, tmp_path / "cut")
     file = damage_file(tmp_path / "cut", [damage])
-    with runs.open_run(file.parent, config_of(*REPLACED), experiments.scientific) as directory:
+    with runs.open_run(
+        file.parent, experiments.with_source(config_of(*REPLACED)), experiments.scientific
+    ) as directory:
         trials.Log(directory)
         expected = lines(whole)
         assert directory.metrics == (expected if damage == "twice" else without(expected, 1))
