@@ -8,13 +8,14 @@ Make the page again when a field has changed:
 import json
 
 from rethinking import experiments
-from rethinking.config import Field, Fields
+from rethinking.fields import Field, Fields
 
 HEAD = """# What each config field means
 
 Change any field on the command line by `--config.FIELD=VALUE`, for example
 `--config.data.num_train=1000`. By default, everything optional is off. The rows of `configs/`
-switch on what they need. The `config.json` of a run has all its fields.
+switch on what they need. The `config.json` of a run has all its fields. A value of another type or
+out of its range is refused.
 
 `python docs/make_config_fields.py > docs/config_fields.md` makes this page from the tables
 `FIELDS` in [`rethinking/experiments/`](../rethinking/experiments). To change the page, change the
@@ -47,7 +48,7 @@ def _table(fields: Fields) -> str:
 def _values(field: Field) -> str:
     if field.choices is not None:
         return ", ".join(f"`{choice}`" for choice in field.choices)
-    return field.range
+    return field.words
 
 
 if __name__ == "__main__":

@@ -90,7 +90,14 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
 
 
 def learning_rate(config: ConfigDict, steps_per_epoch: float | int) -> optax.Schedule:
-    """A function step -> learning rate, as `config` describes it."""
+    """A function step -> learning rate, as `config` describes it.
+
+    Raises InputError for more steps than can be counted.
+    """
+    require(
+        steps_per_epoch * config.warmup_epochs < 2**31,
+        f"config.warmup_epochs={config.warmup_epochs} has more than 2**31 steps. Choose fewer.",
+    )
     rate = config.learning_rate
     if config.reference_batch_size:
         rate = optim.scaled(rate, config.batch_size, config.reference_batch_size)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Real
 from ml_collections import ConfigDict
 
 from rethinking import distributed, records, runs, sharding
@@ -138,7 +138,7 @@ class Repetition:
 
     def states(
         self,
-        images: Float[Array, "n h w c"],
+        images: Real[Array, "n h w c"],
         labels: Int[Array, " n"],
         indices: Int[np.ndarray, " n"],
     ) -> Iterator[tuple[int, TrainState]]:

@@ -45,9 +45,9 @@ def schedule(
     V3 by 0.94 after every second one. The first `warmup_epochs` have W steps, and step t of them
     has (t + 1) / W of the learning rate (Goyal et al. 2017, section 2.2, but from zero).
     """
-    staircase = optax.exponential_decay(
-        learning_rate, max(1, round(steps_per_epoch * epochs_per_decay)), decay, staircase=True
-    )
+    # Steps are counted with 32 bits, so a decay after more steps never comes.
+    steps_per_decay = min(max(1, round(steps_per_epoch * epochs_per_decay)), 2**31 - 1)
+    staircase = optax.exponential_decay(learning_rate, steps_per_decay, decay, staircase=True)
     warmup_steps = round(steps_per_epoch * warmup_epochs)
     if not warmup_steps:
         return staircase

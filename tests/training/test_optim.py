@@ -188,3 +188,8 @@ def test_moving_average_forgets_exponentially_in_the_end():
     for step in range(1, 20):
         average, state = update(jnp.ones(()), state)
         np.testing.assert_allclose(average, 1 - 0.9**step, rtol=1e-5)
+
+
+def test_a_decay_after_more_steps_than_can_be_counted_never_comes():
+    rate = optim.schedule(0.1, 0.5, 5, epochs_per_decay=1e9)
+    assert float(rate(jnp.int32(2**30))) == pytest.approx(0.1)
