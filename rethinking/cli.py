@@ -33,8 +33,8 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
     config = load(file_and_row)
     if isinstance(config, FrozenConfigDict):
         config = ConfigDict(config)
-    _name(config, *file_and_row.partition(":")[::2])
     config = with_types(config, _fields(config))
+    _name(config, *file_and_row.partition(":")[::2])
     for number, override in enumerate(overrides):
         for earlier in overrides[:number]:
             require(

@@ -77,7 +77,7 @@ def read_object(file: epath.Path | pathlib.Path, remedy: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise DamagedFile(f"{file} is damaged: it is not JSON ({error}). {remedy}") from None
     if not isinstance(value, dict):
-        raise DamagedFile(f"{file} is damaged: it holds no JSON object. {remedy}")
+        raise DamagedFile(f"{file} is damaged: it is not a JSON object. {remedy}")
     return value
 
 

@@ -19,6 +19,7 @@ class Measured(NamedTuple):
 
     @classmethod
     def of(cls, lines: list[Line]) -> "Measured":
+        """What a checkpoint that is made after these lines records of them."""
         return cls(len(lines), records.sha256(lines))
 
     def find_lost(self, lines: list[Line]) -> str | None:
@@ -33,8 +34,9 @@ class Measured(NamedTuple):
 def find_lost_by_epochs(
     lines: list[Line], step: int, due: range, last_step: Callable[[int], int], is_optional: bool
 ) -> str | None:
-    """The same for a checkpoint from before digests, after `step` steps.
+    """What is wrong with the lines before a checkpoint that records nothing of them, if anything.
 
+    The checkpoint, of an earlier version, was made after `step` steps.
     `due` are the epochs whose evaluations are due. The last of them may be missing if
     `is_optional`. A line of another epoch may only be the last.
     """

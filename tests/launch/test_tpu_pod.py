@@ -112,6 +112,7 @@ def test_stop_finds_the_run_and_not_itself(pod):
             ["--action=run", "--", DIGITS, "--workdir=gs://b/x", "--config.seed=-1"],
             "config.seed=-1",
         ),
+        (["--action=run", "--", DIGITS, "--workdir=~/x"], "would be another folder on every host"),
     ],
 )
 def test_bad_input_is_refused_with_its_reason(arguments, reason):

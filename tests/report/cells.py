@@ -1,12 +1,18 @@
 """Reading a table of the report: its rows and its numbers."""
 
+import functools
 import re
 
 from rethinking.report import collect, formats, tables
 
 
 def made(root):
-    """The tables by name."""
+    """The tables by name. They are made anew when a file below `root` changes."""
+    return _made(root, tuple(sorted(collect.state([root]).items())))
+
+
+@functools.lru_cache(maxsize=1)
+def _made(root, state):
     return {table.name: table for table in tables.make(collect.collect([root]))}
 
 

@@ -65,7 +65,7 @@ def copies(run, name, root):
     text = f"[{','.join(lines)}]" if name == "metrics.jsonl" else (run / name).read_text()
     replacements = itertools.cycle(WRONG)
     for where in [*places(json.loads(text))][:80]:
-        for number in range(2):
+        for number in range(1 if name == "config.json" else 2):
             wrong = next(replacements)
             changed = json.loads(text)
             inner = changed

@@ -6,7 +6,7 @@ import pytest
 from rethinking import experiments, rows
 from rethinking.report import collect, curves, figures, training_figures
 from rethinking.report.curves import summary
-from tests.report.runs import everything, make_run, training_lines
+from tests.report.runs import make_run, training_lines
 
 
 def figure_run(root, setting, seed=0, model="mlp_1x512", **result):
@@ -25,12 +25,6 @@ def made(root):
 
 def series_of(panel):
     return {series.name: series for series in panel.series}
-
-
-@pytest.fixture(scope="module")
-def all_figures(tmp_path_factory):
-    """The figures of made-up runs for every one of them, by name."""
-    return made(everything(tmp_path_factory.mktemp("everything")))
 
 
 def assert_curve(curve, x, mean, low, high, num):

@@ -9,18 +9,11 @@ import pytest
 from rethinking import report
 from rethinking.report import paper
 from rethinking.settings import cifar10, setting
-from tests.report.runs import MARKUP, everything, hostile_page, make_run, write_page
+from tests.report.runs import MARKUP, hostile_page, make_run, write_page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-
-
-@pytest.fixture(scope="module")
-def everything_page(tmp_path_factory):
-    """A page of made-up runs for every table and figure."""
-    root = tmp_path_factory.mktemp("everything")
-    return write_page(everything(root / "runs"), root / "report")
 
 
 @pytest.fixture(scope="module")

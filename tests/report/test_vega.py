@@ -14,17 +14,11 @@ from rethinking import experiments
 from rethinking.report import collect, figures, formats, vega
 from rethinking.report.curves import Figure, Panel, Series, Trace
 from rethinking.settings import cifar10
-from tests.report.runs import everything, make_run
+from tests.report.runs import make_run
 
 
 def made(root):
     return {figure.name: figure for figure in figures.make(collect.collect([root]))}
-
-
-@pytest.fixture(scope="module")
-def all_figures(tmp_path_factory):
-    """The figures of made-up runs for every one of them, by name."""
-    return made(everything(tmp_path_factory.mktemp("everything")))
 
 
 def rows_of(figure, panel=0):
