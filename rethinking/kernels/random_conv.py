@@ -165,6 +165,9 @@ class FittedRandomConv:
 
         They have mean zero. So a patch's mean need not be subtracted.
         """
+        check_count("start", start, least=0)
+        if stop is not None:
+            check_count("stop", stop, least=0)
         filters = self.filters[start:stop]
         if not len(filters):
             raise InputError(

@@ -250,6 +250,8 @@ def test_wrong_batches_and_seeds_are_refused():
         (lambda: net.fit(grey(), -1), "seed=-1"),
         (lambda: net.fit(grey(), 0).transform(grey(), batch_size=-5), "batch_size=-5"),
         (lambda: list(net.fit(grey(), 0).blocks(grey(), 0)), "filters_per_block=0"),
+        (lambda: net.fit(grey(), 0).transform(grey(), -1), "start=-1"),
+        (lambda: net.fit(grey(), 0).transform(grey(), 0, 1.5), r"stop=1\.5"),
     ):
         with pytest.raises(InputError, match=said):
             compute()
