@@ -140,7 +140,7 @@ def run(
     from rethinking.experiments import kernel_backend, kernel_system
     from rethinking.kernels import interpolate
 
-    start = time.time()
+    start = time.monotonic()
     kept = None
 
     def look() -> None:
@@ -172,7 +172,7 @@ def run(
         kept.remove()
     return {
         "status": "complete",
-        "seconds": time.time() - start,
+        "seconds": time.monotonic() - start + (kept.seconds_before if kept is not None else 0.0),
         "num_examples": len(data.train),
         "test_error": test_error,
         **chosen,
