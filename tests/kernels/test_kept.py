@@ -70,7 +70,10 @@ def _write_at_once(monkeypatch):
     monkeypatch.setattr(kept, "SECONDS_BETWEEN_SUMS", 0)
 
 
-@pytest.mark.parametrize("kind, num_devices", [("kernel", 1), ("kernel", 2), ("features", 1)])
+@pytest.mark.parametrize(
+    "kind, num_devices",
+    [("kernel", 1), ("features", 1), pytest.param("kernel", 2, marks=pytest.mark.slow)],
+)
 def test_a_killed_solve_continues_and_ends_the_same(kind, num_devices, tmp_path):
     with jax.enable_x64(True):
         whole = solve(make(kind, num_devices), None)
