@@ -177,7 +177,7 @@ def run(
         kept.remove()
     return {
         "status": "complete",
-        "seconds": time.monotonic() - start,
+        "seconds": time.monotonic() - start + (kept.seconds_before if kept is not None else 0.0),
         "num_examples": len(data.train),
         "eval_split": data.eval_split,
         "test_error": test_error,

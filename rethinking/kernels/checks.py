@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 import reprlib
 from typing import Any
 
@@ -126,18 +125,19 @@ def check_features(x: Float[np.ndarray, "n d"], dtype: str) -> None:
         )
 
 
-def check_ridge(ridge: float, dtype: str = "float64") -> None:
-    """Raises InputError unless `ridge` is zero or a positive number, and not too large."""
-    real = isinstance(ridge, numbers.Real) and not isinstance(ridge, bool)
-    if not real or not 0 <= ridge < math.inf:
+def check_ridge(ridge: Any, dtype: str = "float64") -> float:
+    """`ridge` as a float. Raises InputError unless it is zero or positive, and not too large."""
+    number = np.asarray(ridge)
+    if number.ndim or number.dtype.kind not in "iuf" or not 0 <= float(number) < math.inf:
         raise InputError(
             f"ridge={reprlib.repr(ridge)}: it must be 0, for interpolation, or a positive number"
         )
-    if ridge > LARGEST[dtype]:
+    if float(number) > LARGEST[dtype]:
         raise InputError(
-            f"ridge={ridge:g}: a ridge above {LARGEST[dtype]:g} overflows in {dtype}. Choose a "
-            "smaller one."
+            f"ridge={float(number):g}: a ridge above {LARGEST[dtype]:g} overflows in {dtype}. "
+            "Choose a smaller one."
         )
+    return float(number)
 
 
 def check_targets(targets: Any, labels: Any, n: int, dtype: str = "float64") -> None:

@@ -20,6 +20,11 @@ from rethinking.kernels.features import (
     refuse_unit_range,
 )
 
+# The most values that a bank of filters has, and the most features of an image.
+LARGEST = 1e8
+# Filters and cells with smaller weights are zero but for rounding.
+SMALLEST_WEIGHT = 1e-12
+
 
 @dataclasses.dataclass(frozen=True)
 class Gabor:
@@ -55,6 +60,14 @@ class Gabor:
         check_positive("envelope", self.envelope)
         check_count("grid", self.grid)
         check_positive("pooling", self.pooling)
+        num_filters = len(wavelengths) * self.orientations
+        values = num_filters * (6 * self.envelope * max(wavelengths) + 1) ** 2
+        if max(values, num_filters * self.grid**2) > LARGEST:
+            raise InputError(
+                f"{self}: its filters have {values:.1e} values, and an image has "
+                f"{num_filters * self.grid**2:.1e} features. At most {LARGEST:.0e} are possible. "
+                "Choose smaller wavelengths, fewer orientations or a smaller grid."
+            )
 
     @property
     def num_features(self) -> int:
@@ -74,16 +87,31 @@ class Gabor:
         return np.stack(bank).transpose(2, 3, 0, 1)
 
     def _wavelet(self, x: np.ndarray, y: np.ndarray, wavelength: float, angle: float) -> np.ndarray:
-        envelope = np.exp(-(x * x + y * y) / (2 * (self.envelope * wavelength) ** 2))
-        envelope = envelope / envelope.sum()
-        wave = np.exp(2j * np.pi / wavelength * (x * np.cos(angle) + y * np.sin(angle)))
-        # Without its mean, so that the response to a constant image is zero.
-        return envelope * (wave - np.sum(envelope * wave))
+        with np.errstate(all="ignore"):
+            envelope = np.exp(-(x * x + y * y) / (2 * (self.envelope * wavelength) ** 2))
+            envelope = envelope / envelope.sum()
+            wave = np.exp(2j * np.pi / wavelength * (x * np.cos(angle) + y * np.sin(angle)))
+            # Without its mean, so that the response to a constant image is zero.
+            wavelet = envelope * (wave - np.sum(envelope * wave))
+        if not np.abs(wavelet).max() > SMALLEST_WEIGHT:
+            raise InputError(
+                f"a wavelength of {wavelength} pixels and an envelope of {self.envelope} "
+                "wavelengths: the filter covers a single pixel. Choose larger ones; a wavelength "
+                "should have at least 2 pixels."
+            )
+        return wavelet
 
     def cells(self, length: int) -> Float64[np.ndarray, "{self.grid} {length}"]:
         """The weight of each pixel along an axis in each cell. The weights of a cell sum to one."""
         centers = (np.arange(self.grid) + 0.5) * length / self.grid - 0.5
-        weights = np.exp(-((np.arange(length) - centers[:, None]) ** 2) / (2 * self.pooling**2))
+        with np.errstate(all="ignore"):
+            exponents = -((np.arange(length) - centers[:, None]) ** 2) / (2 * self.pooling**2)
+        weights = np.exp(exponents)
+        if not weights.sum(1).min() > SMALLEST_WEIGHT:
+            raise InputError(
+                f"pooling={self.pooling}: some cells are farther from every pixel. Choose a larger "
+                "number; half a pixel always works."
+            )
         return weights / weights.sum(1, keepdims=True)
 
 

@@ -91,7 +91,7 @@ def fit(
             `Kernel`, or too little memory; all this before any time is spent. Also if refinement
             does not reach a residual of 1e-8.
     """
-    checks.check_ridge(ridge)
+    ridge = checks.check_ridge(ridge)
     n, num_features, num_outputs = checks.size(x, y)
     with jax.enable_x64(True):
         backend = cholesky.make_backend(n, dtype, mesh)
@@ -116,7 +116,7 @@ def solve(
     `rethinking.kernels.kept`. For the errors see `fit`.
     """
     backend = system.backend
-    checks.check_ridge(ridge, str(backend.dtype))
+    ridge = checks.check_ridge(ridge, str(backend.dtype))
     checks.check_targets(targets, labels, backend.layout.n, str(backend.dtype))
     clock = Clock()
 

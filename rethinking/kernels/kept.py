@@ -1,7 +1,8 @@
 """Finished parts of a solve on a disk, so that an interrupted solve continues.
 
 A folder has one file for each panel: of the factor, and of a matrix that is a sum of products of
-features. Files appear whole. One whose digest does not fit is not used, nor are those after it.
+features. One more file has the seconds spent. Files appear whole. One whose digest does not fit is
+not used, nor are those after it.
 """
 
 import hashlib
@@ -40,8 +41,11 @@ class Kept:
         # Panels of the factor that are on the disk.
         self._written = 0
         self._noted: tuple[str, Any, int] | None = None
-        self._written_at = time.monotonic()
+        self._began = self._written_at = time.monotonic()
         self._disk_failed = False
+        spent = self._read("seconds", 0, (1,))
+        # That earlier programs spent on this solve until they last wrote.
+        self.seconds_before = 0.0 if spent is None else float(spent[0])
 
     def restore_sum(self) -> tuple[Any, int]:
         """A storage with the sum of the first blocks, and their number, which may be 0."""
@@ -81,6 +85,8 @@ class Kept:
             self._folder.mkdir(exist_ok=True)
             for g in range(first, num_panels):
                 self._write(name, g, self.backend.get_panel(storage, g))
+            seconds = self.seconds_before + time.monotonic() - self._began
+            self._write("seconds", 0, np.array([seconds], self.backend.dtype))
         except OSError as error:
             self._disk_failed = True
             self._remove("partial")
@@ -118,7 +124,7 @@ class Kept:
     def _restore(self, name: str, storage: Any) -> tuple[Any, int]:
         """The storage with the panels that are whole, from the first on, and their number."""
         for g in range(self._num_panels):
-            panel = self._read(name, g)
+            panel = self._read(name, g, self.backend.panel_shape(g))
             if panel is None:
                 return storage, g
             storage = self.backend.put_panel(storage, g, panel)
@@ -140,7 +146,7 @@ class Kept:
             os.fsync(stream.fileno())
         os.replace(partial, self._folder / f"{name}.{g}")
 
-    def _read(self, name: str, g: int) -> np.ndarray | None:
+    def _read(self, name: str, g: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """A panel, or None if there is none, or one that is damaged or of another matrix."""
         file = self._folder / f"{name}.{g}"
         try:
@@ -149,7 +155,6 @@ class Kept:
                 panel = np.fromfile(stream, self.backend.dtype)
         except OSError:
             return None
-        shape = self.backend.panel_shape(g)
         if panel.size != np.prod(shape) or digest != self._digest(name, g, panel):
             _LOG.warning("%s is damaged, or of another system. It is computed again.", file)
             return None

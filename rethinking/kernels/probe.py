@@ -71,9 +71,10 @@ def check_form(kernel: Kernel, x: Float[np.ndarray, "n d"], backend: Backend) ->
             f"the kernel {kernel!r} calls NumPy, but here JAX computes it. Use the functions of "
             "x.__array_namespace__(), as rethinking.kernels.gram does."
         ) from None
-    if values.shape != (len(few), len(more)):
+    shape = getattr(values, "shape", None)
+    if shape != (len(few), len(more)):
         raise InputError(
-            f"the kernel {kernel!r} gives an array of shape {values.shape} for {len(few)} and "
+            f"the kernel {kernel!r} gives an array of shape {shape} for {len(few)} and "
             f"{len(more)} examples. It must be ({len(few)}, {len(more)}): k(x_i, z_j) for all "
             "pairs."
         )

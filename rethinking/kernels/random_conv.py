@@ -6,6 +6,7 @@ For images and features see `features.py`.
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Iterator
 
 import jax
@@ -59,8 +60,9 @@ class RandomConv:
             check_count(name, getattr(self, name))
         for name in ("contrast", "whitening"):
             check_positive(name, getattr(self, name))
-        if not math.isfinite(self.threshold):
-            raise InputError(f"threshold={self.threshold}: it must be a finite number.")
+        threshold = self.threshold
+        if not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
+            raise InputError(f"threshold={threshold!r}: it must be a finite number.")
         if self.num_patches < self.num_filters:
             raise InputError(
                 f"num_patches={self.num_patches}: each of the {self.num_filters} filters needs a "
@@ -163,6 +165,9 @@ class FittedRandomConv:
 
         They have mean zero. So a patch's mean need not be subtracted.
         """
+        check_count("start", start, least=0)
+        if stop is not None:
+            check_count("stop", stop, least=0)
         filters = self.filters[start:stop]
         if not len(filters):
             raise InputError(

@@ -109,9 +109,9 @@ def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, m
     "row, num_looks, kept",
     [
         ("mnist", 2, []),
-        ("mnist", 4, ["factor.0", "factor.1"]),
+        ("mnist", 4, ["factor.0", "factor.1", "seconds.0"]),
         ("cifar10+random_conv+ridge", 4, []),
-        ("cifar10+random_conv+ridge", 12, [f"sum_2.{g}" for g in range(4)]),
+        ("cifar10+random_conv+ridge", 12, ["seconds.0", *(f"sum_2.{g}" for g in range(4))]),
     ],
 )
 def test_a_solve_ends_when_its_time_is_up_and_the_same_call_continues(

@@ -119,6 +119,13 @@ def test_the_error_of_labels_that_are_none_is_refused_and_of_others_right():
         interpolate.fit(X, X[:, :1], KERNEL, mesh=ONE).error(X, Y)
 
 
+def test_a_ridge_may_be_any_real_number():
+    expected = interpolate.fit(X, Y, KERNEL, ridge=2.0, mesh=ONE).predict(X)
+    for ridge in (2, np.float32(2), np.int8(2), np.array(2.0), jax.numpy.float32(2)):
+        found = interpolate.fit(X, Y, KERNEL, ridge=ridge, mesh=ONE).predict(X)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_few_examples_of_many_classes_are_allowed():
     model = interpolate.fit(X, Y * 400, KERNEL, mesh=ONE)
     assert model.alpha.shape == (12, 801) and model.error(X, Y * 400) == 0
@@ -147,6 +154,7 @@ class Standardized:
     [
         (Standardized(), "must be a function of the pair"),
         (lambda x, z: KERNEL(x, z + 1), "not symmetric"),
+        (lambda x, z: None, "shape (None|\\(\\)) for 2 and 3 examples"),
         (lambda x, z: (x @ z.T) ** 2000, "not finite"),
         (lambda x, z: (x @ z.T).astype("float32"), "type float32 for examples of type float64"),
         (gram.Gaussian(1e9), r"bandwidth=1000000000\.0\) is 1 for each .*smaller bandwidth"),
@@ -190,7 +198,15 @@ def test_ordinary_kernels_pass():
         (lambda: Gabor(envelope=0.0), r"envelope=0\.0"),
         (lambda: Gabor(grid=2.5), r"grid=2\.5"),
         (lambda: Gabor(pooling=float("nan")), "pooling=nan"),
+        (lambda: Gabor(wavelengths=(1e9,)), "smaller wavelengths"),
+        (lambda: Gabor(orientations=10**9), "fewer orientations"),
+        (lambda: Gabor(grid=10**6), "smaller grid"),
+        (lambda: Gabor(pooling=1e-3).cells(8), r"pooling=0\.001.*half a pixel"),
+        (lambda: Gabor(pooling=1e-300).cells(8), "half a pixel"),
+        (lambda: Gabor(wavelengths=(1e-3,)).filters(), "single pixel"),
+        (lambda: Gabor(wavelengths=(1e-300,)).filters(), "single pixel"),
         (lambda: RandomConv(num_filters=0), "num_filters=0"),
+        (lambda: RandomConv(threshold="1"), "threshold='1'"),
         (lambda: RandomConv(patch_size=True), "patch_size=True"),
         (lambda: RandomConv(contrast=-1.0), r"contrast=-1\.0"),
         (lambda: RandomConv(whitening=0.0), r"whitening=0\.0"),
@@ -234,6 +250,8 @@ def test_wrong_batches_and_seeds_are_refused():
         (lambda: net.fit(grey(), -1), "seed=-1"),
         (lambda: net.fit(grey(), 0).transform(grey(), batch_size=-5), "batch_size=-5"),
         (lambda: list(net.fit(grey(), 0).blocks(grey(), 0)), "filters_per_block=0"),
+        (lambda: net.fit(grey(), 0).transform(grey(), -1), "start=-1"),
+        (lambda: net.fit(grey(), 0).transform(grey(), 0, 1.5), r"stop=1\.5"),
     ):
         with pytest.raises(InputError, match=said):
             compute()

@@ -70,7 +70,10 @@ def _write_at_once(monkeypatch):
     monkeypatch.setattr(kept, "SECONDS_BETWEEN_SUMS", 0)
 
 
-@pytest.mark.parametrize("kind, num_devices", [("kernel", 1), ("kernel", 2), ("features", 1)])
+@pytest.mark.parametrize(
+    "kind, num_devices",
+    [("kernel", 1), ("features", 1), pytest.param("kernel", 2, marks=pytest.mark.slow)],
+)
 def test_a_killed_solve_continues_and_ends_the_same(kind, num_devices, tmp_path):
     with jax.enable_x64(True):
         whole = solve(make(kind, num_devices), None)
@@ -104,7 +107,7 @@ def test_a_killed_sum_continues(num_devices, tmp_path):
         with pytest.raises(Stopped):
             solve(system, keeps)
         # Only the newest sum takes space.
-        assert {file.stem for file in (tmp_path / "solve").iterdir()} == {"sum_3"}
+        assert {file.stem for file in (tmp_path / "solve").iterdir()} == {"sum_3", "seconds"}
         system = make("features", num_devices)
         again = solve(system, keeper(tmp_path, system))
         np.testing.assert_array_equal(again.alpha, whole.alpha)
@@ -117,13 +120,26 @@ def killed(folder, kind="kernel", stop_at=3):
         solve(system, keeper(folder, system), stop_at)
 
 
+def test_seconds_of_interrupted_solves_add_up(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(kept.time, "monotonic", lambda: now[0])
+    with jax.enable_x64(True):
+        system = make("kernel", 1)
+        for expected in (0, 7, 14):
+            keeps = keeper(tmp_path, system)
+            assert keeps.seconds_before == expected
+            now[0] += 7
+            with pytest.raises(Stopped):
+                solve(system, keeps, stop_at=1)
+
+
 def flip(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [flip, lambda file: os.truncate(file, 40), os.remove])
+@pytest.mark.parametrize("damage", [flip, lambda file: os.truncate(file, 36), os.remove])
 @pytest.mark.parametrize("kind", ["kernel", "features"])
 def test_a_damaged_file_is_computed_again(kind, damage, tmp_path, caplog):
     with jax.enable_x64(True):
@@ -175,6 +191,6 @@ def test_nothing_is_written_in_a_short_solve_and_all_of_it_at_its_end(tmp_path, 
             solve(system, keeps, stop_at=3)
         assert not (tmp_path / "solve").exists()
         keeps.flush()
-        assert len(list((tmp_path / "solve").iterdir())) == 3
+        assert len(list((tmp_path / "solve").iterdir())) == 3 + 1
         keeps.remove()
         assert not (tmp_path / "solve").exists()
