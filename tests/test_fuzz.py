@@ -80,7 +80,7 @@ OPTIONS = [
     {"a b": 1},
 ]
 # Larger values are allowed, but single steps of the run would then take minutes.
-MOST = {"random_centers": 50, "features.num_frequencies": 1000, "depth": 100}
+MOST = {"random_centers": 50, "features.num_frequencies": 1000, "depth": 50}
 WRONG = [
     None,
     True,
