@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from rethinking import experiments, fields, flag_types
-from rethinking.config import get, load, require_field
+from rethinking.config import get, load, require_field, with_types
 from rethinking.errors import InputError, require
 
 flags.disclaim_key_flags()  # --help lists the flags of `define_run_flags` with the command
@@ -34,6 +34,7 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
     if isinstance(config, FrozenConfigDict):
         config = ConfigDict(config)
     _name(config, *file_and_row.partition(":")[::2])
+    config = with_types(config, _fields(config))
     for number, override in enumerate(overrides):
         for earlier in overrides[:number]:
             require(
@@ -62,8 +63,7 @@ def _apply(override: str, config: ConfigDict) -> None:
         f"{override}: the row decides the kind, which is {config.get('kind')!r}. Choose another "
         "row: docs/config_fields.md lists the kinds.",
     )
-    kind = experiments.KINDS.get(config.get("kind"), experiments.training)
-    field, old = kind.FIELDS.get(path), get(config, path)
+    field, old = _fields(config).get(path), get(config, path)
     if field is None and isinstance(old, ConfigDict):
         raise InputError(
             f"{_shorten(override)}: {path} is a group of fields. Set its fields one by one, as in "
@@ -78,6 +78,13 @@ def _apply(override: str, config: ConfigDict) -> None:
         if field is not None:
             reason = f"must be {field.words}, as in --config.{path}={field.shell_example}."
         raise InputError(f"{_shorten(override)}: {reason}") from error
+
+
+def _fields(config: ConfigDict) -> fields.Fields:
+    """The fields of the config's kind; those of training if it has none that is known."""
+    kind = config.get("kind")
+    known = isinstance(kind, str) and kind in experiments.KINDS
+    return experiments.KINDS[kind if known else "training"].FIELDS
 
 
 def _first(override: str, group: ConfigDict) -> str:

@@ -4,6 +4,7 @@ Each kind of experiment declares its fields in a table `FIELDS`, field path -> `
 `rethinking.experiments.KIND`. This module knows no kind.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import pathlib
@@ -100,6 +101,29 @@ def check_fields(config: ConfigDict, fields: Fields) -> None:
             "one.",
         )
         fields[path].check(path, get(config, path))
+
+
+def with_types(config: ConfigDict, fields: Fields) -> ConfigDict:
+    """`config`, with 1.0 for a 1 where a field is not a whole number.
+
+    So both have the same digest. Other values are left as they are.
+    """
+    whole = {}
+    for path in _leaves(config, fields):
+        value = get(config, path)
+        if path in fields and fields[path].type is float and type(value) is int:
+            with contextlib.suppress(OverflowError):
+                whole[path] = float(value)
+    if not whole:
+        return config
+    changed = config.to_dict()
+    for path, value in whole.items():
+        *groups, name = path.split(".")
+        group = changed
+        for key in groups:
+            group = group[key]
+        group[name] = value
+    return ConfigDict(changed)
 
 
 def refuse_without_effect(

@@ -63,14 +63,29 @@ def users_code(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {describe(error)}") from error
 
 
+def is_correctable(error: BaseException) -> bool:
+    """Whether the user can correct this: bad input, a mistake in their own file, no memory left."""
+    return isinstance(error, InputError) or _is_memory(error) or place(error) is not None
+
+
+def _is_memory(error: BaseException) -> bool:
+    # XLA's errors have a type of their own, whose name has changed before.
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def describe(error: BaseException) -> str:
     """The message for the terminal.
 
-    It is the reason of an InputError, the place of a mistake in the user's own file, and the
-    traceback of any other exception.
+    It is the reason of an InputError, the remedies for too little memory, the place of a mistake in
+    the user's own file, and the traceback of any other exception.
     """
     if isinstance(error, InputError):
         return str(error)
+    if _is_memory(error):
+        return (
+            f"too little memory. {summary(error)} Choose a smaller batch, fewer examples or a "
+            "smaller network, or use more devices. The same command then continues."
+        )
     where = place(error)
     if where is None:
         return "".join(traceback.format_exception(error)).rstrip()

@@ -1,9 +1,7 @@
-"""The folder of a run: its lock, what a killed run leaves in it, and a full disk."""
+"""The folder of a run: its lock, and what a killed run leaves in it."""
 
 import contextlib
-import errno
 import fcntl
-import gc
 import logging
 import os
 import shutil
@@ -12,13 +10,12 @@ from typing import TextIO
 
 from etils import epath
 
-from rethinking import failures
+from rethinking import disk, failures
 from rethinking.errors import InputError
 
 _LOG = logging.getLogger(__name__)
 # The lock file holds this text until the run has a result or ends.
 _NO_RESULT = "no result yet\n"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Folder:
@@ -111,7 +108,7 @@ def hold(path: epath.Path) -> Iterator[Folder]:
             f"--workdir={path}: {error}. Install the extra `gcs`: pip install -e '.[gcs]'"
         ) from None
     except OSError as error:
-        if error.errno in _FULL:
+        if disk.is_full(error):
             raise
         raise InputError(
             f"--workdir={path} cannot be written: {error.strerror or error}. Choose another."
@@ -178,54 +175,3 @@ def _is_same_file(path: epath.Path, file: TextIO) -> bool:
 def is_local(path: epath.Path) -> bool:
     """Whether the path is on this machine, not in a bucket."""
     return "://" not in os.fspath(path)
-
-
-@contextlib.contextmanager
-def explain_full_disk(workdir: str | os.PathLike) -> Iterator[None]:
-    """Turns the error of a full disk, whoever raises it, into an InputError that names the disk."""
-    try:
-        yield
-        return
-    except Exception as error:
-        if not _is_full(error):
-            raise
-        file = getattr(error, "filename", None) or os.fspath(workdir)
-    # Orbax's tasks that failed as well would each print a traceback when they are deleted.
-    with quiet("asyncio"):
-        gc.collect()
-    raise InputError(
-        f"the disk of {file} is full. Free some space. Then the same command continues."
-    )
-
-
-@contextlib.contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Keeps a logger from showing anything."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def require_space(path: epath.Path, num_bytes: int) -> None:
-    """Raises the error of a full disk if fewer bytes are free on the disk of `path`."""
-    if is_local(path) and shutil.disk_usage(path).free < num_bytes:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that a disk or a quota is full."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        # TensorStore, under Orbax, has the system's text but not its number.
-        text = str(error)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
-        if os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

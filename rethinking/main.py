@@ -61,7 +61,7 @@ def _run(config: ConfigDict, deadline: float, process_id: int) -> None:
         result = experiments.run(config, FLAGS.workdir, deadline, writes)
     except Exception as error:
         # Here, because leaving distributed.join by an error would print a traceback.
-        if isinstance(error, InputError) or failures.place(error):
+        if failures.is_correctable(error):
             _fail(error, writes)
         if writes:
             failures.record(error, FLAGS.workdir)

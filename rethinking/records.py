@@ -118,7 +118,10 @@ def _problem(result: dict[str, Any]) -> str | None:
 
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number. JSON's true and false are not."""
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def read_lines(file: epath.Path | pathlib.Path) -> list[dict[str, Any]]:
@@ -166,16 +169,14 @@ def read_each(file: epath.Path | pathlib.Path) -> list[Any]:
 def check_metrics(workdir: str | os.PathLike, result: dict[str, Any]) -> str | None:
     """Why metrics.jsonl is not the file that `result` was made from, in words; None if it is.
 
-    A result from before digests is compared with the last line.
+    A result from before digests is compared with the last line alone.
     """
     file = epath.Path(workdir) / "metrics.jsonl"
     lines, damaged = read_undamaged(file)
     if damaged is not None:
         return f"{file} is damaged in line {damaged}"
-    if "metrics_sha256" in result:
-        if result["metrics_sha256"] != digest_of_lines(lines):
-            return f"{file} has changed since the run ended: its lines do not match result.json"
-        return None
+    if "metrics_sha256" in result and result["metrics_sha256"] != digest_of_lines(lines):
+        return f"{file} has changed since the run ended: its lines do not match result.json"
     if "steps" not in result:  # not a training run
         return None
     if not lines:

@@ -198,3 +198,10 @@ def test_output_that_the_terminal_cannot_show_is_escaped(monkeypatch):
     cli.parse_flags(["main"], ())
     print("runs/é ± \udcff", flush=True)
     assert shown.getvalue() == b"runs/\\xe9 \\xb1 \\udcff\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 9 GB")])
+def test_too_little_memory_is_said_with_remedies(error):
+    assert failures.is_correctable(error)
+    assert failures.describe(error).startswith("too little memory. ")
+    assert not failures.is_correctable(RuntimeError("x"))

@@ -9,9 +9,10 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from rethinking import experiments
-from rethinking.config import check_fields, defaults
+from rethinking.config import check_fields, defaults, with_types
 from rethinking.errors import InputError
 from rethinking.fields import Field
 
@@ -146,7 +147,13 @@ def test_fields_that_are_missing_or_unknown_are_refused():
 
 
 def test_a_whole_number_may_stand_for_a_number():
-    Field(0.5, "a rate", minimum=0, maximum=2).check("rate", 1)
+    fields = experiments.KINDS["training"].FIELDS
+    whole = ConfigDict(defaults(fields).to_dict() | {"learning_rate": 1})
+    check_fields(whole, fields)
+    typed = with_types(whole, fields)
+    assert '"learning_rate": 1.0,' in typed.to_json()
+    assert typed == whole
+    assert with_types(typed, fields) is typed
 
 
 def test_a_tuple_in_the_options_reads_back_equal(tmp_path):

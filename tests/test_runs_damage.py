@@ -5,13 +5,14 @@ import json
 import math
 import os
 import shutil
+import threading
 
 import pytest
 
 from launch import jobs, workers
 from rethinking import experiments, records, runs
+from rethinking.disk import explain_disk_errors
 from rethinking.errors import InputError
-from rethinking.folder import explain_full_disk
 from rethinking.settings import named
 
 RESULT = {
@@ -65,6 +66,7 @@ DAMAGED = {
     "status": changed(status="done"),
     "status list": changed(status=["complete"]),
     "text for a number": changed(test_accuracy="0.75"),
+    "endless number": changed(test_accuracy=10**400),
     "true for a number": changed(train_accuracy=True),
     "number for a text": changed(row=3),
     "fraction for a count": changed(steps=1.5),
@@ -112,6 +114,7 @@ def test_digests_notice_changes_in_a_result_and_in_its_metrics(tmp_path, setting
     for damaged in (
         text.replace('"epoch": 5', '"epoch": 6'),
         text.replace('"train_loss": null', '"train_loss": 1', 1),
+        text.replace('"seconds": 12.5', '"seconds": 13.5'),
         text.partition("\n")[2],
         text[:-2],
         "",
@@ -232,6 +235,23 @@ def test_a_run_that_is_killed_before_its_first_result_leaves_its_folder_usable(t
         pass
 
 
+def test_other_processes_wait_until_the_config_of_a_killed_run_is_replaced(tmp_path, settings):
+    other = settings.copy_and_resolve_references()
+    other.batch_size = 7
+    with opened(tmp_path / "run", settings):
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    def write():
+        with opened(tmp_path / "killed", other):
+            pass
+
+    timer = threading.Timer(0.3, write)
+    timer.start()
+    with runs.open_run(tmp_path / "killed", other, experiments.scientific, writes=False) as reader:
+        assert reader.metrics == []
+    timer.join()
+
+
 def test_a_run_that_fails_after_its_first_result_keeps_it(tmp_path, settings):
     with pytest.raises(RuntimeError), opened(tmp_path, settings) as directory:
         directory.append(LINES[0])
@@ -270,22 +290,32 @@ def raised_from(cause):
 TENSORSTORE = ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device [28]")
 
 
+FULL, FAILS = "the disk of /scratch/run is full. ", "the disk of /scratch/run fails: "
+
+
 @pytest.mark.parametrize(
-    "error, is_full",
+    "error, beginning",
     [
-        (OSError(errno.ENOSPC, "No space left on device"), True),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
-        (TENSORSTORE, True),
-        (raised_from(TENSORSTORE), True),
-        (OSError(errno.EACCES, "Permission denied"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), FULL),
+        (OSError(errno.ENOSPC, "No space left on device", "/cache/x"), "the disk of /cache/x is "),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), FULL),
+        (TENSORSTORE, FULL),
+        (raised_from(TENSORSTORE), FULL),
+        (OSError(errno.EIO, "Input/output error"), FAILS),
+        (OSError(errno.EACCES, "Permission denied", "/scratch/run/x"), "/scratch/run/x cannot be "),
+        (OSError(errno.EACCES, "Permission denied", "/elsewhere/x"), None),
+        (OSError(errno.ECONNREFUSED, "Connection refused"), None),
+        (InputError("No space left on device: /cache"), None),
     ],
 )
-def test_a_full_disk_is_named_in_one_line(error, is_full):
-    expected = InputError if is_full else type(error)
-    with pytest.raises(expected) as caught, explain_full_disk("/scratch/run"):
+def test_an_error_of_the_disk_is_named_in_one_line(error, beginning):
+    expected = InputError if beginning else type(error)
+    with pytest.raises(expected) as caught, explain_disk_errors("/scratch/run"):
         raise error
-    if is_full:
-        assert str(caught.value).startswith("the disk of /scratch/run is full. ")
+    if beginning is None:
+        assert caught.value is error
+    else:
+        assert str(caught.value).startswith(beginning)
         assert "\n" not in str(caught.value) and "same command continues" in str(caught.value)
 
 

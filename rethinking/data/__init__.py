@@ -1,7 +1,7 @@
 """Where examples come from, and what a network sees of them.
 
-`source` finds TFDS sets on disk, with `description`, and `prepare` downloads them. `splits` chooses
-what is evaluated. `arrays` holds whole sets in memory, with `formats` and `cache`. `stream` reads
-large sets during training, with `decode` and `pipeline`. Both read `records`, and `faults` has
-their errors. `images` crops, whitens and augments, with `colors`. `shifts` makes further test sets.
+`source` finds TFDS sets on disk, with `description`, and `prepare` downloads them. `splits` says
+what to evaluate. `arrays` holds whole sets in memory, with `formats` and `cache`. `stream` reads
+large sets during training, with `decode` and `pipeline`. Both read `records`. `faults` has their
+errors. `images` crops, whitens and augments, with `colors`. `shifts` makes further test sets.
 """

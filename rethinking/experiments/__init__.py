@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 
 from rethinking import config as _config
 from rethinking import own_code, provenance, runs
+from rethinking.disk import explain_disk_errors
 from rethinking.errors import require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
-from rethinking.folder import explain_full_disk
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run(
     check(config)
     config = with_source(config, own_code.loaded_digest)
     with (
-        explain_full_disk(workdir),
+        explain_disk_errors(workdir),
         runs.open_run(workdir, config, scientific, writes) as run_directory,
     ):
         result = run_directory.result

@@ -1,10 +1,13 @@
 """Checkpoints: the newest two states of a run. If one is damaged, the other is used."""
 
+import contextlib
+import gc
 import hashlib
 import json
 import logging
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +17,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from rethinking import distributed
+from rethinking.disk import quiet, require_space
 from rethinking.errors import InputError
 from rethinking.experiments.evaluations import Measured
-from rethinking.folder import require_space
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -120,14 +123,18 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
-        try:
-            different = _difference(self._path / str(step) / "state", state)
-            if different is None:
-                restored = self._manager.restore(step, args=items)
-        except Exception as error:  # Orbax's readers raise many kinds: JSON, TensorStore, OS.
-            raise _Unusable(_first_line(error)) from error
-        if different is not None:
-            raise _Unusable(different)
+        restored = None
+        with _quiet_failures():
+            try:
+                reason = _difference(self._path / str(step) / "state", state)
+                if reason is None:
+                    restored = self._manager.restore(step, args=items)
+            except Exception as error:  # Orbax's readers raise many kinds: JSON, TensorStore, OS.
+                reason = _first_line(error)
+            if reason is not None:
+                gc.collect()  # TensorStore's reads that failed as well
+        if reason is not None:
+            raise _Unusable(reason)
         saved = _saved(step, restored.state, restored.progress)
         if saved is None:
             raise _Unusable("its values are not those that were saved")
@@ -169,7 +176,7 @@ def _progress(saved: Saved) -> dict[str, Any]:
 
 def _saved(step: int, state: TrainState, progress: Any) -> Saved | None:
     """The contents of a checkpoint; None if its digest is not the one of these values."""
-    if not isinstance(progress, dict):
+    if not isinstance(progress, dict) or int(state.step) != step:
         return None
     given = {name: value for name, value in progress.items() if name != "sha256"}
     if progress.keys() == _BEFORE_DIGESTS:
@@ -226,6 +233,18 @@ def _refusal(path: epath.Path, unusable: dict[int, _Unusable]) -> InputError:
         text = f"{lost}. So no checkpoint in {path} can be continued. "
         remedy = "Put the whole file back if you have a copy."
     return InputError(f"{text}{remedy} To start again, choose another --workdir.")
+
+
+@contextlib.contextmanager
+def _quiet_failures() -> Iterator[None]:
+    """Keeps Python from printing the errors of reads that nobody waits for any more."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        with quiet("asyncio"):
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _first_line(error: Exception) -> str:

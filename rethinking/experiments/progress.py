@@ -68,7 +68,7 @@ class Events:
     """
 
     def __init__(self, run_directory: epath.Path):
-        self._prefix = str(run_directory / "events")
+        self._folder = str(run_directory)
         self._writer = None
 
     def write(self, line: dict[str, Any]) -> None:
@@ -78,7 +78,8 @@ class Events:
             from tensorboardX.proto.event_pb2 import Event
 
         if self._writer is None:
-            self._writer = event_file_writer.EventsWriter(self._prefix)
+            event_file_writer.directory_check(self._folder)
+            self._writer = event_file_writer.EventsWriter(f"{self._folder}/events")
         for name, value in line.items():
             if value is not None and name not in ("step", "epoch"):
                 scalar = summary.scalar(name, value)

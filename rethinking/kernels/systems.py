@@ -17,6 +17,8 @@ from rethinking.kernels.kept import Kept
 Blocks = Callable[..., Iterator[np.ndarray]]
 # The number of examples from which the mean of K's diagonal is computed.
 DIAGONAL_SAMPLE = 1000
+# The number of examples whose kernel with all centers is looked at first.
+SAMPLE_OF_CENTERS = 16
 # How many centers' kernel with all examples exists at once.
 CENTERS_PER_BLOCK = 1000
 
@@ -208,7 +210,7 @@ class CentersSystem(FeatureSystem):
     """The features are a kernel's values k(x, c_j) at given centers c_j.
 
     The function is f = sum_j w_j k(c_j, .) with the least ||w||. Its norm is taken in the kernel's
-    space, as for `KernelSystem`: w^T K(c, c) w.
+    space, as for `KernelSystem`: w^T K(c, c) w. Raises InputError if the kernel is 0 everywhere.
     """
 
     def __init__(
@@ -225,6 +227,11 @@ class CentersSystem(FeatureSystem):
                 yield kernel(z, centers[first : first + block])
 
         super().__init__(blocks, x, backend)
+        if not np.any(kernel(checks.flatten(self.x[:SAMPLE_OF_CENTERS]), centers)):
+            raise InputError(
+                f"the kernel {kernel!r} is 0 for each of the first examples and all centers. "
+                "Choose a wider kernel: for instance a larger bandwidth."
+            )
         self.kernel = kernel
         self.centers = centers
         self._block = block

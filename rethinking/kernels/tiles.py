@@ -31,8 +31,12 @@ class Tiles:
         (self.axis,) = mesh.axis_names
         self.sharded = PartitionSpec(self.axis)
         self.replicated = PartitionSpec()
-        self.by_rows = NamedSharding(mesh, self.sharded)
         self._programs: dict[Any, Callable] = {}
+
+    @property
+    def by_rows(self) -> NamedSharding:
+        """How arrays are sharded: along their first axis."""
+        return NamedSharding(self.mesh, self.sharded)
 
     def distribute(
         self, rows: np.ndarray, dtype: Any = None, padding: float | None = 0.0

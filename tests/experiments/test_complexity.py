@@ -250,11 +250,14 @@ def test_stability_has_a_curve_and_starts_from_no_change(tmp_path):
 def test_bad_settings_are_refused(override, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
         run(tmp_path / "run", *SIGNS, override)
+    assert not list(tmp_path.rglob("*.json*"))
 
 
 def test_too_few_examples_to_replace_others_are_refused(tmp_path):
     with pytest.raises(InputError, match="Of the 1,437 images of digits, 1,436 are for training"):
         run(tmp_path / "run", *REPLACED, "--config.data.num_train=1436")
+    with runs.open_run(tmp_path / "run", config_of(*REPLACED), experiments.scientific):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_time_budget_stops_and_the_same_call_continues(tmp_path):
     experiments.run(config, tmp_path / "whole")
     assert experiments.run(config, tmp_path / "parts", time.monotonic()) is None
     calls = 0
-    while experiments.run(config, tmp_path / "parts", time.monotonic() + 0.5 * calls) is None:
+    while experiments.run(config, tmp_path / "parts", time.monotonic() + 0.5 * 2**calls) is None:
         calls += 1
     assert calls > 0
     assert_same_run(tmp_path / "parts", tmp_path / "whole")

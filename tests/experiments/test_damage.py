@@ -91,7 +91,7 @@ def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_harmless_or_noticed(
     expected[older] = restored(unfinished.with_name("older"), trainer.initial)
     passed_over = 0
     for file in sorted((unfinished / "checkpoints" / str(newest)).rglob("*")):
-        for place in places(file, 3) if file.is_file() else ():
+        for place in places(file, 2) if file.is_file() else ():
             work = unfinished.with_name("work")
             shutil.copytree(unfinished, work)
             flip(work / file.relative_to(unfinished), *place)
@@ -102,7 +102,7 @@ def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_harmless_or_noticed(
                 passed_over += 1
                 assert f"checkpoints/{newest} is unreadable" in caplog.text
             shutil.rmtree(work)
-    assert passed_over >= 10
+    assert passed_over >= 6
 
 
 def continued(workdir, trainer):
@@ -126,7 +126,7 @@ def test_a_flipped_bit_in_any_file_of_an_unfinished_run_is_harmless_or_named(
     assert {"config.json", "metrics.jsonl"} < {path.name for path in others}
     refused = 0
     for file in sorted(others):
-        for place in places(file, 12):
+        for place in places(file, 8):
             work = unfinished.with_name("work")
             shutil.copytree(unfinished, work)
             flip(work / file.name, *place)
@@ -140,7 +140,7 @@ def test_a_flipped_bit_in_any_file_of_an_unfinished_run_is_harmless_or_named(
                 assert step in steps and kept == [line for line in before if line["step"] <= step]
                 assert step == steps[-1] or str(work / file.name) in caplog.text
             shutil.rmtree(work)
-    assert refused >= 10
+    assert refused >= 6
 
 
 def test_a_flipped_bit_in_any_file_of_a_finished_run_is_harmless_or_named(
@@ -150,20 +150,20 @@ def test_a_flipped_bit_in_any_file_of_a_finished_run_is_harmless_or_named(
     shutil.copytree(finished, work)
     result, before = untimed(runs.read_result(work)), list(map(untimed, lines(work)))
     noticed = 0
-    for file in ("config.json", "metrics.jsonl", "result.json"):
-        whole = (work / file).read_bytes()
-        for place in places(work / file, 60):
-            flip(work / file, *place)
+    for file in sorted(path for path in work.rglob("*") if path.is_file()):
+        whole = file.read_bytes()
+        for place in places(file, 40 if file.suffix.startswith(".json") else 1) if whole else ():
+            flip(file, *place)
             caplog.clear()
             try:
                 assert untimed(experiments.run(quickstart(**CONFIG), work)) == result
             except InputError as error:
                 noticed += 1
-                assert str(work / file) in str(error) or "another config" in str(error)
-            if file == "metrics.jsonl" and str(work / file) not in caplog.text:
+                assert str(file) in str(error) or "another config" in str(error)
+            if file.name == "metrics.jsonl" and str(file) not in caplog.text:
                 assert list(map(untimed, lines(work))) == before
-            (work / file).write_bytes(whole)
-    assert noticed >= 60
+            file.write_bytes(whole)
+    assert noticed >= 40
 
 
 @pytest.fixture
@@ -224,6 +224,14 @@ def test_a_run_continues_from_the_checkpoint_that_its_metrics_cover(
     assert untimed(runs.read_result(unfinished)) == untimed(runs.read_result(finished))
     assert list(map(untimed, lines(unfinished))) == list(map(untimed, lines(finished)))
     assert len(list((unfinished / "checkpoints.unreadable").iterdir())) == 1
+
+
+def test_a_checkpoint_under_another_step_is_passed_over(unfinished, trainer, caplog):
+    older, newest = saved_steps(unfinished)
+    shutil.rmtree(unfinished / f"checkpoints/{newest}")
+    shutil.copytree(unfinished / f"checkpoints/{older}", unfinished / f"checkpoints/{newest}")
+    assert restored(unfinished, trainer.initial).step == older
+    assert f"checkpoints/{newest} is unreadable" in caplog.text
 
 
 def test_the_time_spent_until_the_last_checkpoint_counts(unfinished, trainer):

@@ -182,13 +182,14 @@ def test_rows(row, least, most, tmp_path, tfds_dir):
         ("--config.kernel.bandwidth=1e-300", r"its square .*config\.kernel"),
         ("--config.kernel.bandwidth=1e9", "is 1 for each of 256 pairs.*smaller bandwidth"),
         ("--config.kernel.bandwidth=1e-9", "is 0 for 16 examples .*larger bandwidth"),
+        ("--config.random_centers=2 --config.kernel.bandwidth=0.03", "all centers.*larger band"),
         ("--config.kernel.offset=nan", "kernel.offset=nan: must be a finite number"),
         ("--config.num_devices=99", "num_devices=99"),
     ],
 )
 def test_bad_settings_are_refused(override, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
-        run(tmp_path, "mnist", "--config.data.name=digits", override)
+        run(tmp_path, "mnist", "--config.data.name=digits", *override.split())
     # The folder is free for the corrected command.
     assert not (tmp_path / "mnist" / "config.json").exists()
 
