@@ -33,45 +33,60 @@ def check_model(
     """
     name = type(model).__name__
     _check_call(model)
+    with explained(model, image_shape):
+        found = _apply(model, image_shape)
+    _check_logits(name, found.logits, num_classes)
+    is_pair = type(found.outputs) is tuple and len(found.outputs) == 2
+    for each in found.outputs if is_pair else (found.outputs,):
+        _check_logits(name, each, num_classes, " in training")
+    dtype = jnp.dtype(dtype)
+    short = {"bfloat16": "bf16"}.get(dtype.name, dtype.name)
+    require(
+        dtype == jnp.float32 or f"{short}[" in str(found.program),
+        f"config.dtype={dtype.name} has no effect: the network {name} computes nothing in it. "
+        "Pass the network's field dtype on to its layers, or set config.dtype=float32.",
+    )
+    if found.sown:
+        _LOG.info(
+            "The network %s sows values (%s). They are not kept, and they are not part of the "
+            "loss.",
+            name,
+            ", ".join(found.sown),
+        )
+
+
+class _Applied(NamedTuple):
+    """A network applied to two images."""
+
+    program: Any  # the jaxpr of evaluation
+    logits: Any  # in evaluation
+    outputs: Any  # in training
+    sown: list[str]  # the collections of sown values
+
+
+def _apply(model: nn.Module, image_shape: tuple[int, ...]) -> _Applied:
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     # Batch norm over an axis of devices can only be applied on these devices.
     alone = model
     if getattr(model, "bn_axis_name", None) is not None:
         alone = model.clone(bn_axis_name=None)
-    with explained(model, image_shape):
-        made = jax.eval_shape(lambda *args: made_variables(model, *args), key, images)
-        sown = sown_collections(model, made, jnp.zeros(images.shape)) if len(made) > 1 else []
-        for collection in sown:
-            del made[collection]
+    made = jax.eval_shape(lambda *args: made_variables(model, *args), key, images)
+    sown = sown_collections(model, made, images)
+    for collection in sown:
+        del made[collection]
 
-        def evaluate(variables, images):
-            return model.apply(variables, images, train=False)
+    def evaluate(variables, images):
+        return model.apply(variables, images, train=False)
 
-        def train(variables, images, key):
-            mutable = [collection for collection in variables if collection != "params"]
-            streams = {"dropout": key}
-            return alone.apply(variables, images, train=True, mutable=mutable, rngs=streams)[0]
+    def train(variables, images, key):
+        mutable = [collection for collection in variables if collection != "params"]
+        streams = {"dropout": key}
+        return alone.apply(variables, images, train=True, mutable=mutable, rngs=streams)[0]
 
-        program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, images)
-        outputs = jax.eval_shape(train, made, images, key)
-    _check_logits(name, logits, num_classes)
-    is_pair = type(outputs) is tuple and len(outputs) == 2
-    for each in outputs if is_pair else (outputs,):
-        _check_logits(name, each, num_classes, " in training")
-    dtype = jnp.dtype(dtype)
-    short = {"bfloat16": "bf16"}.get(dtype.name, dtype.name)
-    require(
-        dtype == jnp.float32 or f"{short}[" in str(program),
-        f"config.dtype={dtype.name} has no effect: the network {name} computes nothing in it. "
-        "Pass the network's field dtype on to its layers, or set config.dtype=float32.",
-    )
-    if sown:
-        _LOG.info(
-            "The network %s sows values (%s). They are not kept, and they are no part of the loss.",
-            name,
-            ", ".join(sown),
-        )
+    program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, images)
+    outputs = jax.eval_shape(train, made, images, key)
+    return _Applied(program, logits, outputs, sown)
 
 
 def check_training(

@@ -66,7 +66,9 @@ def made_variables(model: nn.Module, key: Key[Array, ""], images: jax.Array) -> 
     return dict(nn.meta.unbox(model.init(key, images, train=False)))
 
 
-def sown_collections(model: nn.Module, made: Mapping[str, Any], images: jax.Array) -> list[str]:
+def sown_collections(
+    model: nn.Module, made: Mapping[str, Any], images: jax.Array | jax.ShapeDtypeStruct
+) -> list[str]:
     """The collections of `made` that hold nothing but sown values.
 
     `flax.linen.Module.sow` adds a value to a tuple each time the model is applied. Such collections
@@ -79,10 +81,10 @@ def sown_collections(model: nn.Module, made: Mapping[str, Any], images: jax.Arra
     if not names:
         return []
 
-    def apply(variables):
+    def apply(variables, images):
         return model.apply(variables, images, train=False, mutable=names)[1]
 
-    after = nn.meta.unbox(jax.eval_shape(apply, made))
+    after = nn.meta.unbox(jax.eval_shape(apply, made, images))
     return [name for name in names if _has_grown(made[name], after.get(name, {}))]
 
 

@@ -17,14 +17,20 @@ class OwnNetwork(nn.Module):
 
 
 class Changing(nn.Module):
-    """A network whose code changes between two calls of a command."""
+    """A network whose code changes between two calls of a command.
+
+    Its kernels are boxed with names for sharding, and it sows a value in every step.
+    """
 
     num_classes: int
     width = 20
 
     @nn.compact
     def __call__(self, x, train):
-        return nn.Dense(self.num_classes)(nn.Dense(self.width)(x.reshape(len(x), -1)))
+        init = nn.with_partitioning(nn.initializers.lecun_normal(), (None, None))
+        x = nn.Dense(self.width, kernel_init=init)(x.reshape(len(x), -1))
+        self.sow("losses", "activity", (x**2).mean())
+        return nn.Dense(self.num_classes, kernel_init=init)(x)
 
 
 class FiveClasses(nn.Module):
