@@ -43,12 +43,12 @@ def run_job(job: Job, deadline: float) -> str:
         return OUT_OF_TIME
     try:
         result = experiments.run(job.config, str(job.workdir), deadline)
-    except Exception as error:  # the sweep goes on with the next run
+    except (Exception, SystemExit) as error:  # the sweep goes on with the next run
         return f"failed: {_explain(error, job.workdir)}"
     return result["status"] if result else OUT_OF_TIME
 
 
-def _explain(error: Exception, workdir: pathlib.Path) -> str:
+def _explain(error: BaseException, workdir: pathlib.Path) -> str:
     """What went wrong, in a line, and where the traceback is: in a file of the run."""
     text = failures.summary(error)
     place = failures.place(error.__cause__ or error)

@@ -134,19 +134,22 @@ def test_a_mistake_in_the_users_network_is_named_by_its_line(tmp_path, monkeypat
     assert "\n" not in how
 
 
-def test_any_other_exception_leaves_its_traceback_and_a_folder_to_run_in(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+def test_any_other_exception_leaves_its_traceback_and_a_folder_to_run_in(
+    kind, tmp_path, monkeypatch
+):
     job, _ = plan(tmp_path)
 
     def fail(*_):
-        raise RuntimeError("a mistake of ours")
+        raise kind("a mistake of ours")
 
     monkeypatch.setattr(experiments.training, "run", fail)
     for _ in range(2):
         ((_, how),) = workers.run_all([job], 1, 1e9, tmp_path / "logs")
         log = job.workdir / "errors.txt"
-        assert how.endswith(f"RuntimeError: a mistake of ours. The traceback is in {log}")
+        assert how.endswith(f"{kind.__name__}: a mistake of ours. The traceback is in {log}")
     assert log.read_text().count("Traceback (most recent call last)") == 2
-    assert 'raise RuntimeError("a mistake of ours")' in log.read_text()
+    assert 'raise kind("a mistake of ours")' in log.read_text()
     monkeypatch.setattr(experiments.training, "run", lambda *_: {"status": "complete"})
     ((_, how),) = workers.run_all([job], 1, 1e9, tmp_path / "logs")
     assert how == "complete"
