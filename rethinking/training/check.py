@@ -1,6 +1,7 @@
 """Checks that a network can be trained, before it is. Only shapes and dtypes are computed."""
 
 import contextlib
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -46,6 +47,12 @@ def check_model(
         f"config.dtype={dtype.name} has no effect: the network {name} computes nothing in it. "
         "Pass the network's field dtype on to its layers, or set config.dtype=float32.",
     )
+    require(
+        found.uses_axis,
+        f"config.model.sync_batch_norm=True has no effect: the network {name} does not use its "
+        "field bn_axis_name. Pass it to its batch norm as axis_name, or set "
+        "config.model.sync_batch_norm=False.",
+    )
     if found.sown:
         _LOG.info(
             "The network %s sows values (%s). They are not kept, and they are not part of the "
@@ -62,6 +69,7 @@ class _Applied(NamedTuple):
     logits: Any  # in evaluation
     outputs: Any  # in training
     sown: list[str]  # the collections of sown values
+    uses_axis: bool  # False if it has a bn_axis_name that it does not use
 
 
 def _apply(model: nn.Module, image_shape: tuple[int, ...]) -> _Applied:
@@ -79,14 +87,20 @@ def _apply(model: nn.Module, image_shape: tuple[int, ...]) -> _Applied:
     def evaluate(variables, images):
         return model.apply(variables, images, train=False)
 
-    def train(variables, images, key):
+    def train(model, variables, images, key):
         mutable = [collection for collection in variables if collection != "params"]
         streams = {"dropout": key}
-        return alone.apply(variables, images, train=True, mutable=mutable, rngs=streams)[0]
+        return model.apply(variables, images, train=True, mutable=mutable, rngs=streams)[0]
 
     program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, images)
-    outputs = jax.eval_shape(train, made, images, key)
-    return _Applied(program, logits, outputs, sown)
+    outputs = jax.eval_shape(functools.partial(train, alone), made, images, key)
+    uses_axis = True
+    if alone is not model:
+        # Outside of any axis, a network that uses one raises an error.
+        with contextlib.suppress(Exception):
+            jax.eval_shape(functools.partial(train, model), made, images, key)
+            uses_axis = False
+    return _Applied(program, logits, outputs, sown, uses_axis)
 
 
 def check_training(

@@ -65,7 +65,11 @@ PLAIN, SCALED = f"{__name__}:Plain", f"{__name__}:Scaled"
         ),
         ({"model__name": PLAIN, "model__sync_batch_norm": True}, "no field bn_axis_name"),
         ({"model__name": "mlp_1x512", "model__sync_batch_norm": True}, "no field bn_axis_name"),
-        ({"model__name": SCALED, "model__sync_batch_norm": True}, "has no batch norm"),
+        ({"model__name": SCALED, "model__sync_batch_norm": True}, "not use its field bn_axis_name"),
+        (
+            {"model__name": SCALED, "model__sync_batch_norm": True, "num_devices": 1},
+            "has no batch norm",
+        ),
         ({"model__name": SCALED, "weight_decay": 0.5}, "config.weight_decay=0.5 has no effect"),
         ({"model__options": {"widht": 3}}, "no option 'widht'. Did you mean 'width'"),
         ({"model__options": {"name": "x"}}, "no option 'name'"),
@@ -81,6 +85,11 @@ def test_settings_without_effect_are_refused_before_training(fields, reason):
 def test_the_same_settings_are_taken_where_they_have_an_effect():
     build(model__name=PLAIN, weight_decay=0.5, max_epochs=1, workers=44)
     build(dtype="bfloat16", model__options={"width": 3})
+    build(
+        model__name="tests.training.test_steps:Normalized",
+        model__sync_batch_norm=True,
+        num_devices=2,
+    )
 
 
 def test_a_random_crop_of_the_whole_image_is_refused():
