@@ -107,7 +107,7 @@ def test_a_flipped_bit_in_any_file_of_a_checkpoint_is_harmless_or_noticed(
 
 def continued(workdir, trainer):
     """The step from which a run continues, and the lines that it keeps."""
-    config = quickstart(**CONFIG)
+    config = experiments.with_source(quickstart(**CONFIG))
     with runs.open_run(workdir, config, experiments.scientific) as directory:
         checkpoints = Checkpoints(directory.path)
         try:
@@ -235,7 +235,7 @@ def test_a_checkpoint_under_another_step_is_passed_over(unfinished, trainer, cap
 
 
 def test_the_time_spent_until_the_last_checkpoint_counts(unfinished, trainer):
-    config = quickstart(**CONFIG)
+    config = experiments.with_source(quickstart(**CONFIG))
     with runs.open_run(unfinished, config, experiments.scientific) as directory:
         checkpoints = Checkpoints(directory.path)
         loop = Loop(config, trainer, directory, checkpoints, 1000.0, math.inf)
