@@ -39,6 +39,9 @@ def commands(page):
                 yield words[words.index("-m") + 1 :]
 
 
+LIBRARIES = ("absl.", "array_record.", "etils.", "grain.", "tensorflow")
+
+
 def indented(text):
     """The blocks that are set in by four spaces."""
     return re.findall(r"(?:^    .*\n|^\n(?=\n*    ))+", text, re.MULTILINE)
@@ -47,7 +50,8 @@ def indented(text):
 def module(name):
     """A program's module. Its flags take the place of those of the program before."""
     for flag in list(flags.FLAGS):
-        if not flags.FLAGS.find_module_defining_flag(flag).startswith("absl."):
+        # Libraries need their own flags later: array_record reads one when it opens a file.
+        if not flags.FLAGS.find_module_defining_flag(flag).startswith(LIBRARIES):
             delattr(flags.FLAGS, flag)
     if name == "rethinking.report":
         name = "rethinking.report.__main__"
