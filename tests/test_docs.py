@@ -24,6 +24,11 @@ def test_the_notebook_runs_to_its_end(monkeypatch):
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
     notebook = nbformat.read(ROOT / "notebooks/random_labels_to_kernels.ipynb", as_version=4)
     place = {"metadata": {"path": ROOT / "notebooks"}}
+    # Fewer points of the same curve: each is a run of a hundred epochs.
+    cells = [cell for cell in notebook.cells if "probabilities = (" in cell.source]
+    (cell,) = cells
+    cell.source = cell.source.replace("(0.0, 0.25, 0.5, 0.75, 1.0)", "(0.0, 0.5)")
+    assert "(0.0, 0.5)" in cell.source
     nbclient.NotebookClient(notebook, timeout=300, resources=place).execute()
     printed = ""
     for cell in notebook.cells:
