@@ -6,7 +6,7 @@ A row is a setting of section 2.1. The network fits the training set in every ro
 it generalizes. With shuffled pixels it does so too, because an MLP does not depend on the order of
 the pixels. With random labels its test accuracy is about 10%, as for guessing.
 
-All rows with three seeds take half a minute on two CPU cores.
+All rows with three seeds take a minute on two CPU cores, with the report.
 Settings: `rethinking.rows.quickstart`.
 """
 
