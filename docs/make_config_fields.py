@@ -8,7 +8,7 @@ Make the page again when a field has changed:
 import json
 
 from rethinking import experiments
-from rethinking.fields import Field, Fields
+from rethinking.config.fields import Field, Fields
 
 HEAD = """# What each config field means
 

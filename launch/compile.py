@@ -24,7 +24,8 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from rethinking import cli, experiments, flag_types
+from rethinking import cli, experiments
+from rethinking.cli import flag_types
 from rethinking.errors import InputError
 from rethinking.experiments import cost
 

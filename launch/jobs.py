@@ -12,10 +12,11 @@ from typing import NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import cli, experiments, folder, records, runs
+from rethinking import cli, experiments, runs
 from rethinking.config import load_file
+from rethinking.config.fields import show
 from rethinking.errors import InputError, nearest, require
-from rethinking.fields import show
+from rethinking.runs import folder, json_files
 
 TO_DO, UNFINISHED, FINISHED = "to do", "unfinished", "finished"
 
@@ -167,7 +168,7 @@ def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     for result in root.rglob("result.json"):
         # A damaged run, and what is not a run, is left out here. The report names it.
         with contextlib.suppress(OSError, ValueError, TypeError):
-            config = records.read_object(result.parent / "config.json", remedy="")
+            config = json_files.read_object(result.parent / "config.json", remedy="")
             if runs.read_result(result.parent):
                 yield _key(config), result.parent
 

@@ -24,9 +24,10 @@ from collections.abc import Mapping
 from absl import app, flags
 
 from launch import processes
-from rethinking import cli, flag_types, rendezvous
+from rethinking import cli, rendezvous
+from rethinking.cli import flag_types
 from rethinking.errors import InputError
-from rethinking.peer import RUN_WORD
+from rethinking.rendezvous.peer import RUN_WORD
 
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "Number of processes that make the run.", lower_bound=1

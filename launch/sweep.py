@@ -25,7 +25,8 @@ from absl import app, flags
 
 from launch.jobs import Job, plan
 from launch.workers import OUT_OF_TIME, run_all
-from rethinking import cli, distributed, flag_types
+from rethinking import cli, distributed
+from rethinking.cli import flag_types
 from rethinking.errors import InputError
 
 _CONFIG = flag_types.define_path("config", None, "configs/FILE.py. Its ROWS are run.")

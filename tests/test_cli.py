@@ -7,7 +7,8 @@ import sys
 import pytest
 from absl import flags
 
-from rethinking import cli, failures, flag_types, paths
+from rethinking import cli, failures, paths
+from rethinking.cli import flag_types
 from rethinking.errors import InputError
 
 DIGITS = "--config=configs/quickstart.py:true_labels"

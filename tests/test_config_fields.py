@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from rethinking import experiments
 from rethinking.config import check_fields, defaults, with_types
+from rethinking.config.fields import Field
 from rethinking.errors import InputError
-from rethinking.fields import Field
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Every field of every kind.

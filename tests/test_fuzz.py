@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 
 from rethinking import cli, distributed, experiments
 from rethinking.config import with_types
+from rethinking.config.fields import Field
 from rethinking.errors import InputError
-from rethinking.fields import Field
 
 # Small runs of every kind, in which one to three fields are changed.
 SMALL = {

@@ -12,7 +12,8 @@ import time
 import psutil
 import pytest
 
-from rethinking import entrance, rendezvous
+from rethinking import rendezvous
+from rethinking.rendezvous import entrance
 from tests.started import free_address, python_processes, wait_for
 
 # A process that joins, and then leaves or stays. It imports no JAX, so that it starts at once.

@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 
 from rethinking import config as _config
 from rethinking import own_code, provenance, runs
-from rethinking.disk import explain_disk_errors
 from rethinking.errors import require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
+from rethinking.runs.disk import explain_disk_errors
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from rethinking import distributed
-from rethinking.disk import quiet, require_space
 from rethinking.errors import InputError
 from rethinking.experiments.evaluations import Measured
+from rethinking.runs.disk import quiet, require_space
 from rethinking.training.state import TrainState
 
 _LOG = logging.getLogger(__name__)

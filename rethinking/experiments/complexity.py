@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from rethinking import runs
 from rethinking.config import COMMON, refuse_without_effect
+from rethinking.config.fields import HUGE, LARGEST, TINY, Field, Fields
 from rethinking.errors import require
 from rethinking.experiments import training
-from rethinking.fields import HUGE, LARGEST, TINY, Field, Fields
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
-"""Whether metrics.jsonl holds all evaluations that came before a checkpoint."""
+"""The lines of metrics.jsonl: whether they are all there, and what they come to."""
 
+import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from rethinking import records
+from rethinking.runs import json_files
 
 Line = dict[str, Any]
 # The numbers that every line of a training run has. A loss that is not finite is null.
@@ -20,7 +21,7 @@ class Measured(NamedTuple):
     @classmethod
     def of(cls, lines: list[Line]) -> "Measured":
         """What a checkpoint that is made after these lines records of them."""
-        return cls(len(lines), records.sha256(lines))
+        return cls(len(lines), json_files.sha256(lines))
 
     def find_lost(self, lines: list[Line]) -> str | None:
         """What is wrong with `lines`, up to the first damaged one, if they are not those."""
@@ -58,6 +59,36 @@ def find_lost_by_epochs(
     return None
 
 
+def summarize(lines: list[dict[str, Any]], fit_accuracy: float) -> dict[str, Any]:
+    """The training fields of result.json, from the lines of metrics.jsonl.
+
+    `fit_step` is the step at the end of the first epoch after which the training accuracy, in
+    evaluation mode, is at least `fit_accuracy`; None if it never is. `examples_per_second` is the
+    median over epochs.
+    """
+    last = lines[-1]
+    fit_steps = [line["step"] for line in lines if (line["train_accuracy"] or 0) >= fit_accuracy]
+    rates = [line["examples_per_second"] for line in lines]
+    rates = [rate for rate in rates if rate is not None]
+    fields = {
+        "seconds": last["seconds"],
+        "steps": last["step"],
+        "epochs": last["epoch"],
+        "fit_step": fit_steps[0] if fit_steps else None,
+        "train_accuracy": last["train_accuracy"],
+        "test_accuracy": last["test_accuracy"],
+        "best_test_accuracy": max(line["test_accuracy"] for line in lines),
+        "train_loss": last["train_loss"],
+        "examples_per_second": statistics.median(rates) if rates else None,
+    }
+    for name, value in last.items():
+        if name.endswith(("_top5", "_skipped")):
+            fields[name] = value
+    if "test_accuracy_top5" in last:
+        fields["best_test_accuracy_top5"] = max(line["test_accuracy_top5"] for line in lines)
+    return fields
+
+
 def _problem(line: Line, last_step: Callable[[int], int]) -> str | None:
     """Why this is not a line of a training run, in words; None if it can be one."""
     for name in ("step", "epoch"):
@@ -66,9 +97,9 @@ def _problem(line: Line, last_step: Callable[[int], int]) -> str | None:
     if line["step"] != last_step(line["epoch"]):
         return f"epoch {line['epoch']} does not end with step {line['step']}"
     for name in _NUMBERS:
-        if not records.is_number(line.get(name)):
+        if not json_files.is_number(line.get(name)):
             return f"{name} is not a number"
     for name in _OR_NULL:
-        if line.get(name) is not None and not records.is_number(line[name]):
+        if line.get(name) is not None and not json_files.is_number(line[name]):
             return f"{name} is not a number"
     return None

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethinking import randomize, runs
 from rethinking.config import COMMON
-from rethinking.fields import Field, Fields
+from rethinking.config.fields import Field, Fields
 
 _LOG = logging.getLogger(__name__)
 NUM_DRAWN = 8  # the first images, for which a figure shows the network

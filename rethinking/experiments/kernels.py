@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
 from rethinking.config import COMMON, NUM_TEST, get
+from rethinking.config.fields import Field, Fields
 from rethinking.errors import InputError, require
-from rethinking.fields import Field, Fields
 from rethinking.kernels import gram
 
 _LOG = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from rethinking import distributed, randomize, runs
 from rethinking.config import COMMON, NUM_TEST, refuse_without_effect
+from rethinking.config.fields import LARGEST, Field, Fields
 from rethinking.errors import require
-from rethinking.fields import LARGEST, Field, Fields
 
 _LOG = logging.getLogger(__name__)
 LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rethinking import distributed, records, runs
+from rethinking import distributed, runs
 from rethinking.experiments import evaluations
 from rethinking.experiments.checkpoint import Checkpoints, Saved
 from rethinking.experiments.progress import Meter, Progress
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer
+from rethinking.runs import json_files
 
 _LOG = logging.getLogger(__name__)
 # Several processes agree on when to save and to stop. That takes a moment, so in the middle of an
@@ -218,7 +219,7 @@ class Loop:
 def _seconds(lines: list[dict[str, Any]]) -> float:
     """The seconds that a run had spent at the first of these lines; 0 if that cannot be read."""
     spent = lines[0].get("seconds") if lines else None
-    return spent if records.is_number(spent) else 0.0
+    return spent if json_files.is_number(spent) else 0.0
 
 
 def _status(config: ConfigDict, lines: list[dict[str, Any]]) -> str | None:

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Array, Int, Real
 from ml_collections import ConfigDict
 
-from rethinking import distributed, records, runs, sharding
+from rethinking import distributed, runs, sharding
 from rethinking.experiments import data_set, resident
+from rethinking.runs import json_files
 from rethinking.training.state import TrainState
 
 Line = dict[str, Any]
@@ -65,7 +66,7 @@ class Log:
     def append(self, line: Line) -> None:
         """Writes one measurement. A number that is not finite becomes None."""
         before = self._run_directory.metrics[-1:]
-        self._run_directory.append(records.seal(line | {"seconds": self.seconds()}))
+        self._run_directory.append(json_files.seal(line | {"seconds": self.seconds()}))
         if before and _order(line) < _order(before[0]):
             self._run_directory.keep(sorted(self._run_directory.metrics, key=_order))
 
@@ -84,7 +85,7 @@ def _intact(lines: Iterable[Any]) -> list[Line]:
     for line in lines:
         if not isinstance(line, dict) or (has_digests and "sha256" not in line):
             continue
-        if _has_all_fields(line) and records.is_intact(line):
+        if _has_all_fields(line) and json_files.is_intact(line):
             has_digests = has_digests or "sha256" in line
             found.setdefault(_subject(line), line)
     return list(found.values())
@@ -101,10 +102,10 @@ def _has_all_fields(line: Line) -> bool:
         elif name == "closed_form":
             is_good = value is True
         else:
-            is_good = name == "sha256" or value is None or records.is_number(value)
+            is_good = name == "sha256" or value is None or json_files.is_number(value)
         if not is_good:
             return False
-    return records.is_number(line.get("seconds"))
+    return json_files.is_number(line.get("seconds"))
 
 
 def _subject(line: Line) -> tuple:

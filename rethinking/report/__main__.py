@@ -6,7 +6,8 @@ import itertools
 
 from absl import app, flags
 
-from rethinking import cli, flag_types, report
+from rethinking import cli, report
+from rethinking.cli import flag_types
 from rethinking.errors import InputError
 
 _RUNS = flag_types.define_paths("runs", None, "Folders with run directories at any depth.")

@@ -10,9 +10,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from rethinking import experiments, records
-from rethinking.fields import Field
+from rethinking import experiments
+from rethinking.config.fields import Field
 from rethinking.report import kinds, paper
+from rethinking.runs import json_files
 
 # Larger numbers count as infinite, because sums of their squares would be.
 LARGEST = 1e150
@@ -86,13 +87,13 @@ def read_result(file: pathlib.Path) -> dict[str, Any] | None:
     if not os.path.lexists(file):
         return None
     result = _json_object(file)
-    if result.get("status") not in records.STATUSES:
+    if result.get("status") not in json_files.STATUSES:
         raise ValueError(f"result.json has status {result.get('status')!r}")
     for field in _TEXTS:
         value = result.get(field, "")
         _require(isinstance(value, str), file.name, field, value, "a text")
     _check_numbers(result)
-    if not records.is_intact(result):
+    if not json_files.is_intact(result):
         raise ValueError(
             "result.json is damaged: its numbers do not match its field sha256, so one of them has "
             "changed"

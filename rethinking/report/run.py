@@ -5,13 +5,14 @@ import functools
 import pathlib
 from typing import Any
 
-from rethinking import experiments, records
+from rethinking import experiments
 from rethinking.config import flat
 from rethinking.report import files, kinds
 from rethinking.report.files import number, printable
 from rethinking.report.paper import DataSet
+from rethinking.runs import json_files
 
-STATUSES = (*records.STATUSES, "unfinished")
+STATUSES = (*json_files.STATUSES, "unfinished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def read(path: pathlib.Path) -> Run:
 def _changed(metrics: list[dict[str, Any]], result: dict[str, Any]) -> str:
     """A sentence if these are not the lines that `result` was made from; else ""."""
     if "metrics_sha256" in result:
-        if result["metrics_sha256"] == records.digest_of_lines(metrics):
+        if result["metrics_sha256"] == json_files.digest_of_lines(metrics):
             return ""
         return "metrics.jsonl has changed since the run ended: its lines do not match result.json"
     # A result from before digests: its last line says how far the run got.

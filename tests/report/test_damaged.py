@@ -9,9 +9,10 @@ import shutil
 
 import pytest
 
-from rethinking import experiments, records, report
+from rethinking import experiments, report
 from rethinking.report import collect, formats, page
 from rethinking.rows import EXPERIMENTS, named
+from rethinking.runs import json_files
 from rethinking.settings import setting
 from tests.report.runs import make_run, training_lines, write
 
@@ -151,10 +152,10 @@ def test_lost_lines_of_a_finished_run_are_said(keep, cut, reason, tmp_path):
 
 def sealed(path):
     """Gives a run's result the digests that a run writes today."""
-    lines = records.read_lines(path / "metrics.jsonl")
+    lines = json_files.read_lines(path / "metrics.jsonl")
     result = json.loads((path / "result.json").read_text())
-    result["metrics_sha256"] = records.digest_of_lines(lines)
-    (path / "result.json").write_text(json.dumps(records.seal(result)))
+    result["metrics_sha256"] = json_files.digest_of_lines(lines)
+    (path / "result.json").write_text(json.dumps(json_files.seal(result)))
 
 
 def test_a_changed_number_of_a_finished_run_is_said(tmp_path):

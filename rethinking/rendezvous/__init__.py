@@ -18,8 +18,8 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
-from rethinking import entrance
-from rethinking.peer import Peer, run_word
+from rethinking.rendezvous import entrance
+from rethinking.rendezvous.peer import Peer, run_word
 
 # Exit code of a process that ends because another one was missing or lost. It is EX_UNAVAILABLE
 # of BSD's sysexits.h. The launcher looks for the cause in the other processes.

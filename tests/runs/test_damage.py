@@ -10,9 +10,10 @@ import threading
 import pytest
 
 from launch import jobs, workers
-from rethinking import experiments, records, runs
-from rethinking.disk import explain_disk_errors
+from rethinking import experiments, runs
 from rethinking.errors import InputError
+from rethinking.runs import json_files
+from rethinking.runs.disk import explain_disk_errors
 from rethinking.settings import named
 
 RESULT = {
@@ -127,14 +128,14 @@ def test_digests_notice_changes_in_a_result_and_in_its_metrics(tmp_path, setting
 
 def test_equal_runs_have_equal_digests(tmp_path, settings):
     slower = [line | {"seconds": 9 * line["seconds"]} for line in LINES]
-    assert records.digest_of_lines(slower) == records.digest_of_lines(LINES)
+    assert json_files.digest_of_lines(slower) == json_files.digest_of_lines(LINES)
     assert (
-        records.seal(RESULT | {"seconds": 99.0, "solve_seconds": 1})["sha256"]
-        == (records.seal(RESULT)["sha256"])
+        json_files.seal(RESULT | {"seconds": 99.0, "solve_seconds": 1})["sha256"]
+        == (json_files.seal(RESULT)["sha256"])
     )
     assert (
-        records.seal(RESULT | {"test_accuracy": math.nan})["sha256"]
-        != (records.seal(RESULT)["sha256"])
+        json_files.seal(RESULT | {"test_accuracy": math.nan})["sha256"]
+        != (json_files.seal(RESULT)["sha256"])
     )
 
 

@@ -13,8 +13,9 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from rethinking import experiments, fields, flag_types
-from rethinking.config import get, load, require_field, with_types
+from rethinking import experiments
+from rethinking.cli import flag_types
+from rethinking.config import fields, get, load, require_field, with_types
 from rethinking.errors import InputError, require
 
 flags.disclaim_key_flags()  # --help lists the flags of `define_run_flags` with the command

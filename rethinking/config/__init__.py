@@ -16,8 +16,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import failures, paths
+from rethinking.config.fields import LARGEST, Field, Fields, show
 from rethinking.errors import InputError, nearest, require
-from rethinking.fields import LARGEST, Field, Fields, show
 
 # The fields of every kind of experiment.
 COMMON: Fields = {
@@ -201,7 +201,7 @@ def load_file(path: str) -> ModuleType:
     Raises InputError, with the line, if the file has a mistake.
     """
     file = pathlib.Path(paths.expand(path))
-    ours = pathlib.Path(__file__).parents[1] / file
+    ours = pathlib.Path(__file__).parents[2] / file
     if not file.is_file() and file.parts[:1] == ("configs",) and ours.is_file():
         file = ours
     if not file.is_file():

@@ -10,8 +10,9 @@ from typing import TextIO
 
 from etils import epath
 
-from rethinking import disk, failures
+from rethinking import failures
 from rethinking.errors import InputError
+from rethinking.runs import disk
 
 _LOG = logging.getLogger(__name__)
 # The lock file holds this text until the run has a result or ends.

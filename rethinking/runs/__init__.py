@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 from rethinking import provenance
 from rethinking.config import flat
 from rethinking.errors import InputError
-from rethinking.folder import Folder, has_begun, hold, is_local
-from rethinking.records import (
+from rethinking.runs.folder import Folder, has_begun, hold, is_local
+from rethinking.runs.json_files import (
     DamagedFile,
     check_metrics,
     digest_of_lines,
@@ -254,3 +254,4 @@ def _write_atomically(file: epath.Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, file)
+# changed

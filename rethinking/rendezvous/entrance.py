@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rethinking.peer import Peer
+from rethinking.rendezvous.peer import Peer
 
 # Connections that have not said who they are. The oldest one has to go if there are more.
 MOST_WAITING = 200

@@ -124,7 +124,7 @@ def test_result_is_written_once_whole(tmp_path, settings):
 
 @pytest.mark.parametrize("opens", [True, False])
 def test_the_revision_is_that_of_the_code_when_the_run_began(tmp_path, opens):
-    code, package = tmp_path / "code", pathlib.Path(runs.__file__).parent
+    code, package = tmp_path / "code", pathlib.Path(runs.__file__).parents[1]
     shutil.copytree(package, code / "rethinking", ignore=shutil.ignore_patterns("__pycache__"))
     for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm made"):
         subprocess.run(["git", *command.split()], cwd=code, check=True)
