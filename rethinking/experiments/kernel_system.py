@@ -118,7 +118,7 @@ def build(
     low, high = data.train.min(), data.train.max()
     shape = (config.random_centers * len(data.train), data.train.shape[1])
     centers = np.random.default_rng(config.seed).uniform(low, high, shape)
-    return CentersSystem(kernel, centers, data.train, backend)
+    return CentersSystem(kernel, centers, data.train, backend, before_block=before_block)
 
 
 def _random_conv_blocks(

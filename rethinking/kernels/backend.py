@@ -1,6 +1,7 @@
 """The interface to a large symmetric matrix: `blas.py` and `sharded.py` implement it."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -116,10 +117,18 @@ class Backend(abc.ABC):
         """L L^T v, for v [n, c]."""
 
     @abc.abstractmethod
-    def gram_product(self, kernel: Kernel, x: Any, ridge: float, v: np.ndarray) -> np.ndarray:
+    def gram_product(
+        self,
+        kernel: Kernel,
+        x: Any,
+        ridge: float,
+        v: np.ndarray,
+        before_part: Callable[[], None] = lambda: None,
+    ) -> np.ndarray:
         """(K + ridge I) v for v [n, c], where K is the Gram matrix of distributed examples x.
 
-        K is computed a part at a time and never stored.
+        K is computed a part at a time and never stored. `before_part` is called before each part
+        that is a program of its own, and may end the product by an exception.
         """
 
     @abc.abstractmethod

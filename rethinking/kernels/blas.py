@@ -154,12 +154,18 @@ class BlasBackend(Backend):
         return product
 
     def gram_product(
-        self, kernel: Kernel, x: np.ndarray, ridge: float, v: np.ndarray
+        self,
+        kernel: Kernel,
+        x: np.ndarray,
+        ridge: float,
+        v: np.ndarray,
+        before_part: Callable[[], None] = lambda: None,
     ) -> np.ndarray:
         product = ridge * v
         parts = _parts(len(x))
         for index, columns in enumerate(parts):
             for rows in parts[index:]:
+                before_part()
                 block = kernel(x[rows], x[columns])
                 product[rows] += block @ v[columns]
                 if rows != columns:

@@ -8,6 +8,7 @@ few tiles beside the matrix.
 
 import logging
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,15 @@ class ShardedBackend(Backend):
         shared = (tiles.number(ridge), jnp.int32(g))
         return tiles.run(("gram", kernel), compute, storage, x, shared=shared, donate=True)
 
-    def gram_product(self, kernel: Kernel, x: jax.Array, ridge: float, v: np.ndarray) -> np.ndarray:
+    def gram_product(
+        self,
+        kernel: Kernel,
+        x: jax.Array,
+        ridge: float,
+        v: np.ndarray,
+        before_part: Callable[[], None] = lambda: None,
+    ) -> np.ndarray:
+        before_part()  # one program
         tiles = self.tiles
 
         def compute(x, v, ridge):

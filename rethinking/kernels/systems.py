@@ -210,7 +210,10 @@ class CentersSystem(FeatureSystem):
     """The features are a kernel's values k(x, c_j) at given centers c_j.
 
     The function is f = sum_j w_j k(c_j, .) with the least ||w||. Its norm is taken in the kernel's
-    space, as for `KernelSystem`: w^T K(c, c) w. Raises InputError if the kernel is 0 everywhere.
+    space, as for `KernelSystem`: w^T K(c, c) w. `before_block` is called before each block of
+    kernel values is computed, and may raise an exception. A pickled system forgets it.
+
+    Raises InputError if the kernel is 0 everywhere.
     """
 
     def __init__(
@@ -220,10 +223,12 @@ class CentersSystem(FeatureSystem):
         x: Float[np.ndarray, "n d"],
         backend: Backend,
         block: int = CENTERS_PER_BLOCK,
+        before_block: Callable[[], None] = lambda: None,
     ):
         def blocks(z: np.ndarray, skipped: int = 0) -> Iterator[np.ndarray]:
             z = z.reshape(len(z), -1).astype(np.float64)
             for first in range(skipped * block, len(centers), block):
+                before_block()
                 yield kernel(z, centers[first : first + block])
 
         super().__init__(blocks, x, backend)
@@ -235,6 +240,7 @@ class CentersSystem(FeatureSystem):
         self.kernel = kernel
         self.centers = centers
         self._block = block
+        self._before_block = before_block
 
     def __reduce__(self) -> tuple:
         return CentersSystem, (self.kernel, self.centers, self.x, self.backend, self._block)
@@ -243,7 +249,7 @@ class CentersSystem(FeatureSystem):
         weights = self.weights(alpha)
         backend = self.backend.in_float64().like(len(self.centers))
         centers = backend.distribute_examples(self.centers)
-        product = backend.gram_product(self.kernel, centers, 0.0, weights)
+        product = backend.gram_product(self.kernel, centers, 0.0, weights, self._before_block)
         return (weights * product).sum(0)
 
 

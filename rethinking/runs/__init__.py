@@ -254,4 +254,3 @@ def _write_atomically(file: epath.Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, file)
-# changed

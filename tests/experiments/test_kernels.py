@@ -106,11 +106,16 @@ def test_ridges_too_small_for_few_features_are_passed_over(tmp_path, tfds_dir, m
     assert result["ridge"] == 0.1 and result["held_out_errors"].keys() == {"0.1"}
 
 
+FACTOR = ["factor.0", "factor.1", "factor.2", "factor.3", "seconds.0"]
+
+
 @pytest.mark.parametrize(
     "row, num_looks, kept",
     [
         ("mnist", 2, []),
         ("mnist", 4, ["factor.0", "factor.1", "seconds.0"]),
+        ("mnist+random_centers", 2, []),  # before the block of centers
+        ("mnist+random_centers", 8, FACTOR),  # in the certificate
         ("cifar10+random_conv+ridge", 4, []),
         ("cifar10+random_conv+ridge", 12, ["seconds.0", *(f"sum_2.{g}" for g in range(4))]),
     ],

@@ -105,6 +105,15 @@ def test_a_killed_worker_ends_a_parallel_sweep(tmp_path):
     assert len(list(tmp_path.rglob("config.json"))) == 2
 
 
+@pytest.fixture
+def ctrl_c():
+    """Programs that start meanwhile end with Ctrl-C, even where the tests themselves ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_parallel_sweep(tmp_path):
     process = begin_two_long_runs(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes
