@@ -88,7 +88,7 @@ def test_check_of_prepared_sets(name, tfds_dir):
     assert arrays.describe(name, tfds_dir(name)) == source.Info(num_train, num_test, shape, 10)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("mnist", marks=pytest.mark.slow)])
 def test_prepared_sets_are_bit_identical_to_tfds(name, tfds_dir):
     import tensorflow_datasets as tfds
 

@@ -9,24 +9,24 @@ from flax import linen as nn
 from rethinking.models.pooling import max_pool
 
 
-def gradient(pool, x, weights):
-    return jax.grad(lambda x: (weights * pool(x)).sum())(x)
-
-
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("height", [3, 4, 9])
 @pytest.mark.parametrize("width", [3, 7, 8])
-@pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_and_its_gradient_are_flaxs(height, width, padding, ties):
-    def flax(x):
-        return nn.max_pool(x, (3, 3), (2, 2), padding)
+def test_max_pool_and_its_gradient_are_flaxs(height, width, padding):
+    """Half of the images have ties, which the gradient goes to in the same way."""
+    noise = np.random.default_rng(0)
+    x = noise.normal(size=(4, height, width, 3)).astype(np.float32)
+    x[2:] = np.round(x[2:])
 
-    x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
-    x = jnp.round(x) if ties else x
-    weights = jax.random.normal(jax.random.key(1), flax(x).shape)
-    ours, expected = (gradient(pool, x, weights) for pool in (lambda x: max_pool(x, padding), flax))
-    np.testing.assert_array_equal(max_pool(x, padding), flax(x))
-    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+    def value_and_gradient(pool):
+        value, pull = jax.vjp(pool, x)
+        weights = jnp.sin(jnp.arange(value.size, dtype=value.dtype)).reshape(value.shape)
+        return value, pull(weights)
+
+    ours = jax.jit(lambda: value_and_gradient(lambda x: max_pool(x, padding)))()
+    flaxs = jax.jit(lambda: value_and_gradient(lambda x: nn.max_pool(x, (3, 3), (2, 2), padding)))()
+    np.testing.assert_array_equal(ours[0], flaxs[0])
+    np.testing.assert_allclose(ours[1], flaxs[1], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
