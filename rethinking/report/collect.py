@@ -73,6 +73,7 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
             problems.append(f"{error.filename or path}: {error.strerror or error}")
         except ValueError as error:
             problems.append(f"{path}: {error}")
+    _name_splits(found)
     broken = [printable(problem) for problem in problems]
     for problem in broken:
         _LOG.warning("left out %s", problem)
@@ -87,6 +88,17 @@ def collect(folders: Sequence[str | os.PathLike]) -> Collection:
     for problem in damaged:
         _LOG.warning("damaged: %s", problem)
     return Collection(runs, _digests(found), broken, repeated, damaged)
+
+
+def _name_splits(runs: Sequence[Run]) -> None:
+    """Adds the split to the settings of runs of one config that were evaluated on different ones.
+
+    A config may leave the choice to the data set, and the set may have changed in between.
+    """
+    for group in grouped(runs, lambda run: run.digest).values():
+        if len({run.eval_split for run in group if run.eval_split}) > 1:
+            for run in group:
+                run.settings["data.eval_split"] = run.eval_split
 
 
 def _digests(runs: Sequence[Run]) -> dict[str, set[str]]:

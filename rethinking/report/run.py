@@ -77,10 +77,17 @@ class Run:
         """The revision of the code in result.json; "unknown" for an unfinished run."""
         return printable(str(self.result.get("revision"))) if self.result else "unknown"
 
+    @property
+    def eval_split(self) -> str:
+        """The split that a finished run was evaluated on; "" if the result names none."""
+        return printable(str((self.result or {}).get("eval_split") or ""))
+
     @functools.cached_property
     def key(self) -> tuple:
         """Equal for two runs exactly when they are the same experiment with the same seeds."""
-        return self.digest, self.seed, experiments.scientific(self.settings).get("randomize.seed")
+        scientific = experiments.scientific(self.settings)
+        split = scientific.get("data.eval_split")
+        return self.digest, self.seed, scientific.get("randomize.seed"), split
 
     def value(self, field: str) -> float | None:
         """A number of result.json, or None. "fit_epoch" is computed from others."""

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from rethinking import experiments, rows
-from rethinking.report import formats, kinds, paper
+from rethinking.report import collect, formats, kinds, paper, settings
 from rethinking.settings import cifar10, setting
 from tests.report.cells import made, row_of
 from tests.report.runs import everything, make_run
@@ -203,6 +203,21 @@ def test_runs_with_other_settings_are_not_averaged_with_those_of_the_row(tmp_pat
         "weight_decay=0.001",
         "weight_decay=0.004",
     ]
+
+
+def test_runs_evaluated_on_different_splits_are_not_averaged(tmp_path):
+    for seed, (split, test) in enumerate([("test", 0.5), ("test", 0.5), ("validation", 0.9)]):
+        make_run(tmp_path, "table1:mlp_1x512", seed, test=test, eval_split=split)
+    make_run(tmp_path / "again", "table1:mlp_1x512", eval_split="validation", test=0.7)
+    collected = collect.collect([tmp_path])
+    name = "table1:mlp_1x512"
+    found = settings.split("table1", "mlp_1x512", collected.of_row(name))
+    values = {row: [run.value("test_accuracy") for run in runs] for row, (runs, _) in found.items()}
+    assert values == {
+        "mlp_1x512, data.eval_split=test": [0.5, 0.5],
+        "mlp_1x512, data.eval_split=validation": [0.7, 0.9],
+    }
+    assert not collected.repeated
 
 
 def test_where_no_run_has_the_rows_own_settings_the_published_row_is_missing(tmp_path):
