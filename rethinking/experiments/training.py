@@ -28,8 +28,8 @@ def check(config: ConfigDict) -> None:
     data, augment = config.data, config.augment
     require(
         not data.num_train or config.batch_size <= data.num_train,
-        f"config.batch_size={config.batch_size} is more than the {data.num_train} training images. "
-        "Choose a smaller one.",
+        f"config.batch_size={config.batch_size} is more than config.data.num_train="
+        f"{data.num_train}. Choose a smaller batch.",
     )
     for option in RESERVED:
         require(

@@ -98,7 +98,7 @@ def test_inception_v3_fits_random_labels_of_200_jpegs(tmp_path, tfds_dir):
         ("--config.data.image_size=0", "image_size"),
         ("--config.data.whiten=False", "never whitened"),
         ("--config.data.stream=False", "image_size and config.data.skip_bad are for streamed"),
-        ("--config.batch_size=104", "more than the 100 training images"),
+        ("--config.batch_size=104", "more than config.data.num_train=100"),
     ],
 )
 def test_what_cannot_work_is_refused(override, reason, tmp_path, tfds_dir):

@@ -76,7 +76,7 @@ class Normalized(nn.Module):
     "name, sync, learning_rate, counts",
     [
         ("mlp_1x512", False, 3e-3, (2, 8)),
-        ("alexnet", False, 3e-2, (8,)),
+        pytest.param("alexnet", False, 3e-2, (8,), marks=pytest.mark.slow),
         ("tests.training.test_steps:Normalized", True, 1e-2, (2, 8)),
     ],
 )
