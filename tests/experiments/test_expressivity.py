@@ -52,7 +52,9 @@ def test_a_run_stops_at_its_deadline_and_can_be_begun_anew(tmp_path):
     assert experiments.run(built, tmp_path)["train_error"] == 0
 
 
-@pytest.mark.parametrize("depth", [2, 32])
+@pytest.mark.parametrize(
+    "depth", [2, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (3, 8)), 32]
+)
 def test_ten_thousand_cifar10_images_with_random_labels(tmp_path, tfds_dir, depth):
     result = experiments.run(
         settings_of(f"depth={depth}", **{"data.data_dir": tfds_dir("cifar10")}), tmp_path

@@ -92,7 +92,7 @@ def test_factor_and_solution_are_scipys(n, num_devices, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("num_devices", [1, 2, 3, 8])
+@pytest.mark.parametrize("num_devices", [0, 1, 2, 3, 8])
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65])
 def test_every_number_of_devices(n, num_devices, dtype):
     test_factor_and_solution_are_scipys(n, num_devices, dtype)
