@@ -194,6 +194,16 @@ def must_stop(deadline: float) -> bool:
     return agreed(time.monotonic() >= deadline or sigterm_noticed())
 
 
+class OutOfTime(Exception):
+    """The run must stop: see `stop_if_late`."""
+
+
+def stop_if_late(deadline: float) -> None:
+    """Raises OutOfTime if the run `must_stop`."""
+    if must_stop(deadline):
+        raise OutOfTime
+
+
 def agreed(value: bool) -> bool:
     """Whether `value` is true in any process of the run.
 

@@ -153,7 +153,7 @@ def run(
         if distributed.must_stop(deadline):
             if kept is not None:
                 kept.flush()
-            raise _OutOfTime
+            raise distributed.OutOfTime
 
     backend = kernel_backend.make_backend(config)
     data = kernel_system.load(config)
@@ -166,7 +166,7 @@ def run(
             kept = kernel_system.keep(config, run_directory.path, backend, data, ridge)
             solution = interpolate.solve(system, data.targets, data.labels, ridge, look, kept)
             test_error = solution.error(data.test, data.test_labels)
-    except _OutOfTime:
+    except distributed.OutOfTime:
         _LOG.info("Out of time; the same command continues.")
         return None
     except InputError:
@@ -184,7 +184,3 @@ def run(
         **chosen,
         **kernel_system.cost_and_accuracy(solution),
     }
-
-
-class _OutOfTime(Exception):
-    """The deadline, or SIGTERM, came during a solve."""

@@ -19,8 +19,9 @@ from rethinking.errors import require
 
 _LOG = logging.getLogger(__name__)
 LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
-MOST_STEPS = 100_000  # of SGD between two looks at the clock
-HESSIANS = 4  # matrices of that size that exist at once
+# Between two looks at the clock: the numbers that SGD updates, and the entries of a Hessian.
+MOST_UPDATES, MOST_ENTRIES = 10**9, 10**7
+COPIES = 4  # of the features, and Gram matrices, that exist at once
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="linear"),
@@ -95,9 +96,9 @@ def check_sizes(config: ConfigDict) -> None:
         "config.features.name=fourier, a larger config.features.num_frequencies.",
     )
     memory.require_on_host(
-        f"the curvature for {num_features:,} features",
-        HESSIANS * 8.0 * num_features**2,
-        "a smaller config.features.num_frequencies",
+        f"the system of {n:,} training and test images with {num_features:,} features",
+        COPIES * 8.0 * n * (n + num_features),
+        "a smaller config.data.num_train, config.data.num_test or config.features.num_frequencies",
     )
 
 
@@ -122,27 +123,32 @@ def run(
     check_sizes(config)
     rng = np.random.default_rng(config.seed)
     train, test, eval_split = _examples(config, rng)
-    start = rng.standard_normal((train.features.shape[1], train.targets.shape[1]))
-    found = linear.interpolants(train, test, start, rng)
-    measured = {
-        "num_examples": len(train.features),
-        "num_test": len(test.features),
-        "eval_split": eval_split,
-        "num_features": train.features.shape[1],
-        "solutions": [{"name": name} | _describe(found[name], train, test) for name in found],
-        "contraction": linear.contraction(train.features),
-        **_curvature(train, found),
-        "sgd": [],
-    }
-    for name, first, limit in (
-        ("zero", np.zeros_like(start), found["minimum_norm"]),
-        ("random", start, found["random_start"]),
-    ):
-        lines = _follow_sgd(config, train, test, first, limit, deadline)
-        if lines is None:
-            _LOG.info("Out of time. The same command starts again.")
-            return None
-        measured["sgd"] += [{"start": name} | line for line in lines]
+    num_features = train.features.shape[1]
+    start = rng.standard_normal((num_features, train.targets.shape[1]))
+    try:
+        distributed.stop_if_late(deadline)
+        found = linear.interpolants(train, test, start, rng)
+        distributed.stop_if_late(deadline)
+        contraction = linear.contraction(train.features)
+        measured = {
+            "num_examples": len(train.features),
+            "num_test": len(test.features),
+            "eval_split": eval_split,
+            "num_features": num_features,
+            "solutions": [{"name": name} | _describe(found[name], train, test) for name in found],
+            "contraction": contraction,
+            **_curvature(train, found, deadline),
+            "sgd": [],
+        }
+        for name, first, limit in (
+            ("zero", np.zeros_like(start), found["minimum_norm"]),
+            ("random", start, found["random_start"]),
+        ):
+            for line in _follow_sgd(config, train, test, first, limit, contraction, deadline):
+                measured["sgd"].append({"start": name} | line)
+    except distributed.OutOfTime:
+        _LOG.info("Out of time. The same command starts again.")
+        return None
     return {"status": "complete", "seconds": time.monotonic() - begun} | measured
 
 
@@ -182,32 +188,49 @@ def _describe(weights: np.ndarray, train: Examples, test: Examples) -> dict[str,
     }
 
 
-def _curvature(train: Examples, solutions: dict[str, np.ndarray]) -> dict[str, Any]:
+def _curvature(
+    train: Examples, solutions: dict[str, Float64[np.ndarray, "d c"]], deadline: float
+) -> dict[str, Any]:
     """How much the Hessian of the risk differs between solutions, and its null dimension.
 
     The loss is the logistic loss of the first class's output. (The squared loss would say nothing:
     its Hessian is the same at all w.) `hessian_difference` is the largest difference of an entry
     between two solutions, relative to the largest entry. `hessian_difference_at_zero` is the same
     between a solution and w = 0, which is not a solution.
+
+    Raises OutOfTime if the deadline comes first.
     """
     from rethinking.theory import linear
 
-    targets = train.targets[:, 0]
+    def second_derivatives(weights: Float64[np.ndarray, "d c"]) -> Float64[np.ndarray, " n"]:
+        return linear.second_derivatives(
+            train.features, train.targets[:, 0], weights[:, 0], linear.logistic_loss
+        )
 
-    def hessian(weights: np.ndarray) -> np.ndarray:
-        return linear.hessian(train.features, targets, weights[:, 0], linear.logistic_loss)
+    def largest_entry(beta: Float64[np.ndarray, " n"]) -> float:
+        """Of the Hessian with these second derivatives, in absolute value."""
+        d = train.features.shape[1]
+        largest, height = 0.0, max(1, MOST_ENTRIES // d)
+        for row in range(0, d, height):
+            distributed.stop_if_late(deadline)
+            rows = linear.hessian_rows(train.features, beta, slice(row, row + height))
+            largest = max(largest, float(np.abs(rows).max()))
+        return largest
 
     smallest = solutions["minimum_norm"]
-    reference = hessian(smallest)
-    scale = np.abs(reference).max()
-    differences = []
-    for weights in solutions.values():
-        differences.append(np.abs(hessian(weights) - reference).max() / scale)
-    at_zero = np.abs(hessian(np.zeros_like(smallest)) - reference).max() / scale
+    reference = second_derivatives(smallest)
+    scale = largest_entry(reference)
+    # The Hessian is linear in the second derivatives, so a difference of two is one of these.
+    differences = [
+        largest_entry(second_derivatives(weights) - reference) / scale
+        for weights in solutions.values()
+    ]
+    at_zero = largest_entry(second_derivatives(np.zeros_like(smallest)) - reference) / scale
+    distributed.stop_if_late(deadline)
     return {
-        "hessian_difference": float(max(differences)),
-        "hessian_difference_at_zero": float(at_zero),
-        "null_dimension": linear.null_dimension(reference),
+        "hessian_difference": max(differences),
+        "hessian_difference_at_zero": at_zero,
+        "null_dimension": linear.null_dimension(train.features, reference),
     }
 
 
@@ -217,32 +240,30 @@ def _follow_sgd(
     test: Examples,
     start: Float64[np.ndarray, "d c"],
     limit: Float64[np.ndarray, "d c"],
+    contraction: float,
     deadline: float,
-) -> list[dict[str, float | int]] | None:
+) -> list[dict[str, float | int]]:
     """Runs SGD from `start`; returns a line for the start and a line after each leg.
 
     - `step`: the number of steps so far.
     - `distance`: from the weights to `limit`, relative to the distance of the start.
-    - `predicted`: the bound on it that follows from `linear.contraction`, in root mean square.
+    - `predicted`: the bound on it that follows from `contraction`, in root mean square.
     - `norm`, `train_error`, `test_error` of the weights.
 
-    Returns None if the deadline comes first.
+    Raises OutOfTime if the deadline comes first.
     """
     from rethinking.theory import linear
 
-    factor = linear.contraction(train.features)
     leg = config.steps // LEGS
+    most = max(1, MOST_UPDATES // start.size)
     weights, lines = start, []
     for step in range(0, (LEGS + 1) * leg, leg):
-        if distributed.must_stop(deadline):
-            return None
-        for first in range(max(0, step - leg), step, MOST_STEPS):
-            if distributed.must_stop(deadline):
-                return None
-            steps = min(MOST_STEPS, step - first)
-            weights = linear.sgd(*train, weights, steps, config.seed, first)
+        distributed.stop_if_late(deadline)
+        for first in range(max(0, step - leg), step, most):
+            distributed.stop_if_late(deadline)
+            weights = linear.sgd(*train, weights, min(most, step - first), config.seed, first)
         distance = np.linalg.norm(weights - limit) / np.linalg.norm(start - limit)
-        line = {"step": step, "distance": float(distance), "predicted": factor ** (step / 2)}
+        line = {"step": step, "distance": float(distance), "predicted": contraction ** (step / 2)}
         lines.append(line | _describe(weights, train, test))
     _LOG.info("SGD is at distance %.3g of its limit after %d steps.", distance, step)
     return lines

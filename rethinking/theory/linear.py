@@ -145,27 +145,39 @@ def _sgd(
     return jax.lax.scan(update, w, jax.vmap(draw)(numbers))[0]
 
 
-def hessian(
+def second_derivatives(
     features: Float64[np.ndarray, "n d"],
     targets: Float64[np.ndarray, " n"],
     weights: Float64[np.ndarray, " d"],
     loss: Loss = squared_loss,
-) -> Float64[np.ndarray, "d d"]:
-    """The Hessian of the empirical risk (1/n) sum_i loss(<w, x_i>, y_i) at w.
+) -> Float64[np.ndarray, " n"]:
+    """beta_i, the second derivative of the loss of example i by its prediction <w, x_i>.
 
-    It is (1/n) X^T diag(beta) X, with beta_i the second derivative of the loss at <w, x_i>. At a
-    solution <w, x_i> = y_i, so the Hessian is the same matrix at every solution. Its rank is at
-    most n, so it is degenerate for d > n.
+    The Hessian of the empirical risk (1/n) sum_i loss(<w, x_i>, y_i) follows from them: see
+    `hessian_rows`. At a solution <w, x_i> = y_i, so they are the same at every solution.
     """
     with jax.enable_x64(True):
         second = jax.vmap(jax.grad(jax.grad(loss)))
-        beta = np.asarray(second(jnp.asarray(features @ weights), jnp.asarray(targets)))
-    return features.T @ (beta[:, None] * features) / len(features)
+        return np.asarray(second(jnp.asarray(features @ weights), jnp.asarray(targets)))
 
 
-def null_dimension(matrix: Float64[np.ndarray, "d d"]) -> int:
-    """The dimension of a symmetric matrix's null space, up to rounding."""
-    return len(matrix) - int(np.linalg.matrix_rank(matrix, hermitian=True))
+def hessian_rows(
+    features: Float64[np.ndarray, "n d"], beta: Float64[np.ndarray, " n"], rows: slice
+) -> Float64[np.ndarray, "r d"]:
+    """Some rows of the Hessian of the empirical risk, (1/n) X^T diag(beta) X.
+
+    `beta` are the `second_derivatives`.
+    """
+    return features[:, rows].T @ (beta[:, None] * features) / len(features)
+
+
+def null_dimension(features: Float64[np.ndarray, "n d"], beta: Float64[np.ndarray, " n"]) -> int:
+    """The dimension of the Hessian's null space, up to rounding: at least d - n.
+
+    `beta` are the `second_derivatives`, of which none may be negative.
+    """
+    root = np.sqrt(beta)[:, None] * features  # The Hessian is root^T root / n.
+    return features.shape[1] - int(np.linalg.matrix_rank(root @ root.T, hermitian=True))
 
 
 def interpolants(
