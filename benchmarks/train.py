@@ -54,7 +54,8 @@ def time_bare_step(config: ConfigDict, repeats: int) -> float:
     compiled = jax.jit(
         lambda carry: train_step(carry, images, labels, jax.random.key(0)), donate_argnums=0
     )
-    train_state, loss = compiled(state.initializer(model, optimizer, (size, size, 3))(0))
+    example = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+    train_state, loss = compiled(state.initializer(model, optimizer, example)(0))
     loss.block_until_ready()
     best = float("inf")
     for _ in range(repeats):

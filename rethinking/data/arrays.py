@@ -41,7 +41,7 @@ class Split:
     indices: Int64[np.ndarray, " n"]
 
 
-_DIGITS = Info(num_train=1437, num_test=360, image_shape=(8, 8, 1), num_classes=10)
+_DIGITS = Info(num_train=1437, num_test=360, example_shape=(8, 8, 1), num_classes=10)
 _DIGITS_DIGEST = "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e"
 
 
@@ -156,7 +156,7 @@ def _load_digits() -> dict[str, np.ndarray]:
 
 def _find_arrays(name: str, data_dir: str | None, train: bool, evaluation: Evaluation) -> Source:
     source = find(name, data_dir, train, evaluation)
-    height, width, channels = source.info.image_shape
+    height, width, channels = source.info.example_shape
     if min(height, width) <= 0:
         remedy = "Prepare them at one size."
         if channels == 3:
@@ -175,7 +175,7 @@ def _decode(source: Source) -> dict[str, np.ndarray]:
 
 def _decode_split(source: Source, key: str) -> tuple[np.ndarray, np.ndarray]:
     lengths = source.shards[key].values()
-    shape = source.info.image_shape
+    shape = source.info.example_shape
     images = np.empty((sum(lengths), *shape), np.uint8)
     labels = np.empty(sum(lengths), np.int32)
     if not len(labels):
@@ -191,7 +191,7 @@ def _decode_split(source: Source, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decode_image(records: Records, row: int, encoded: bytes) -> UInt8[np.ndarray, "h w c"]:
-    shape = records.source.info.image_shape
+    shape = records.source.info.example_shape
     try:
         image = formats.decode(encoded, shape[2])
     except formats.DecodeError as error:

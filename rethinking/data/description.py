@@ -21,15 +21,25 @@ class _Damaged(Exception):
 class Info:
     """The sizes of a data set, known before anything is decoded.
 
-    In `image_shape`, -1 stands for sides that differ from image to image. `eval_split` is the
-    name of the split that is evaluated, or `HELD_OUT`.
+    An example is an image [height, width, channels], a vector of numbers [d], or a sequence of
+    tokens [length]. In `example_shape`, -1 stands for sides that differ from image to image.
+    `eval_split` is the name of the split that is evaluated, or `HELD_OUT`. `example_dtype` is that
+    of the arrays in memory: uint8 or float32 for images, float32 for vectors, int32 for tokens.
     """
 
     num_train: int
     num_test: int
-    image_shape: tuple[int, int, int]
+    example_shape: tuple[int, ...]
     num_classes: int
     eval_split: str = dataclasses.field(default="test", compare=False)
+    example_dtype: str = "uint8"
+
+    @property
+    def kind(self) -> str:
+        """What the examples are: "image", "vector" or "tokens"."""
+        if len(self.example_shape) == 3:
+            return "image"
+        return "tokens" if self.example_dtype == "int32" else "vector"
 
     @property
     def train_size(self) -> int:
@@ -94,7 +104,7 @@ class Description:
         info = Info(
             num_train=sum(train_files.values()),
             num_test=sum(test_files.values()),
-            image_shape=self.image_shape,
+            example_shape=self.image_shape,
             num_classes=self.num_classes,
             eval_split=test or "",
         )

@@ -50,10 +50,10 @@ def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
         if "=" in name:
             continue
         info = arrays.describe(name, data_dir, train=False)
-        if (info.image_shape, info.num_classes) != (like.image_shape, like.num_classes):
+        if (info.example_shape, info.num_classes) != (like.example_shape, like.num_classes):
             raise InputError(
-                f"{name} has {info.num_classes} classes and images of {info.image_shape}, but the "
-                f"training set has {like.num_classes} classes and images of {like.image_shape}. "
+                f"{name} has {info.num_classes} classes and images of {info.example_shape}, but "
+                f"the training set has {like.num_classes} and images of {like.example_shape}. "
                 "Choose a test set with the same classes and image shape."
             )
 

@@ -119,7 +119,7 @@ def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> S
         )
     _check_decoders(name)
     source = find(name, data_dir, evaluation=evaluation)
-    height, width, channels = source.info.image_shape
+    height, width, channels = source.info.example_shape
     if channels != 3:
         remedy = "Prepare the set with 3 channels."
         if min(height, width) > 0:

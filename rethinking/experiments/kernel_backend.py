@@ -30,7 +30,7 @@ def make_backend(config: ConfigDict) -> Backend:
     _check_num_features(config, num_features, n)
     mesh = sharding.device_mesh(config.num_devices, "rows")
     backend = cholesky.make_backend(n, config.dtype, mesh)
-    stored = math.prod(info.image_shape)
+    stored = math.prod(info.example_shape)
     random_conv = config.features.name == "random_conv"
     if random_conv:
         blocks = math.ceil(config.features.num_filters / config.features.filters_per_block)
@@ -56,7 +56,7 @@ def make_backend(config: ConfigDict) -> Backend:
 
 def _num_features(config: ConfigDict, info: Info) -> int:
     """The number of features of an image. InputError for images that do not have such features."""
-    height, width, channels = info.image_shape
+    height, width, channels = info.example_shape
     if config.features.name == "gabor":
         if channels != 1:
             raise InputError(

@@ -86,7 +86,7 @@ def check_sizes(config: ConfigDict) -> None:
     data, features = config.data, config.features
     info = arrays.describe(data.name, data.data_dir or None)
     n = (data.num_train or info.num_train) + (data.num_test or info.num_test)
-    num_features = math.prod(info.image_shape)
+    num_features = math.prod(info.example_shape)
     if features.name == "fourier":
         num_features = 2 * features.num_frequencies
     require(

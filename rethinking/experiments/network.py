@@ -50,15 +50,15 @@ class Network:
 def build(
     config: ConfigDict,
     mesh: Mesh,
-    image_shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
     num_classes: int,
     num_train: int,
     steps_per_epoch: float | int,
 ) -> Network:
-    """The network of `config` on the devices of `mesh`, for `num_train` training images.
+    """The network of `config` on the devices of `mesh`, for `num_train` training examples.
 
-    `image_shape` is [height, width, channels] of what the network sees. Raises InputError for a
-    batch size that does not fit, and for a network that cannot be made or cannot take such images.
+    `example` is the form of one example that the network sees. Raises InputError for a batch size
+    that does not fit, and for a network that cannot be made or cannot take such examples.
     """
     check_batch_size(config, num_train, mesh.size)
     check_schedule(config, steps_per_epoch)
@@ -68,7 +68,7 @@ def build(
     model = models.create(
         config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
     )
-    check.check_model(model, image_shape, num_classes, config.dtype)
+    check.check_model(model, example, num_classes, config.dtype)
     rate = learning_rate(config, steps_per_epoch)
     optimizer = optim.OPTIMIZERS[config.optimizer](
         rate, config.momentum, config.weight_decay, config.workers
@@ -77,8 +77,8 @@ def build(
     train_step = steps.make_train_step(
         model, optimizer, devices, config.batch_size, config.label_smoothing, averager
     )
-    initialize = initializer(model, optimizer, image_shape, averager)
-    state = check.check_training(model, initialize, train_step, devices, image_shape)
+    initialize = initializer(model, optimizer, example, averager)
+    state = check.check_training(model, initialize, train_step, devices, example)
     check_effects(config, state)
     return Network(model, devices, initialize, train_step, rate)
 

@@ -135,13 +135,14 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
     Raises InputError for devices, a batch size, a network or an augmentation that cannot work.
     """
     mesh = sharding.device_mesh(config.num_devices)
-    blank = jnp.zeros((1, *info.image_shape), jnp.uint8)
-    image_shape = images.center_crop(blank, config.data.crop_size).shape[1:]
+    blank = jnp.zeros((1, *info.example_shape), jnp.uint8)
+    shape = images.center_crop(blank, config.data.crop_size).shape[1:]
+    example = jax.ShapeDtypeStruct(shape, jnp.float32)
     steps_per_epoch = num_train // config.batch_size
-    net = network.build(config, mesh, image_shape, info.num_classes, num_train, steps_per_epoch)
+    net = network.build(config, mesh, example, info.num_classes, num_train, steps_per_epoch)
     train_view, test_view, store = views(config)
-    check_augmentation(train_view, store, info.image_shape)
-    height, width, _ = info.image_shape
+    check_augmentation(train_view, store, info.example_shape)
+    height, width, _ = info.example_shape
     require(
         not config.augment.crop or (height, width) != (config.data.crop_size,) * 2,
         f"config.augment.crop=True has no effect: a crop of config.data.crop_size="

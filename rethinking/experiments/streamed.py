@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -149,8 +150,9 @@ def build_network(config: ConfigDict, mesh: Mesh, num_train: int, num_classes: i
     Raises InputError for a batch size or a network that cannot work.
     """
     size = config.data.image_size
+    example = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
     steps_per_epoch = num_train / config.batch_size
-    return network.build(config, mesh, (size, size, 3), num_classes, num_train, steps_per_epoch)
+    return network.build(config, mesh, example, num_classes, num_train, steps_per_epoch)
 
 
 def build_train_step(config: ConfigDict, net: Network) -> Callable:

@@ -23,19 +23,19 @@ _LOG = logging.getLogger(__name__)
 
 def check_model(
     model: nn.Module,
-    image_shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
     num_classes: int,
     dtype: DTypeLike = jnp.float32,
 ) -> None:
-    """Raises InputError unless the network returns `num_classes` logits for an image.
+    """Raises InputError unless the network returns `num_classes` logits for an example.
 
     It must do so in training and in evaluation. In training it may return a pair of logits. Unless
     `dtype` is float32, the network must compute something in it.
     """
     name = type(model).__name__
     _check_call(model)
-    with explained(model, image_shape):
-        found = _apply(model, image_shape)
+    with explained(model, example):
+        found = _apply(model, example)
     _check_logits(name, found.logits, num_classes)
     is_pair = type(found.outputs) is tuple and len(found.outputs) == 2
     for each in found.outputs if is_pair else (found.outputs,):
@@ -63,7 +63,7 @@ def check_model(
 
 
 class _Applied(NamedTuple):
-    """A network applied to two images."""
+    """A network applied to two examples."""
 
     program: Any  # the jaxpr of evaluation
     logits: Any  # in evaluation
@@ -72,33 +72,33 @@ class _Applied(NamedTuple):
     uses_axis: bool  # False if it has a bn_axis_name that it does not use
 
 
-def _apply(model: nn.Module, image_shape: tuple[int, ...]) -> _Applied:
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+def _apply(model: nn.Module, example: jax.ShapeDtypeStruct) -> _Applied:
+    examples = jax.ShapeDtypeStruct((2, *example.shape), example.dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
     # Batch norm over an axis of devices can only be applied on these devices.
     alone = model
     if getattr(model, "bn_axis_name", None) is not None:
         alone = model.clone(bn_axis_name=None)
-    made = jax.eval_shape(lambda *args: made_variables(model, *args), key, images)
-    sown = sown_collections(model, made, images)
+    made = jax.eval_shape(lambda *args: made_variables(model, *args), key, examples)
+    sown = sown_collections(model, made, examples)
     for collection in sown:
         del made[collection]
 
-    def evaluate(variables, images):
-        return model.apply(variables, images, train=False)
+    def evaluate(variables, examples):
+        return model.apply(variables, examples, train=False)
 
-    def train(model, variables, images, key):
+    def train(model, variables, examples, key):
         mutable = [collection for collection in variables if collection != "params"]
         streams = {"dropout": key}
-        return model.apply(variables, images, train=True, mutable=mutable, rngs=streams)[0]
+        return model.apply(variables, examples, train=True, mutable=mutable, rngs=streams)[0]
 
-    program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, images)
-    outputs = jax.eval_shape(functools.partial(train, alone), made, images, key)
+    program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, examples)
+    outputs = jax.eval_shape(functools.partial(train, alone), made, examples, key)
     uses_axis = True
     if alone is not model:
         # Outside of any axis, a network that uses one raises an error.
         with contextlib.suppress(Exception):
-            jax.eval_shape(functools.partial(train, model), made, images, key)
+            jax.eval_shape(functools.partial(train, model), made, examples, key)
             uses_axis = False
     return _Applied(program, logits, outputs, sown, uses_axis)
 
@@ -108,25 +108,25 @@ def check_training(
     initialize: Callable,
     train_step: Callable,
     devices: DataParallel,
-    image_shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
 ) -> TrainState:
     """Shapes and dtypes of the state of training. Raises InputError unless a step keeps them.
 
     `initialize` is that of `state.initializer` and `train_step` that of `steps.make_train_step`.
     """
     name = type(model).__name__
-    with explained(model, image_shape):
+    with explained(model, example):
         before = jax.eval_shape(initialize, jnp.uint32(0))
     _check_dtypes(name, before)
     if type(model).__module__.startswith("rethinking."):
         return before  # Tests train the networks of this project. Tracing Inception V3 takes long.
     # Two examples for each device: gradients of convolutions take long to trace for large batches.
-    images = jax.ShapeDtypeStruct((2 * devices.size, *image_shape), jnp.float32)
+    examples = jax.ShapeDtypeStruct((2 * devices.size, *example.shape), example.dtype)
     labels = jax.ShapeDtypeStruct((2 * devices.size,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = devices.compile(train_step, split_argnums=(1, 2))
-    with explained(model, image_shape):
-        after, _ = jax.eval_shape(step, before, images, labels, key)
+    with explained(model, example):
+        after, _ = jax.eval_shape(step, before, examples, labels, key)
     old, new = _leaves(before), _leaves(after)
     for path in old | new:
         one, other = old.get(path, "nothing"), new.get(path, "nothing")
@@ -140,7 +140,7 @@ def check_training(
 
 
 @contextlib.contextmanager
-def explained(model: nn.Module, image_shape: tuple[int, ...]) -> Iterator[None]:
+def explained(model: nn.Module, example: jax.ShapeDtypeStruct) -> Iterator[None]:
     """Turns an error in the network's own code into InputError, with file and line."""
     try:
         yield
@@ -151,11 +151,19 @@ def explained(model: nn.Module, image_shape: tuple[int, ...]) -> Iterator[None]:
         remedy = f"Correct the network {name}, or config.model.options."
         if isinstance(error, flax.errors.InvalidRngError):
             remedy += ' Use self.make_rng("dropout"): training gives no other random numbers.'
-        size = " x ".join(map(str, image_shape))
         raise InputError(
-            f"{failures.placed_summary(error)} {remedy} It was tried on images of {size} "
-            "(height x width x channels)."
+            f"{failures.placed_summary(error)} {remedy} It was tried on {in_words(example)}."
         ) from error
+
+
+def in_words(example: jax.ShapeDtypeStruct) -> str:
+    """What examples of this form are, such as "images of 28 x 28 x 1 (...)"."""
+    if len(example.shape) > 1:
+        size = " x ".join(map(str, example.shape))
+        return f"images of {size} (height x width x channels)"
+    if jnp.issubdtype(example.dtype, jnp.integer):
+        return f"sequences of {example.shape[0]} tokens"
+    return f"vectors of {example.shape[0]} numbers"
 
 
 def _check_call(model: nn.Module) -> None:

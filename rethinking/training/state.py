@@ -35,19 +35,19 @@ def variables(params: Any, model_state: Any) -> dict[str, Any]:
 def initializer(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    image_shape: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
     averager: optax.GradientTransformation | None = None,
 ) -> Callable:
     """A function seed -> the state before the first step.
 
-    `image_shape` is [height, width, channels]. With `averager`, an `optim.moving_average`, the
-    state also holds a moving average. It holds no `sown_collections`.
+    `example` is the form of one example, without the batch. With `averager`, an
+    `optim.moving_average`, the state also holds a moving average. It holds no `sown_collections`.
     """
 
     def init(seed):
-        images = jnp.zeros((1, *image_shape), jnp.float32)
-        model_state = made_variables(model, jax.random.key(seed), images)
-        for name in sown_collections(model, model_state, images):
+        examples = jnp.zeros((1, *example.shape), example.dtype)
+        model_state = made_variables(model, jax.random.key(seed), examples)
+        for name in sown_collections(model, model_state, examples):
             del model_state[name]
         params = model_state.pop("params", {})
         average = averager.init(variables(params, model_state)) if averager else ()
@@ -58,16 +58,16 @@ def initializer(
     return jax.jit(init)
 
 
-def made_variables(model: nn.Module, key: Key[Array, ""], images: jax.Array) -> dict[str, Any]:
-    """All variables that the model makes for such images, without the boxes of Flax's metadata.
+def made_variables(model: nn.Module, key: Key[Array, ""], examples: jax.Array) -> dict[str, Any]:
+    """All variables that the model makes for such examples, without the boxes of Flax's metadata.
 
     A box holds an array with names for its axes: see `flax.linen.with_partitioning`.
     """
-    return dict(nn.meta.unbox(model.init(key, images, train=False)))
+    return dict(nn.meta.unbox(model.init(key, examples, train=False)))
 
 
 def sown_collections(
-    model: nn.Module, made: Mapping[str, Any], images: jax.Array | jax.ShapeDtypeStruct
+    model: nn.Module, made: Mapping[str, Any], examples: jax.Array | jax.ShapeDtypeStruct
 ) -> list[str]:
     """The collections of `made` that hold nothing but sown values.
 
@@ -81,10 +81,10 @@ def sown_collections(
     if not names:
         return []
 
-    def apply(variables, images):
-        return model.apply(variables, images, train=False, mutable=names)[1]
+    def apply(variables, examples):
+        return model.apply(variables, examples, train=False, mutable=names)[1]
 
-    after = nn.meta.unbox(jax.eval_shape(apply, made, images))
+    after = nn.meta.unbox(jax.eval_shape(apply, made, examples))
     return [name for name in names if _has_grown(made[name], after.get(name, {}))]
 
 

@@ -67,7 +67,7 @@ def test_too_large_and_negative_num_train(num_train):
 def test_planted_set(planted):
     root, held = planted
     info = arrays.describe("planted", str(root))
-    assert info == source.Info(num_train=50, num_test=15, image_shape=SHAPE, num_classes=CLASSES)
+    assert info == source.Info(num_train=50, num_test=15, example_shape=SHAPE, num_classes=CLASSES)
     dataset = arrays.load("planted", str(root))
     assert dataset.num_classes == CLASSES and dataset.train.labels.dtype == np.int32
     assert_holds(dataset, held)

@@ -107,7 +107,7 @@ def test_images_of_differing_sizes(planted):
         with pytest.raises(InputError, match=rf"differ in size\. {remedy}"):
             arrays.describe("planted", str(root))
     # Sets that are streamed are found none the less.
-    assert source.find("planted", str(root)).info.image_shape == (-1, -1, 3)
+    assert source.find("planted", str(root)).info.example_shape == (-1, -1, 3)
 
 
 def test_missing_shard(planted):

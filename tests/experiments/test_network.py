@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -50,7 +52,8 @@ class Scaled(nn.Module):
 def build(num_devices=2, **fields):
     config = quickstart(num_devices=num_devices, **fields)
     mesh = sharding.device_mesh(num_devices)
-    return network.build(config, mesh, (8, 8, 1), 10, 1437, 44)
+    image = jax.ShapeDtypeStruct((8, 8, 1), jnp.float32)
+    return network.build(config, mesh, image, 10, 1437, 44)
 
 
 PLAIN, SCALED = f"{__name__}:Plain", f"{__name__}:Scaled"

@@ -11,7 +11,7 @@ from rethinking import sharding
 from rethinking.errors import InputError
 from rethinking.training import check, optim, state, steps
 
-SHAPE = (4, 4, 1)
+IMAGE = jax.ShapeDtypeStruct((4, 4, 1), jnp.float32)
 
 
 class Head(nn.Module):
@@ -154,10 +154,10 @@ def checked(model, num_devices=1, average_decay=0.0):
     devices = sharding.DataParallel(sharding.device_mesh(num_devices))
     optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.01)
     averager = optim.moving_average(average_decay) if average_decay else None
-    check.check_model(model, SHAPE, 10, getattr(model, "dtype", "float32"))
+    check.check_model(model, IMAGE, 10, getattr(model, "dtype", "float32"))
     train_step = steps.make_train_step(model, optimizer, devices, 8, averager=averager)
-    initialize = state.initializer(model, optimizer, SHAPE, averager)
-    return check.check_training(model, initialize, train_step, devices, SHAPE)
+    initialize = state.initializer(model, optimizer, IMAGE, averager)
+    return check.check_training(model, initialize, train_step, devices, IMAGE)
 
 
 @pytest.mark.parametrize("num_devices, average_decay", [(1, 0.0), (1, 0.9), (8, 0.0), (8, 0.9)])

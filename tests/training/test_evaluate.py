@@ -1,5 +1,6 @@
 """Loss and accuracy of a whole set or of a weighted batch, against NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ def make_network(num_classes, image_shape):
     """A small network and its state before training."""
     model = models.create("mlp_1x512", num_classes)
     optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.0)
-    return model, state.initializer(model, optimizer, image_shape)(0)
+    example = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+    return model, state.initializer(model, optimizer, example)(0)
 
 
 def cross_entropies(model, fresh, images, labels):

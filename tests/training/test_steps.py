@@ -14,6 +14,10 @@ from rethinking.training import evaluate, optim, state, steps
 NUM, SIZE, CLASSES = 96, 12, 10
 
 
+def image(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
 @pytest.fixture(scope="module")
 def data():
     random = np.random.default_rng(0)
@@ -38,7 +42,7 @@ def train(
     model = models.create(name, CLASSES, jnp.float32, devices.axis_name if sync else None)
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
     train_state = sharding.replicate(
-        state.initializer(model, optimizer, (SIZE, SIZE, 3))(seed), mesh
+        state.initializer(model, optimizer, image(SIZE, SIZE, 3))(seed), mesh
     )
     train_step = steps.make_train_step(model, optimizer, devices, batch_size)
     scan = steps.use_scan(train_state.params) if scan is None else scan
@@ -135,7 +139,7 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
     mesh, optimizer = sharding.device_mesh(4), optim.sgd(lambda step: 0.1, 0.9, 0.0)
     devices = sharding.DataParallel(mesh)
     train_step = steps.make_train_step(Sum(), optimizer, devices, 8)
-    train_state = sharding.replicate(state.initializer(Sum(), optimizer, (1, 1, 1))(0), mesh)
+    train_state = sharding.replicate(state.initializer(Sum(), optimizer, image(1, 1, 1))(0), mesh)
     images = jnp.arange(40.0).reshape(40, 1, 1, 1)
     epoch = steps.make_train_epoch(train_step, devices, 8, lambda x, keys: x)
     losses = []
