@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from rethinking import sharding
 from rethinking.errors import InputError
+from rethinking.models.adapters import adapt
 from rethinking.training import check, optim, state, steps
 
 IMAGE = jax.ShapeDtypeStruct((4, 4, 1), jnp.float32)
@@ -154,7 +155,8 @@ def checked(model, num_devices=1, average_decay=0.0):
     devices = sharding.DataParallel(sharding.device_mesh(num_devices))
     optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.01)
     averager = optim.moving_average(average_decay) if average_decay else None
-    check.check_model(model, IMAGE, 10, getattr(model, "dtype", "float32"))
+    dtype, model = getattr(model, "dtype", "float32"), adapt(model)
+    check.check_model(model, IMAGE, 10, dtype)
     train_step = steps.make_train_step(model, optimizer, devices, 8, averager=averager)
     initialize = state.initializer(model, optimizer, IMAGE, averager)
     return check.check_training(model, initialize, train_step, devices, IMAGE)
