@@ -14,7 +14,7 @@ from rethinking import failures
 from rethinking.errors import InputError, require
 from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
-from rethinking.training.state import TrainState
+from rethinking.training.state import TrainState, named
 
 _LOG = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _check_dtypes(model: Model, state: TrainState) -> None:
         require(
             jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_,
             f"the network {name} cannot be trained: its state {path} is {leaf}, and a checkpoint "
-            "holds numbers alone. Keep keys as jax.random.key_data(key).",
+            f"holds numbers alone. {model.words.keys}",
         )
 
 
@@ -217,11 +217,10 @@ class _Form(NamedTuple):
 
 def _leaves(tree: Any) -> dict[str, _Form]:
     """The form of each array of a tree, by a path such as "batch_stats/BatchNorm_0/mean"."""
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        leaves[name.removeprefix("model_state/")] = _Form(leaf.shape, leaf.dtype)
-    return leaves
+    forms = {}
+    for name, leaf in named(tree).items():
+        forms[name.removeprefix("model_state/")] = _Form(leaf.shape, leaf.dtype)
+    return forms
 
 
 def _remedy(model: Model, before: _Form | str, after: _Form | str, devices: DataParallel) -> str:
@@ -232,7 +231,7 @@ def _remedy(model: Model, before: _Form | str, after: _Form | str, devices: Data
         return f"Its shape must not depend on the batch. {model.words.shapes}"
     if devices.size > 1 and not jnp.issubdtype(before.dtype, jnp.inexact):
         return (
-            "The state is averaged over the devices, so it must be float32 there. Or set "
+            "It differs between the devices, which then average it, so it must be float32. Or set "
             "config.num_devices=1."
         )
     return "Give it the dtype that it has after the step."

@@ -54,3 +54,9 @@ def initializer(
         )
 
     return jax.jit(init)
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their names, such as "params/Dense_0/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -18,6 +18,7 @@ class PureFunctions(Model):
         integers='keep whole numbers outside of "params"',
         growth="apply must return all state that init makes, under the same names.",
         shapes="Leave out what need not be kept.",
+        keys="Keep keys as jax.random.key_data(key).",
     )
 
     def __init__(self, network: interface.Functions):

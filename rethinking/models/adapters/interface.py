@@ -18,6 +18,7 @@ class Words(NamedTuple):
     integers: str  # where whole numbers belong
     growth: str  # what to do about a variable that appears in a step
     shapes: str  # what to do about a variable whose shape depends on the batch
+    keys: str  # what to do about a key among the variables
 
 
 class Model(abc.ABC):

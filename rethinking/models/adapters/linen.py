@@ -20,6 +20,7 @@ class Linen(Model):
         integers="keep whole numbers in another collection",
         growth="Make every variable at the start, and sow nothing into its collection.",
         shapes="Sow what need not be kept.",
+        keys="Keep keys as jax.random.key_data(key).",
     )
 
     def __init__(self, module: nn.Module):

@@ -32,6 +32,7 @@ class Nnx(Model):
         integers="keep whole numbers in another kind of nnx.Variable",
         growth="Make every nnx.Variable in the constructor, and sow nothing but nnx.Intermediate.",
         shapes="Sow what need not be kept.",
+        keys="Keep nnx.Rngs in place of a key.",
     )
 
     def __init__(self, make: functools.partial):
@@ -98,12 +99,19 @@ class Nnx(Model):
     @functools.cached_property
     def _parts(self) -> tuple[nnx.GraphDef, Mapping]:
         """The static part of the network, and the forms of its variables."""
-        return nnx.split(nnx.eval_shape(lambda: self._construct(jax.random.key(0))))
+        return jax.eval_shape(lambda: nnx.split(self._construct(jax.random.key(0))))
 
     def _construct(self, key) -> nnx.Module:
         # Names for the sharding of a parameter are ignored: each device has a copy of it.
         with nnx.use_eager_sharding(False):
-            return self._make(rngs=nnx.Rngs(key))
+            model = self._make(rngs=nnx.Rngs(key))
+        # Flax takes arrays for data, but not the tracers that stand for them while JAX traces this.
+        for _, node in nnx.iter_graph(model):
+            if isinstance(node, nnx.Pytree):
+                for name, value in list(vars(node).items()):
+                    if isinstance(value, jax.core.Tracer):
+                        setattr(node, name, nnx.data(value))
+        return model
 
     def _call(self, model: nnx.Module, x, train: bool, key) -> Any:
         """The outputs for x. In evaluation, the call gets `rngs` only if it cannot do without."""
