@@ -5,7 +5,6 @@ import logging
 import math
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,6 +13,8 @@ from ml_collections import ConfigDict
 
 from rethinking import models, sharding
 from rethinking.errors import require
+from rethinking.models import adapters
+from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
 from rethinking.training import check, optim, steps
 from rethinking.training.state import TrainState, initializer
@@ -25,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 class Network:
     """A network on its devices: how it starts, and how a batch changes it."""
 
-    model: nn.Module
+    model: Model
     devices: DataParallel
     initialize: Callable  # seed -> the state before the first step
     train_step: Callable  # see `steps.make_train_step`
@@ -62,13 +63,12 @@ def build(
     """
     check_batch_size(config, num_train, mesh.size)
     check_schedule(config, steps_per_epoch)
-    check_fields(config)
     devices = DataParallel(mesh)
-    axis_name = devices.axis_name if config.model.sync_batch_norm else None
-    model = models.create(
-        config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
-    )
-    check.check_model(model, example, num_classes, config.dtype)
+    alone = model = _model(config, example, num_classes, None)
+    check_fields(config, model)
+    if config.model.sync_batch_norm and devices.axis_name:
+        model = _model(config, example, num_classes, devices.axis_name)
+    check.check_model(model, example, num_classes, config.dtype, alone)
     rate = learning_rate(config, steps_per_epoch)
     optimizer = optim.OPTIMIZERS[config.optimizer](
         rate, config.momentum, config.weight_decay, config.workers
@@ -81,6 +81,21 @@ def build(
     state = check.check_training(model, initialize, train_step, devices, example)
     check_effects(config, state)
     return Network(model, devices, initialize, train_step, rate)
+
+
+def _model(
+    config: ConfigDict, example: jax.ShapeDtypeStruct, num_classes: int, axis_name: str | None
+) -> Model:
+    """The network that the config names. Its batch norm averages over the axis, if there is one."""
+    made = models.create(
+        config.model.name,
+        num_classes,
+        jnp.dtype(config.dtype),
+        axis_name,
+        example.shape,
+        **config.model.options,
+    )
+    return adapters.adapt(made)
 
 
 def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
@@ -97,19 +112,19 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
     )
 
 
-def check_fields(config: ConfigDict) -> None:
+def check_fields(config: ConfigDict, model: Model) -> None:
     """Raises InputError for a setting that needs a field which the network does not have."""
-    name = config.model.name
+    name, field = config.model.name, model.words.field
     fields = models.fields(name)
     require(
         config.dtype == "float32" or "dtype" in fields,
-        f"config.dtype={config.dtype} has no effect on the network {name}, which has no field "
-        "dtype. Give it one and pass it on to its layers, or set config.dtype=float32.",
+        f"config.dtype={config.dtype} has no effect on the network {name}, which has no "
+        f"{field} dtype. Give it one and pass it on to its layers, or set config.dtype=float32.",
     )
     require(
         not config.model.sync_batch_norm or "bn_axis_name" in fields,
         f"config.model.sync_batch_norm=True has no effect on the network {name}, which has no "
-        "field bn_axis_name. Give it one and pass it to its batch norm as axis_name, or set "
+        f"{field} bn_axis_name. Give it one and pass it to its batch norm as axis_name, or set "
         "config.model.sync_batch_norm=False.",
     )
 

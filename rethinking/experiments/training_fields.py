@@ -9,6 +9,7 @@ RESERVED = {
     "num_classes": "the data set decides it",
     "dtype": "config.dtype decides it",
     "bn_axis_name": "config.model.sync_batch_norm decides it",
+    "example_shape": "the data set decides it",
     "name": "Flax uses it",
     "parent": "Flax uses it",
 }
@@ -141,7 +142,7 @@ FIELDS: Fields = COMMON | {
         "see data/shifts.py",
         longest=2000,
     ),
-    "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:Class"),
+    "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:NAME"),
     "model.sync_batch_norm": Field(
         False, "batch norm over the global batch instead of over each device's part of it"
     ),

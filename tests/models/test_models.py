@@ -184,12 +184,13 @@ def test_a_mistake_in_the_users_file_is_shown_with_its_line(tmp_path, monkeypatc
         ("inceptoin", "Did you mean 'inception"),
         ("no_such_package.module:Net", "importing no_such_package.module failed .*PYTHONPATH"),
         (f"{__name__}:Owns", "has no Owns. Did you mean 'Own'"),
-        ("json:Net", "defines no flax.linen.Module"),
+        ("json:Net", "defines no network"),
         (f"{__name__}:images", "derived from flax.linen.Module"),
+        (f"{__name__}:nn", "nn is not a network"),
         ("json:JSONDecoder", "derived from flax.linen.Module"),
         (f"{__name__}:Demanding", "'temperature'. Give that field a default"),
-        (":Net", "package.module:Class"),
-        ("package:", "package.module:Class"),
+        (":Net", "package.module:NAME"),
+        ("package:", "package.module:NAME"),
     ],
 )
 def test_wrong_names_are_explained(name, message):
