@@ -1,6 +1,6 @@
-"""The version of a network of the user's own: a digest of its source.
+"""Code of the user's own, such as a network: importing it, and its version, a digest of its source.
 
-Runs record it. So a run of an edited network does not count as a repetition of an older run.
+Runs record the version. So a run of edited code does not count as a repetition of an older run.
 """
 
 import ast
@@ -12,12 +12,27 @@ import pathlib
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
+from typing import Any, NamedTuple
 
-from rethinking.errors import InputError
+from rethinking import failures
+from rethinking.errors import InputError, nearest
 
+
+class Place(NamedTuple):
+    """Where a config may name code of the user's own."""
+
+    field: str  # the field that names it
+    what: str  # what it is, in words
+
+
+# By the field that records the version of that code.
+PLACES = {
+    "model.source": Place("model.name", "network"),
+    "optimizer_source": Place("optimizer", "optimizer"),
+}
 _INSTALLED = ("site-packages", "dist-packages")
-# name -> the class that was loaded, and the digest of its source at that time. A long process, such
-# as a sweep, goes on with the code that it has loaded, whatever happens to the file.
+# name -> the object that was loaded, and the digest of its source at that time. A long process,
+# such as a sweep, goes on with the code that it has loaded, whatever happens to the file.
 _loaded: dict[str, tuple[object, str]] = {}
 
 
@@ -30,8 +45,39 @@ def search_working_directory() -> None:
         sys.path.append(os.getcwd())
 
 
+def load(name: str, what: str) -> Any:
+    """The object called `package.module:NAME`, imported.
+
+    `what` says in the messages what it is, such as "optimizer". Raises InputError, with file and
+    line, if it cannot be imported.
+    """
+    problem = f"The {what} {name} cannot be used"
+    module_name, _, object_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), object_name)):
+        raise InputError(f"{problem}: write the name as package.module:NAME.")
+    search_working_directory()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{problem}: importing {module_name} failed ({error}). Install it, or run from the "
+            "folder that holds it, or add that folder to PYTHONPATH."
+        ) from error
+    except Exception as error:  # The file is the user's own and may raise anything.
+        raise InputError(
+            f"{failures.placed_summary(error)} {problem}, because importing {module_name} failed. "
+            "Correct it there."
+        ) from error
+    if not hasattr(module, object_name):
+        names = [each for each in vars(module) if not each.startswith("_")]
+        raise InputError(
+            f"{problem}: {module_name} has no {object_name}. {nearest(object_name, names)}"
+        )
+    return getattr(module, object_name)
+
+
 def loaded_digest(name: str) -> str:
-    """`digest` of the code that this process runs as the network `package.module:Class`."""
+    """`digest` of the code that this process runs under the name `package.module:NAME`."""
     if ":" in name:
         search_working_directory()
         # An error is explained where the network is made.
@@ -41,17 +87,17 @@ def loaded_digest(name: str) -> str:
 
 
 def digest(name: str) -> str:
-    """Twelve hex digits of the source of the network `package.module:Class`; imports nothing.
+    """Twelve hex digits of the source of `package.module:NAME`; imports nothing.
 
     It covers the module's file and the modules beside it that it imports, directly or not: those
-    in the same folder or package, without installed ones. "" for a network of this project, and
-    for a module that is not found.
+    in the same folder or package, without installed ones. "" for a name of this project, and for a
+    module that is not found.
     """
-    module, colon, class_name = name.partition(":")
+    module, colon, object_name = name.partition(":")
     if not colon:
         return ""
     search_working_directory()
-    loaded = getattr(sys.modules.get(module), class_name, None)
+    loaded = getattr(sys.modules.get(module), object_name, None)
     if loaded is not None and _loaded.get(name, (None,))[0] is loaded:
         return _loaded[name][1]
     importlib.invalidate_caches()  # the files may be new
@@ -66,13 +112,17 @@ def digest(name: str) -> str:
     return value
 
 
-def require_current(name: str, given: str, now: str) -> None:
-    """Raises InputError if `given`, a digest from another place, is not that of the code `now`."""
+def require_current(field: str, name: str, given: str, now: str) -> None:
+    """Raises InputError if `given`, a digest from another place, is not that of the code `now`.
+
+    `field` is a key of `PLACES`.
+    """
     if given and given != now:
+        what = PLACES[field].what
         raise InputError(
-            f"config.model.source={given} is not the present version of the network {name} "
-            f"({now or 'which is not a network of your own'}). Restore that version, or leave "
-            "config.model.source empty."
+            f"config.{field}={given} is not the present version of the {what} {name} "
+            f"({now or f'which is not your own {what}'}). Restore that version, or leave "
+            f"config.{field} empty."
         )
 
 

@@ -6,9 +6,11 @@ import re
 import nbclient
 import nbformat
 import numpy as np
+import pytest
 
 from rethinking import cli, experiments
 from rethinking.data import arrays
+from rethinking.experiments import optimizers
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -53,6 +55,21 @@ def test_the_network_of_the_page_runs_by_config_alone(tmp_path, monkeypatch):
     result = experiments.run(config, tmp_path / "run")
     assert result["num_params"] == 9 * 32 + 2 * 32 + 32 * 10 + 10
     assert result["status"] == "complete"
+
+
+def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
+    (source,) = blocks("docs/own_optimizer.md", "python")
+    (tmp_path / "my_optimizer.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    (command,) = blocks("docs/own_optimizer.md", "sh")
+    flags = [flag for flag in command.split() if flag.startswith("--config")]
+    own = ["--config.optimizer=my_optimizer:make", "--config.weight_decay=0.1"]
+    for changed in ([], own):
+        config = cli.parse_config([*flags, *changed])
+        experiments.check(config)
+        rate, _ = optimizers.build(config, steps_per_epoch=44)
+        assert float(rate(0)) == pytest.approx(0.001)
+        assert float(rate(44 * config.max_epochs)) == 0
 
 
 def test_the_kernel_examples_of_the_page_run():

@@ -1,8 +1,6 @@
 """The network that a config describes, with its optimizer, for resident and streamed data."""
 
 import dataclasses
-import logging
-import math
 from collections.abc import Callable
 
 import jax
@@ -13,13 +11,12 @@ from ml_collections import ConfigDict
 
 from rethinking import models, sharding
 from rethinking.errors import require
+from rethinking.experiments import optimizers
 from rethinking.models import adapters
 from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
 from rethinking.training import check, optim, steps
 from rethinking.training.state import TrainState, initializer
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Network:
     devices: DataParallel
     initialize: Callable  # seed -> the state before the first step
     train_step: Callable  # see `steps.make_train_step`
-    learning_rate: optax.Schedule
+    learning_rate: optax.Schedule | None  # None: an optimizer of the user's own decides it
 
     def initial_state(self, seed: int) -> TrainState:
         """The state before the first step, on every device.
@@ -62,23 +59,21 @@ def build(
     that does not fit, and for a network that cannot be made or cannot take such examples.
     """
     check_batch_size(config, num_train, mesh.size)
-    check_schedule(config, steps_per_epoch)
     devices = DataParallel(mesh)
     alone = model = _model(config, example, num_classes, None)
     check_fields(config, model)
     if config.model.sync_batch_norm and devices.axis_name:
         model = _model(config, example, num_classes, devices.axis_name)
     check.check_model(model, example, num_classes, config.dtype, alone)
-    rate = learning_rate(config, steps_per_epoch)
-    optimizer = optim.OPTIMIZERS[config.optimizer](
-        rate, config.momentum, config.weight_decay, config.workers
-    )
+    rate, optimizer = optimizers.build(config, steps_per_epoch)
     averager = optim.moving_average(config.average_decay) if config.average_decay else None
     train_step = steps.make_train_step(
         model, optimizer, devices, config.batch_size, config.label_smoothing, averager
     )
     initialize = initializer(model, optimizer, example, averager)
     state = check.check_training(model, initialize, train_step, devices, example)
+    if optimizers.is_own(config):
+        optimizers.check(optimizer, state)
     check_effects(config, state)
     return Network(model, devices, initialize, train_step, rate)
 
@@ -144,42 +139,4 @@ def check_effects(config: ConfigDict, state: TrainState) -> None:
         not config.model.sync_batch_norm or bool(state.model_state),
         f"config.model.sync_batch_norm=True has no effect on the network {name}, which has no "
         "batch norm. Set config.model.sync_batch_norm=False.",
-    )
-
-
-def check_schedule(config: ConfigDict, steps_per_epoch: float | int) -> None:
-    """Raises InputError for settings of the schedule that cannot act in steps of this size."""
-    require(
-        config.decay_per_epoch == 1 or round(steps_per_epoch * config.epochs_per_decay) >= 1,
-        f"config.epochs_per_decay={config.epochs_per_decay} is less than one step: "
-        f"an epoch has {steps_per_epoch:g} steps. Choose a larger number.",
-    )
-    if config.decay_per_epoch != 1 and config.epochs_per_decay >= config.max_epochs:
-        after = config.epochs_per_decay
-        _LOG.info(
-            "The learning rate never decays, because its first decay is due after %g epochs.", after
-        )
-    num_steps = math.ceil(steps_per_epoch * config.max_epochs)
-    require(
-        config.workers <= num_steps,
-        f"config.workers={config.workers}: gradients arrive {config.workers - 1} steps late, but "
-        f"the run has {num_steps} steps, so the network is never trained. Choose fewer workers or "
-        "a larger config.max_epochs.",
-    )
-
-
-def learning_rate(config: ConfigDict, steps_per_epoch: float | int) -> optax.Schedule:
-    """A function step -> learning rate, as `config` describes it.
-
-    Raises InputError for more steps than can be counted.
-    """
-    require(
-        steps_per_epoch * config.warmup_epochs < 2**31,
-        f"config.warmup_epochs={config.warmup_epochs} has more than 2**31 steps. Choose fewer.",
-    )
-    rate = config.learning_rate
-    if config.reference_batch_size:
-        rate = optim.scaled(rate, config.batch_size, config.reference_batch_size)
-    return optim.schedule(
-        rate, config.decay_per_epoch, steps_per_epoch, config.epochs_per_decay, config.warmup_epochs
     )

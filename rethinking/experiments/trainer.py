@@ -59,9 +59,10 @@ class Trainer(abc.ABC):
         """The number of trained parameters."""
         return sum(param.size for param in jax.tree.leaves(self.initial.params))
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return float(self.network.learning_rate(step))
+    def learning_rate(self, step: int) -> float | None:
+        """The learning rate of a step; None if an optimizer of the user's own decides it."""
+        rate = self.network.learning_rate
+        return None if rate is None else float(rate(step))
 
     def evaluate(
         self, state: TrainState, whole: bool, stop: Callable[[int], bool]

@@ -13,6 +13,8 @@ RESERVED = {
     "name": "Flax uses it",
     "parent": "Flax uses it",
 }
+# The optimizers of `rethinking.training.optim`, which `optimizer` names.
+OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 # By default, everything that a row can switch on is off.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
@@ -29,8 +31,12 @@ FIELDS: Fields = COMMON | {
     ),
     "optimizer": Field(
         "sgd",
-        "SGD with momentum, or TensorFlow's RMSProp with epsilon = 1 inside the root",
-        choices=("sgd", "rmsprop"),
+        '"sgd" with momentum; "rmsprop", TensorFlow\'s with epsilon = 1 inside the root; "adamw"; '
+        "or package.module:function, a function of the config that makes an optax optimizer",
+    ),
+    "optimizer_source": Field(
+        "",
+        "the version of an optimizer of your own, which a run fills in: a digest of its source",
     ),
     "learning_rate": Field(0.01, "learning rate at the start", minimum=TINY, maximum=HUGE),
     "reference_batch_size": Field(
@@ -40,6 +46,12 @@ FIELDS: Fields = COMMON | {
         below=LARGEST,
     ),
     "momentum": Field(0.9, "momentum of SGD and of RMSProp", minimum=0, below=1),
+    "schedule": Field(
+        "staircase",
+        "how the learning rate falls: by `decay_per_epoch` in steps, along half a cosine to zero "
+        "at `max_epochs`, or not at all",
+        choices=("staircase", "cosine", "constant"),
+    ),
     "decay_per_epoch": Field(
         0.95,
         "factor on the learning rate every `epochs_per_decay` epochs",
@@ -55,7 +67,8 @@ FIELDS: Fields = COMMON | {
     "weight_decay": Field(
         0.0,
         "coefficient of half the squared norm of the weights: all parameters of two or more "
-        "dimensions, so no biases",
+        "dimensions, so no biases; adamw: part of the weights that each step takes away, times the "
+        "learning rate",
         minimum=0,
         maximum=HUGE,
     ),
