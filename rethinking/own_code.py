@@ -16,8 +16,8 @@ from importlib.machinery import PathFinder
 from rethinking.errors import InputError
 
 _INSTALLED = ("site-packages", "dist-packages")
-# name -> the class that was loaded, and the digest of its source at that time. A long process, such
-# as a sweep, goes on with the code that it has loaded, whatever happens to the file.
+# name -> the object that was loaded, and the digest of its source at that time. A long process,
+# such as a sweep, goes on with the code that it has loaded, whatever happens to the file.
 _loaded: dict[str, tuple[object, str]] = {}
 
 
@@ -31,7 +31,7 @@ def search_working_directory() -> None:
 
 
 def loaded_digest(name: str) -> str:
-    """`digest` of the code that this process runs as the network `package.module:Class`."""
+    """`digest` of the code that this process runs as the network `package.module:NAME`."""
     if ":" in name:
         search_working_directory()
         # An error is explained where the network is made.
@@ -41,17 +41,17 @@ def loaded_digest(name: str) -> str:
 
 
 def digest(name: str) -> str:
-    """Twelve hex digits of the source of the network `package.module:Class`; imports nothing.
+    """Twelve hex digits of the source of the network `package.module:NAME`; imports nothing.
 
     It covers the module's file and the modules beside it that it imports, directly or not: those
     in the same folder or package, without installed ones. "" for a network of this project, and
     for a module that is not found.
     """
-    module, colon, class_name = name.partition(":")
+    module, colon, own_name = name.partition(":")
     if not colon:
         return ""
     search_working_directory()
-    loaded = getattr(sys.modules.get(module), class_name, None)
+    loaded = getattr(sys.modules.get(module), own_name, None)
     if loaded is not None and _loaded.get(name, (None,))[0] is loaded:
         return _loaded[name][1]
     importlib.invalidate_caches()  # the files may be new
