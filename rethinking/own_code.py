@@ -10,7 +10,7 @@ import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from typing import Any, NamedTuple
 
@@ -45,11 +45,12 @@ def search_working_directory() -> None:
         sys.path.append(os.getcwd())
 
 
-def load(name: str, what: str) -> Any:
+def load(name: str, what: str, is_one: Callable[[object], bool] = callable) -> Any:
     """The object called `package.module:NAME`, imported.
 
-    `what` says in the messages what it is, such as "optimizer". Raises InputError, with file and
-    line, if it cannot be imported.
+    `what` says in the messages what it is, such as "optimizer". `is_one` tells which objects of the
+    module are such, to suggest one. Raises InputError, with file and line, if it cannot be
+    imported.
     """
     problem = f"The {what} {name} cannot be used"
     module_name, _, object_name = name.partition(":")
@@ -69,10 +70,9 @@ def load(name: str, what: str) -> Any:
             "Correct it there."
         ) from error
     if not hasattr(module, object_name):
-        names = [each for each in vars(module) if not each.startswith("_")]
-        raise InputError(
-            f"{problem}: {module_name} has no {object_name}. {nearest(object_name, names)}"
-        )
+        names = [each for each, value in vars(module).items() if is_one(value)]
+        remedy = nearest(object_name, names) if names else f"It defines no {what}."
+        raise InputError(f"{problem}: {module_name} has no {object_name}. {remedy}")
     return getattr(module, object_name)
 
 

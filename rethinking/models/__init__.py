@@ -1,6 +1,5 @@
 """The networks of the experiments, by name."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -136,28 +135,9 @@ def _constructor(name: str) -> Callable[..., Any]:
 
 def _load(name: str) -> Callable[..., Any]:
     """What constructs the network `package.module:NAME`, imported."""
+    found = own_code.load(name, "network", _is_network)
+    own_name = name.partition(":")[2]
     problem = f"The network {name} cannot be used"
-    module_name, _, own_name = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), own_name)):
-        raise InputError(f"{problem}: write the name as package.module:NAME.")
-    own_code.search_working_directory()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{problem}: importing {module_name} failed ({error}). Install it, or run from the "
-            "folder that holds it, or add that folder to PYTHONPATH."
-        ) from error
-    except Exception as error:  # The file is the user's own and may raise anything.
-        raise InputError(
-            f"{failures.placed_summary(error)} {problem}, because importing {module_name} failed. "
-            "Correct it there."
-        ) from error
-    found = getattr(module, own_name, None)
-    if found is None:
-        networks = [key for key, value in vars(module).items() if _is_network(value)]
-        remedy = nearest(own_name, networks) if networks else "It defines no network."
-        raise InputError(f"{problem}: {module_name} has no {own_name}. {remedy}")
     require(
         not isinstance(found, nnx.Module),
         f"{problem}: {own_name} has its values already, but each seed draws its own. Name its "
