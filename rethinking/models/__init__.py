@@ -17,6 +17,8 @@ from rethinking.models.alexnet import AlexNet
 from rethinking.models.inception import Inception
 from rethinking.models.inception_v3 import InceptionV3
 from rethinking.models.mlp import MLP
+from rethinking.models.resnet import ResNet
+from rethinking.models.vision_transformer import VisionTransformer
 from rethinking.models.wide_resnet import WideResNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +29,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp_1x512": partial(MLP, depth=1),
     "mlp_3x512": partial(MLP, depth=3),
     "wide_resnet_28_1": partial(WideResNet, depth=28, widening=1),
+    "resnet_18": ResNet,
+    "vit_patch4": VisionTransformer,
 }
 
 
