@@ -138,8 +138,8 @@ def _folder(config: ConfigDict) -> pathlib.Path:
         ) from None
     require(
         is_name,
-        f"{shown}: they name the folder of a run, which cannot have this name. Choose names of at "
-        f"most {_LONGEST} bytes, without . and ..",
+        f"{shown}: no folder can have this name, and the folder of a run is named after them. "
+        f"Choose names of at most {_LONGEST} bytes, none of them . or ..",
     )
     return pathlib.Path(*parts)
 
@@ -152,9 +152,9 @@ def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The state of a run directory. Raises InputError if it holds a run of another config."""
     path = epath.Path(workdir)
     if folder.has_begun(path) and not folder.Folder(path).has_result():
-        return TO_DO  # the run before was killed before its first result
+        return TO_DO  # the previous run was killed before its first result
     has_config = (workdir / "config.json").exists()
-    # A damaged file stops the run, which names the file, and not the whole sweep.
+    # A damaged file stops only its own run, whose message names the file.
     with contextlib.suppress(runs.DamagedFile):
         if has_config:
             runs.refuse_another(path / "config.json", config, experiments.scientific)
@@ -166,7 +166,7 @@ def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
 def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     """The key and the folder of every finished run under `root`."""
     for result in root.rglob("result.json"):
-        # A damaged run, and what is not a run, is left out here. The report names it.
+        # This leaves out damaged runs, and files of other programs. The report names them.
         with contextlib.suppress(OSError, ValueError, TypeError):
             config = json_files.read_object(result.parent / "config.json", remedy="")
             if runs.read_result(result.parent):

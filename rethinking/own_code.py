@@ -1,6 +1,6 @@
 """The version of a network of the user's own: a digest of its source.
 
-Runs record it, so that those of an edited network are not taken for repetitions of older ones.
+Runs record it. So a run of an edited network does not count as a repetition of an older run.
 """
 
 import ast
@@ -70,8 +70,8 @@ def require_current(name: str, given: str, now: str) -> None:
     """Raises InputError if `given`, a digest from another place, is not that of the code `now`."""
     if given and given != now:
         raise InputError(
-            f"config.model.source={given} is not the code of the network {name} as it is now "
-            f"({now or 'it is not a network of your own'}). Restore that code, or leave "
+            f"config.model.source={given} is not the present version of the network {name} "
+            f"({now or 'which is not a network of your own'}). Restore that version, or leave "
             "config.model.source empty."
         )
 

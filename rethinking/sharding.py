@@ -80,8 +80,8 @@ def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
         there, needed = psutil.virtual_memory().available, size * len(local)
     if needed > there:
         raise InputError(
-            f"{what} takes {needed / 1e9:,.1f} GB of memory, and there are {there / 1e9:,.1f} GB. "
-            f"Remedies: {remedies}."
+            f"{what} takes {needed / 1e9:,.1f} GB of memory, but there are only "
+            f"{there / 1e9:,.1f} GB. Remedies: {remedies}."
         )
 
 

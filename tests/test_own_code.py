@@ -147,7 +147,7 @@ def test_a_run_of_an_edited_network_is_another_run(folder, tmp_path, monkeypatch
     ):
         experiments.run(config, tmp_path / "run")
     config.model.source = result["network_source"]
-    with pytest.raises(InputError, match="is not the code of the network own_net:Net as it is now"):
+    with pytest.raises(InputError, match="is not the present version of the network own_net:Net"):
         experiments.run(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -114,8 +114,7 @@ def _split(source: Source, key: str, indices: Int64[np.ndarray, " n"]) -> Split:
 def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
     if name == "digits":
         raise InputError(
-            "digits is not a TFDS set, so it cannot be streamed. Load it into memory, as "
-            "configs/quickstart.py does."
+            "digits is not a TFDS set, so it cannot be streamed. Set config.data.stream=False."
         )
     _check_decoders(name)
     source = find(name, data_dir, evaluation=evaluation)
@@ -123,7 +122,7 @@ def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> S
     if channels != 3:
         remedy = "Prepare the set with 3 channels."
         if min(height, width) > 0:
-            remedy = "Load the set into memory instead."
+            remedy = "Set config.data.stream=False, which loads them into memory."
         raise InputError(
             f"{name} cannot be streamed, because its images do not have 3 channels. {remedy}"
         )

@@ -69,8 +69,8 @@ def run(
     Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
     continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
-    Raises InputError for anything that cannot work, before any time is spent; and for a full disk,
-    a damaged file and a folder that is removed during the run.
+    Raises InputError for anything that cannot work, before any time is spent. During the run, it
+    raises InputError for a full disk, a damaged file and a folder that is removed.
     """
     check(config)
     config = with_source(config, own_code.loaded_digest)

@@ -26,13 +26,13 @@ FIELDS: Fields = training.FIELDS | {
     "draws": Field(5, "rademacher: number of draws of the random signs", minimum=1, maximum=1000),
     "halvings": Field(
         0,
-        "rademacher: how many times to halve the training images; each half is trained on as well",
+        "rademacher: how many times to halve the number of training images; all sizes are measured",
         minimum=0,
         maximum=30,
     ),
     "doublings": Field(
         0,
-        "rademacher: how many times to double the images for linear models",
+        "rademacher: how many times to double the number of images, for linear models alone",
         minimum=0,
         maximum=30,
     ),

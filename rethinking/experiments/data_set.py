@@ -9,7 +9,7 @@ from rethinking.errors import require
 
 
 def check(config: ConfigDict) -> None:
-    """Raises InputError for settings of the test set that no run can have, or that do nothing."""
+    """Raises InputError for settings of the test set that are invalid or have no effect."""
     evaluation(config).check()
     require(
         evaluates(config) or not (config.data.eval_split or config.data.test_fraction),

@@ -22,7 +22,9 @@ FIELDS: Fields = COMMON | {
     "num_devices": COMMON["num_devices"].replace(
         default=1, minimum=1, maximum=1, below=None, doc="number of devices: one"
     ),
-    "depth": Field(2, "2: Theorem 1; more: Corollary 1", minimum=2, maximum=200),
+    "depth": Field(
+        2, "number of layers; 2: as in Theorem 1; more: Corollary 1", minimum=2, maximum=200
+    ),
     "one_hot": Field(False, "targets are one-hot vectors instead of the labels as numbers"),
     "data.name": COMMON["data.name"].replace(default="cifar10"),
     "randomize.labels": COMMON["randomize.labels"].replace(default=1.0),

@@ -156,7 +156,7 @@ def keep(
     """What keeps the finished parts of the solve in the run directory, under `solve`.
 
     None in a bucket, for several processes, and if the disk has too little space. Such a solve
-    begins anew when it is interrupted.
+    starts over when it is interrupted.
     """
     if "://" in os.fspath(folder) or jax.process_count() > 1:
         return None
@@ -168,7 +168,7 @@ def keep(
     sizes = f"up to {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
     if size > free:
         _LOG.warning(
-            "Finished parts of the solve take %s. So they are not kept, and the solve begins anew "
+            "Finished parts of the solve take %s. So they are not kept, and the solve starts over "
             "if it is interrupted. Free some space, or choose another --workdir.",
             sizes,
         )

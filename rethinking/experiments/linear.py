@@ -19,7 +19,7 @@ from rethinking.errors import require
 
 _LOG = logging.getLogger(__name__)
 LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
-# Between two looks at the clock: the numbers that SGD updates, and the entries of a Hessian.
+# The most work between two checks of the deadline: numbers that SGD updates, entries of a Hessian.
 MOST_UPDATES, MOST_ENTRIES = 10**9, 10**7
 COPIES = 4  # of the features, and Gram matrices, that exist at once
 
@@ -153,9 +153,7 @@ def run(
 
 
 def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples, str]:
-    """The training examples, with labels randomized as `config` says, the test examples, and what
-    these are.
-    """
+    """The training examples with randomized labels, the test examples, and the latter's split."""
     from rethinking.experiments import data_set
     from rethinking.theory import linear
 
@@ -208,7 +206,7 @@ def _curvature(
         )
 
     def largest_entry(beta: Float64[np.ndarray, " n"]) -> float:
-        """Of the Hessian with these second derivatives, in absolute value."""
+        """The largest absolute value in the Hessian with these second derivatives."""
         d = train.features.shape[1]
         largest, height = 0.0, max(1, MOST_ENTRIES // d)
         for row in range(0, d, height):

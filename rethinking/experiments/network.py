@@ -136,12 +136,14 @@ def check_schedule(config: ConfigDict, steps_per_epoch: float | int) -> None:
     """Raises InputError for settings of the schedule that cannot act in steps of this size."""
     require(
         config.decay_per_epoch == 1 or round(steps_per_epoch * config.epochs_per_decay) >= 1,
-        f"config.epochs_per_decay={config.epochs_per_decay} is less than one of the "
-        f"{steps_per_epoch:g} steps of an epoch. Choose a larger one.",
+        f"config.epochs_per_decay={config.epochs_per_decay} is less than one step: "
+        f"an epoch has {steps_per_epoch:g} steps. Choose a larger number.",
     )
     if config.decay_per_epoch != 1 and config.epochs_per_decay >= config.max_epochs:
         after = config.epochs_per_decay
-        _LOG.info("The run ends before the learning rate first decays, after %g epochs.", after)
+        _LOG.info(
+            "The learning rate never decays, because its first decay is due after %g epochs.", after
+        )
     num_steps = math.ceil(steps_per_epoch * config.max_epochs)
     require(
         config.workers <= num_steps,

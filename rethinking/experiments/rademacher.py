@@ -80,8 +80,8 @@ def check_sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(
-            f"config.doublings={config.doublings}: {n:,} images, doubled that often, are more than "
-            f"the {there:,} of {config.data.name}. Choose fewer doublings or a smaller "
+            f"config.doublings={config.doublings}: {n:,} images doubled that many times are more "
+            f"than the {there:,} of {config.data.name}. Choose fewer doublings or a smaller "
             "config.data.num_train."
         )
     sizes = [n >> halving for halving in range(config.halvings, -1, -1)]

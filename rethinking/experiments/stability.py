@@ -157,9 +157,9 @@ def check_sizes(config: ConfigDict) -> int:
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(
-            f"config.replacements={config.replacements} needs as many training images, and as many "
-            f"others. Of the {there:,} images of {config.data.name}, {n:,} are for training. "
-            "Choose fewer replacements or another config.data.num_train."
+            f"config.replacements={config.replacements} needs at least that many training images, "
+            f"and that many others. Of the {there:,} images of {config.data.name}, {n:,} are for "
+            "training. Choose fewer replacements or another config.data.num_train."
         )
     return n
 

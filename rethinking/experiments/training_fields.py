@@ -34,7 +34,7 @@ FIELDS: Fields = COMMON | {
     "learning_rate": Field(0.01, "learning rate at the start", minimum=TINY, maximum=HUGE),
     "reference_batch_size": Field(
         0,
-        "`learning_rate` is for batches of this size and is scaled in proportion; 0: no scaling",
+        "batch size that `learning_rate` is for; other sizes scale it in proportion; 0: no scaling",
         minimum=0,
         below=LARGEST,
     ),
@@ -63,7 +63,7 @@ FIELDS: Fields = COMMON | {
     ),
     "workers": Field(
         1,
-        "asynchronous workers to imitate: gradients arrive workers - 1 steps late",
+        "asynchronous workers to simulate: gradients arrive workers - 1 steps late",
         minimum=1,
         maximum=10_000,
     ),
@@ -106,7 +106,7 @@ FIELDS: Fields = COMMON | {
     "data.whiten": Field(True, "scale each image to mean zero and variance one"),
     "data.stream": Field(
         False,
-        "read the images from disk batch by batch, for large sets; else all stay on the device",
+        "read the images from disk batch by batch, for large sets; else the device keeps them all",
     ),
     "data.image_size": Field(
         299, "side of streamed images after resizing, in pixels", minimum=1, maximum=4096
@@ -123,15 +123,15 @@ FIELDS: Fields = COMMON | {
     ),
     "data.num_workers": Field(
         0,
-        "worker processes per host to spread these threads over; 0: none",
+        "worker processes per host that share `data.num_threads`; 0: none",
         minimum=0,
         maximum=256,
         scientific=False,
     ),
     "eval.num_train": Field(
         0,
-        "training images to evaluate before the end, a seeded choice; "
-        "the last evaluation uses all; 0: always all",
+        "number of training images in each evaluation but the last, which uses all; "
+        "the seed chooses them; 0: always all",
         minimum=0,
         below=LARGEST,
     ),
@@ -150,7 +150,8 @@ FIELDS: Fields = COMMON | {
     ),
     "model.source": Field(
         "",
-        "the version of a network of your own, which a run fills in: a digest of its source",
+        "digest of the source of your own network, which identifies its version; "
+        "the run fills it in",
     ),
     "randomize.pixels": Field("none", "what replaces the images (section 2.1)", choices=PIXELS),
     "augment.crop": Field(

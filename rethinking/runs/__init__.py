@@ -80,7 +80,7 @@ class RunDirectory:
         self._write_metrics()
 
     def keep(self, lines: list[dict[str, Any]]) -> None:
-        """Makes `lines` the only ones."""
+        """Replaces all lines by `lines`."""
         self.metrics = lines
         self._write_metrics()
 
@@ -188,7 +188,7 @@ def _wait_for(file: epath.Path) -> None:
 def _refuse_another_in_time(path: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
     """`refuse_another`, but first waits a little if process 0 may be about to replace the config.
 
-    It does that if the run before was killed before its first result.
+    Process 0 does that if the previous run was killed before its first result.
     """
     deadline = time.monotonic() + REPLACE_SECONDS
     while has_begun(path) and time.monotonic() < deadline:
@@ -214,7 +214,7 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
     there = _read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
-    if "model.source" not in old:  # from before this field existed: nobody knows
+    if "model.source" not in old:  # an old config without this field: the version is unknown
         fields = [field for field in fields if field != "model.source"]
     changed = [
         f"{field}: {old.get(field)!r} there, {new.get(field)!r} now"

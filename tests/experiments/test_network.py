@@ -76,7 +76,7 @@ PLAIN, SCALED = f"{__name__}:Plain", f"{__name__}:Scaled"
         ({"model__name": SCALED, "weight_decay": 0.5}, "config.weight_decay=0.5 has no effect"),
         ({"model__options": {"widht": 3}}, "no option 'widht'. Did you mean 'width'"),
         ({"model__options": {"name": "x"}}, "no option 'name'"),
-        ({"epochs_per_decay": 0.01}, "less than one of the 44 steps"),
+        ({"epochs_per_decay": 0.01}, "less than one step: an epoch has 44"),
         ({"max_epochs": 1, "workers": 45}, "44 steps, so the network is never trained"),
     ],
 )

@@ -57,9 +57,9 @@ def test_each_row_has_a_folder_of_its_own(names, experiment, row, folders):
     "names, reason",
     [
         ("config.row = 'mine:one'", "rows 'small' and 'large' are both named 'mine:one'"),
-        ("config.row = 'mine:' + 150 * 'é'", "a run, which cannot have this name"),
-        ("config.row = 'mine:../' + row", "a run, which cannot have this name"),
-        ("config.experiment, config.row = '/tmp', row", "a run, which cannot have this name"),
+        ("config.row = 'mine:' + 150 * 'é'", "no folder can have this name"),
+        ("config.row = 'mine:../' + row", "no folder can have this name"),
+        ("config.experiment, config.row = '/tmp', row", "no folder can have this name"),
     ],
 )
 def test_names_that_cannot_be_folders_are_refused(names, reason, folders):
