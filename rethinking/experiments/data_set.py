@@ -38,6 +38,23 @@ def load(config: ConfigDict) -> Dataset[arrays.Split]:
     )
 
 
+def vocab_size(config: ConfigDict) -> int:
+    """The number of tokens of a set of token sequences: its largest token plus 1.
+
+    It is that of the whole set, whatever part `config` chooses. Raises InputError for a negative
+    token.
+    """
+    data = config.data
+    dataset = arrays.load(data.name, data.data_dir or None, evaluation=evaluation(config))
+    tokens = [split.images for split in (dataset.train, dataset.test) if split.images.size]
+    lowest = min(int(array.min()) for array in tokens)
+    require(
+        lowest >= 0,
+        f"{data.name} has the token {lowest}, but tokens are numbers from 0 on. Renumber them.",
+    )
+    return 1 + max(int(array.max()) for array in tokens)
+
+
 def evaluation(config: ConfigDict) -> Evaluation:
     """What to evaluate. Experiments that evaluate nothing need no test set."""
     return Evaluation(config.data.eval_split, config.data.test_fraction, evaluates(config))

@@ -54,11 +54,13 @@ def build(
     num_classes: int,
     num_train: int,
     steps_per_epoch: float | int,
+    vocab_size: int | None = None,
 ) -> Network:
     """The network of `config` on the devices of `mesh`, for `num_train` training examples.
 
-    `example` is the form of one example that the network sees. Raises InputError for a batch size
-    that does not fit, and for a network that cannot be made or cannot take such examples.
+    `example` is the form of one example that the network sees. `vocab_size` is the number of
+    tokens, if it is a sequence of these. Raises InputError for a batch size that does not fit, and
+    for a network that cannot be made or cannot take such examples.
     """
     check_batch_size(config, num_train, mesh.size)
     check_schedule(config, steps_per_epoch)
@@ -66,7 +68,12 @@ def build(
     devices = DataParallel(mesh)
     axis_name = devices.axis_name if config.model.sync_batch_norm else None
     model = models.create(
-        config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
+        config.model.name,
+        num_classes,
+        jnp.dtype(config.dtype),
+        axis_name,
+        vocab_size=vocab_size,
+        **config.model.options,
     )
     check.check_model(model, example, num_classes, config.dtype)
     rate = learning_rate(config, steps_per_epoch)
@@ -84,7 +91,7 @@ def build(
 
 
 def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
-    """Raises InputError unless the images fill a batch that the devices can share evenly."""
+    """Raises InputError unless the examples fill a batch that the devices can share evenly."""
     require(
         config.batch_size % num_devices == 0,
         f"config.batch_size={config.batch_size} cannot be split evenly over {num_devices} devices. "
@@ -92,7 +99,7 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
     )
     require(
         config.batch_size <= num_train,
-        f"config.batch_size={config.batch_size} is more than the {num_train} training images. "
+        f"config.batch_size={config.batch_size} is more than the {num_train} training examples. "
         "Choose a smaller one.",
     )
 

@@ -35,6 +35,7 @@ def create(
     num_classes: int,
     dtype: DTypeLike = jnp.float32,
     bn_axis_name: str | None = None,
+    vocab_size: int | None = None,
     **options: Any,
 ) -> nn.Module:
     """The network called `name`. `model(x, train)` returns the logits of images x.
@@ -48,10 +49,11 @@ def create(
         dtype: of the computation. Parameters and logits are float32.
         bn_axis_name: the mapped axis over which batch norm averages its statistics. If it is None,
             each device has the statistics of its own batch.
+        vocab_size: number of tokens; None if the examples are not sequences of tokens.
         **options: further fields of the network, such as inception_v3's `dropout` and `aux_head`.
 
-    A user's own class need not have all of the fields num_classes, dtype and bn_axis_name. It gets
-    those that it has.
+    A user's own class need not have all of the fields num_classes, dtype, bn_axis_name and
+    vocab_size. It gets those that it has.
 
     Raises:
         InputError: if the name is unknown; if the network does not have an option; or if the class
@@ -67,6 +69,8 @@ def create(
             )
     given = dict(options)
     common = {"num_classes": num_classes, "dtype": dtype, "bn_axis_name": bn_axis_name}
+    if vocab_size is not None:
+        common["vocab_size"] = vocab_size
     for field, value in common.items():
         if field in parameters:
             given.setdefault(field, value)
