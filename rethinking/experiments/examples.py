@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rethinking import randomize
-from rethinking.data import arrays, images, vectors
+from rethinking.data import arrays, images
 from rethinking.data.source import Dataset, Info
 from rethinking.errors import require
 from rethinking.experiments import data_set
@@ -114,24 +114,15 @@ def load(
     train, test = dataset.train, dataset.test
     if change_test is not None:
         test = change_test(test)
-    is_image, is_vector = train.images.ndim == 4, train.images.dtype == "float32"
-    if is_image and not config.augment.crop:
+    if train.images.ndim == 4 and not config.augment.crop:
         train, test = (_center_crop(split, config.data.crop_size) for split in (train, test))
-    elif is_vector and config.data.whiten and not is_image:
-        train, test = standardized(train, test)
+    dataset = dataclasses.replace(dataset, train=train, test=test)
     return randomize.apply(
-        dataclasses.replace(dataset, train=train, test=test),
+        data_set.standardized(dataset) if config.data.whiten else dataset,
         config.randomize.labels,
         config.randomize.pixels,
         config.randomize.seed,
     )
-
-
-def standardized(train: arrays.Split, test: arrays.Split) -> list[arrays.Split]:
-    """Both splits with vectors that are standardized by those of the training set."""
-    seen = vectors.standardize(train.images, test.images)
-    pairs = zip((train, test), seen, strict=True)
-    return [dataclasses.replace(split, images=images) for split, images in pairs]
 
 
 def _center_crop(split: arrays.Split, size: int) -> arrays.Split:

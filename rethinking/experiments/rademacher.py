@@ -19,13 +19,12 @@ from ml_collections import ConfigDict
 
 from rethinking import randomize
 from rethinking.data import arrays
-from rethinking.errors import InputError, require
+from rethinking.errors import InputError
 from rethinking.experiments import data_set, examples, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.kernels import gram
 from rethinking.theory import complexity
 from rethinking.training import margins
-from rethinking.training.check import in_words
 
 _LOG = logging.getLogger(__name__)
 CLOSED_FORMS = ("linear_span", "linear_ball", "kernel_ball", "kernel_ball_bound")
@@ -79,12 +78,7 @@ def check_sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
     description.
     """
     info = data_set.describe(config)
-    require(
-        info.kind != "tokens",
-        f"config.measure=rademacher compares the network with linear functions of its input, but "
-        f"{config.data.name} has {in_words(examples.form(config, info))}, and a token is not a "
-        "size. Choose a set of images or vectors, or config.measure=stability.",
-    )
+    data_set.refuse_tokens(config, info, "config.measure=rademacher")
     there = info.num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
