@@ -102,6 +102,26 @@ def test_the_kernel_examples_of_the_page_run():
     assert names["model"].error(x_test, names["labels_test"]) < 0.1
 
 
+def test_the_example_of_the_library_s_page_runs():
+    names = {}
+    exec(blocks("docs/library.md", "python")[0], names)
+    (true, true_test), (random, random_test) = names["accuracies"].values()
+    assert true == random == 1 and true_test > 0.7 and abs(random_test - 0.1) < 0.05
+
+
+@pytest.mark.slow
+def test_the_training_loop_of_the_library_s_page_runs():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    digits = arrays.load("digits").train
+    images = torch.from_numpy(digits.images[:200]).permute(0, 3, 1, 2) / 255
+    names = {"images": images, "labels": torch.from_numpy(digits.labels[:200]).long()}
+    exec(blocks("docs/library.md", "python")[1], names)
+    assert names["accuracy"] == 1
+    assert 150 < (names["random_labels"] != names["labels"]).sum() < 200
+    assert sorted(names["shuffled_images"][3].ravel()) == sorted(images[3].ravel())
+
+
 def test_links_between_the_pages_lead_somewhere():
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
     for folder in ("docs", "results", "benchmarks"):

@@ -29,14 +29,23 @@ from rethinking.errors import InputError, require_known
 _LOG = logging.getLogger(__name__)
 
 
+# Images, vectors or sequences of tokens.
+Examples = (
+    UInt8[np.ndarray, "n h w c"]
+    | Float32[np.ndarray, "n h w c"]
+    | Float32[np.ndarray, "n d"]
+    | Int32[np.ndarray, "n length"]
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Examples, with the position of each in the source split.
 
-    The random draws for an example depend on its position.
+    The random draws for an example depend on its position. `images` may also be vectors or tokens.
     """
 
-    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
+    images: Examples
     labels: Int32[np.ndarray, " n"]
     indices: Int64[np.ndarray, " n"]
 
