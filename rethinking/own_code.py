@@ -1,6 +1,7 @@
-"""The version of a network of the user's own: a digest of its source.
+"""Networks and data sets of the user's own: package.module:NAME, and the version of their source.
 
-Runs record it, so that those of an edited network are not taken for repetitions of older ones.
+Runs record a digest of the source, so that those of an edited network are not taken for repetitions
+of older ones.
 """
 
 import ast
@@ -9,12 +10,17 @@ import hashlib
 import importlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
+from typing import Any
 
-from rethinking.errors import InputError
+from rethinking import failures
+from rethinking.errors import InputError, nearest
 
+# The fields that hold the digest of the user's own code, and what that is the code of.
+SOURCES = {"model.source": "network", "data.source": "data set"}
 _INSTALLED = ("site-packages", "dist-packages")
 # name -> the class that was loaded, and the digest of its source at that time. A long process, such
 # as a sweep, goes on with the code that it has loaded, whatever happens to the file.
@@ -30,25 +36,58 @@ def search_working_directory() -> None:
         sys.path.append(os.getcwd())
 
 
+def is_own(name: str) -> bool:
+    """Whether `name` is package.module:NAME. The version in "mnist:3.0.1" is not such a name."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name) is not None
+
+
+def load(name: str, problem: str, kind: str) -> Any:
+    """The object `package.module:NAME`, imported.
+
+    Raises InputError, which begins with `problem` and says that a `kind` is needed, if the module
+    cannot be imported or has no such object.
+    """
+    module_name, _, key = name.partition(":")
+    search_working_directory()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{problem}: importing {module_name} failed ({error}). Install it, or run from the "
+            "folder that holds it, or add that folder to PYTHONPATH."
+        ) from error
+    except Exception as error:  # The file is the user's own and may raise anything.
+        raise InputError(
+            f"{failures.placed_summary(error)} {problem}, because importing {module_name} failed. "
+            "Correct it there."
+        ) from error
+    if not hasattr(module, key):
+        own = [each for each, value in vars(module).items() if callable(value)]
+        raise InputError(
+            f"{problem}: {module_name} has no {kind} {key}. {nearest(key, own or ['nothing'])}"
+        )
+    return getattr(module, key)
+
+
 def loaded_digest(name: str) -> str:
-    """`digest` of the code that this process runs as the network `package.module:Class`."""
-    if ":" in name:
+    """`digest` of the code that this process runs as `package.module:NAME`."""
+    if is_own(name):
         search_working_directory()
-        # An error is explained where the network is made.
+        # An error is explained where the object is used.
         with contextlib.suppress(Exception):
             importlib.import_module(name.partition(":")[0])
     return digest(name)
 
 
 def digest(name: str) -> str:
-    """Twelve hex digits of the source of the network `package.module:Class`; imports nothing.
+    """Twelve hex digits of the source of `package.module:NAME`; imports nothing.
 
     It covers the module's file and the modules beside it that it imports, directly or not: those
-    in the same folder or package, without installed ones. "" for a network of this project, and
-    for a module that is not found.
+    in the same folder or package, without installed ones. "" for a network or data set of this
+    project, and for a module that is not found.
     """
-    module, colon, class_name = name.partition(":")
-    if not colon:
+    module, _, class_name = name.partition(":")
+    if not is_own(name):
         return ""
     search_working_directory()
     loaded = getattr(sys.modules.get(module), class_name, None)
@@ -66,13 +105,15 @@ def digest(name: str) -> str:
     return value
 
 
-def require_current(name: str, given: str, now: str) -> None:
-    """Raises InputError if `given`, a digest from another place, is not that of the code `now`."""
+def require_current(field: str, what: str, given: str, now: str) -> None:
+    """Raises InputError if `given`, a digest from another place, is not that of the code `now`.
+
+    `field` is the path of the field that holds it, and `what` says what the code is.
+    """
     if given and given != now:
         raise InputError(
-            f"config.model.source={given} is not the code of the network {name} as it is now "
-            f"({now or 'it is not a network of your own'}). Restore that code, or leave "
-            "config.model.source empty."
+            f"config.{field}={given} is not the code of the {what} as it is now "
+            f"({now or 'it is not your own'}). Restore that code, or leave config.{field} empty."
         )
 
 

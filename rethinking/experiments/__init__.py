@@ -95,17 +95,18 @@ def run(
 
 
 def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.digest) -> ConfigDict:
-    """A copy of `config` whose model.source is the present `digest` of the network's name.
+    """A copy of `config` whose model.source and data.source are the present `digest` of the names.
 
-    Raises InputError if the config asks for another version. Configs without a network stay as
-    they are.
+    Raises InputError if the config asks for another version. Configs without a network have no
+    model.source.
     """
-    if "source" not in config.get("model", {}):
-        return config
     config = config.copy_and_resolve_references()
-    now = digest(config.model.name)
-    own_code.require_current(config.model.name, config.model.source, now)
-    config.model.source = now
+    for path, what in own_code.SOURCES.items():
+        fields = config.get(path.partition(".")[0], {})
+        if "source" in fields:
+            now = digest(fields.name)
+            own_code.require_current(path, f"{what} {fields.name}", fields.source, now)
+            fields.source = now
     return config
 
 
@@ -122,6 +123,7 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "jax": jax.__version__,
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
+        "data_source": config.data.get("source") or None,
         "config_digest": digest(config),
     }
 
