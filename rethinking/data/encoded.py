@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
@@ -126,10 +127,17 @@ class EncodedSource(Source):
         with naming(root):
             for split in filter(None, self.names.values()):
                 for file in self.description.files(split):
-                    stat = pathlib.Path(file).stat()
-                    line = f"{file} {stat.st_size} {stat.st_mtime_ns}\n"
-                    fingerprint.update(line.encode(errors="surrogateescape"))
+                    fingerprint.update(os.fsencode(f"{file} {_state(file)}\n"))
         return f"{root.name or 'images'}-{fingerprint.hexdigest()[:16]}"
+
+
+def _state(file: str) -> str:
+    """The size and the time of change of a file. Reading it names it if it is missing."""
+    try:
+        stat = os.stat(file)
+    except FileNotFoundError:
+        return "missing"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def first_shape(records: LabelledRecords) -> tuple[int, int, int]:

@@ -51,7 +51,7 @@ def find(
             is missing, damaged or cannot be read.
     """
     evaluation.check()
-    found = _describe(name, data_dir)
+    found = _describe(name, data_dir, streamed)
     if train and not ("train" in found.splits and found.size("train")):
         raise InputError(
             f"{name} has no training examples. It needs the splits train and test, and has "
@@ -65,7 +65,7 @@ def is_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.endswith((".npz", ".parquet"))
 
 
-def _describe(name: str, data_dir: str | None) -> Description:
+def _describe(name: str, data_dir: str | None, streamed: bool) -> Description:
     # Each kind is imported when it is needed, because TFDS and datasets import slowly.
     if name == "digits":
         from rethinking.data.sources import digits
@@ -84,16 +84,18 @@ def _describe(name: str, data_dir: str | None) -> Description:
         from rethinking.data.sources import tfds
 
         return tfds.describe(name, data_dir)
-    return _describe_path(name, pathlib.Path(paths.expand(name)))
+    return _describe_path(name, pathlib.Path(paths.expand(name)), streamed)
 
 
-def _describe_path(name: str, path: pathlib.Path) -> Description:
-    from rethinking.data.sources import npz
+def _describe_path(name: str, path: pathlib.Path, streamed: bool) -> Description:
+    from rethinking.data.sources import image_folder, npz
 
     if not path.exists():
         raise InputError(
             f"{name}: there is no such file or folder ({path.absolute()}). Correct the path."
         )
+    if path.is_dir():
+        return image_folder.describe(name, path, streamed)
     if path.suffix == ".npz":
         return npz.describe(name, path)
     raise InputError(
