@@ -88,12 +88,14 @@ def _describe(name: str, data_dir: str | None, streamed: bool) -> Description:
 
 
 def _describe_path(name: str, path: pathlib.Path, streamed: bool) -> Description:
-    from rethinking.data.sources import image_folder, npz
+    from rethinking.data.sources import hugging_face, image_folder, npz
 
     if not path.exists():
         raise InputError(
             f"{name}: there is no such file or folder ({path.absolute()}). Correct the path."
         )
+    if hugging_face.is_set(path):
+        return hugging_face.describe(name, path, streamed)
     if path.is_dir():
         return image_folder.describe(name, path, streamed)
     if path.suffix == ".npz":

@@ -1,5 +1,7 @@
 """Small sets of the user's own, in every form: arrays, .npz files, folders and tables."""
 
+import shutil
+
 import numpy as np
 
 from rethinking.data import arrays
@@ -40,3 +42,21 @@ def assert_holds(dataset, held):
         assert split.images.dtype == held[f"x_{key}"].dtype
         assert split.labels.dtype == np.int32
         np.testing.assert_array_equal(split.indices, np.arange(len(held[f"y_{key}"])))
+
+
+def write_saved(root, tables):
+    """Writes tables of Hugging Face's `datasets` as `save_to_disk` does. Returns the folder."""
+    import datasets
+
+    shutil.rmtree(root, ignore_errors=True)
+    datasets.DatasetDict(tables).save_to_disk(root)
+    return root
+
+
+def write_parquet(root, tables):
+    """Writes them as the parquet files of the hub. Returns the folder."""
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "data").mkdir(parents=True)
+    for split, table in tables.items():
+        table.to_parquet(root / "data" / f"{split}-00000-of-00001.parquet")
+    return root
