@@ -5,8 +5,10 @@
 NAME is a set of TFDS, or of a TFDS builder of your own in the current folder: in
 NAME/NAME_dataset_builder.py (as `tfds new NAME` writes it), NAME/NAME.py or NAME.py.
 
-It needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither. When it
-fails, it says why, and the exit code is 2.
+For a set of your own, which is a path or package.module:function, it only says what the set holds.
+
+Preparing needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither.
+When it fails, it says why, and the exit code is 2.
 """
 
 import importlib.util
@@ -44,10 +46,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     if name == "digits":
         return "digits comes with this package: there is nothing to prepare."
     if own_code.is_own(name) or source.is_path(name):
-        raise InputError(
-            f"{name} is not a TFDS set: there is nothing to prepare. Train on it by "
-            f"--config.data.name={name}"
-        )
+        return _describe_own(name)
     file = builder_file(name)
     done = tfds.find_folder(name, data_dir, known=file is not None) is not None
     if not done:
@@ -65,6 +64,20 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     if not found.info.num_test:
         sizes += " with labels (config.data.test_fraction holds out some of the training images)"
     return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"
+
+
+def _describe_own(name: str) -> str:
+    """What a set of the user's own holds. Raises InputError if it cannot be used."""
+    info = source.find(name, train=False, evaluation=Evaluation(needed=False)).info
+    kind = {"image": "images", "vector": "vectors", "tokens": "sequences of tokens"}[info.kind]
+    shape = " x ".join(map(str, info.example_shape))
+    evaluated = f"{info.num_test:,} in {info.eval_split}"
+    if not info.num_test:
+        evaluated = "none to evaluate (config.data.test_fraction holds out some of the former)"
+    return (
+        f"{name} needs no preparation: {info.num_train:,} {kind} of {shape} for training, and "
+        f"{evaluated}, in {info.num_classes} classes."
+    )
 
 
 def builder_file(name: str) -> pathlib.Path | None:
@@ -168,7 +181,9 @@ def parse(argv: list[str]) -> Namespace:
         prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0]
     )
     parser.add_argument(
-        "name", metavar="NAME", help="a TFDS image-classification set, such as cifar10 or mnist"
+        "name",
+        metavar="NAME",
+        help="a TFDS image-classification set, such as cifar10 or mnist, or a set of your own",
     )
     parser.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     return parser.parse_args(argv[1:])
