@@ -135,14 +135,6 @@ def test_an_mlp_refuses_tokens():
         resident.ResidentTrainer(config)
 
 
-def test_negative_tokens_are_refused(monkeypatch):
-    made = kinds.sentences()
-    made[0][3, 2] = -1
-    monkeypatch.setitem(kinds.SETS, "sentences", lambda: made)
-    with pytest.raises(InputError, match="has the token -1, but tokens are numbers from 0 on"):
-        resident.ResidentTrainer(sentences())
-
-
 def test_another_set_of_vectors_is_a_shifted_test_set(tmp_path, monkeypatch):
     """It is standardized by the training set, so the same wines give the same result."""
     monkeypatch.setitem(kinds.SETS, "other_wine", kinds.wine)
