@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 from jax import lax
@@ -125,6 +126,12 @@ def varying(tree: Any, axis_name: str) -> Any:
     return lax.pcast(tree, axis_name, to="varying")
 
 
+def _is_same_count(array: Any) -> bool:
+    """Whether an array holds whole numbers that are known to be the same on every device."""
+    is_real = jnp.issubdtype(array.dtype, jnp.inexact)
+    return not is_real and DATA_AXIS not in jax.typeof(array).manual_axis_type.varying
+
+
 class DataParallel:
     """Runs a function on every device of a mesh, each with its own part of the batch.
 
@@ -172,8 +179,18 @@ class DataParallel:
         return lax.psum(tree, DATA_AXIS) if self.axis_name else tree
 
     def mean(self, tree: Any) -> Any:
-        """`tree` with the mean over the devices in place of each array."""
-        return lax.pmean(tree, DATA_AXIS) if self.axis_name else tree
+        """`tree` with the mean over the devices in place of each array.
+
+        Whole numbers that are the same on every device stay whole numbers.
+        """
+        if not self.axis_name:
+            return tree
+        leaves, structure = jax.tree.flatten(tree)
+        differing = [i for i, leaf in enumerate(leaves) if not _is_same_count(leaf)]
+        means = lax.pmean([leaves[i] for i in differing], DATA_AXIS)
+        for i, mean in zip(differing, means, strict=True):
+            leaves[i] = mean
+        return jax.tree.unflatten(structure, leaves)
 
     def varying(self, tree: Any) -> Any:
         """`tree`, marked as arrays that may differ between the devices: see `varying`."""

@@ -2,7 +2,9 @@
 
 import pathlib
 import re
+import sys
 
+import jax
 import nbclient
 import nbformat
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 
 from rethinking import cli, experiments
 from rethinking.data import arrays
+from rethinking.experiments import optimizers
+from tests.test_commands import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -39,21 +43,51 @@ def test_the_notebook_runs_to_its_end(monkeypatch):
     assert float(accuracy) >= 99.9
 
 
-def test_the_network_of_the_page_runs_by_config_alone(tmp_path, monkeypatch):
-    (source,) = blocks("docs/own_network.md", "python")
-    (tmp_path / "my_network.py").write_text(source)
+@pytest.mark.parametrize(
+    "network, library, num_params",
+    [
+        ("my_network:SmallNet", "flax", 9 * 64 + 2 * 64 + 64 * 10 + 10),  # the page's own command
+        ("my_linen:SmallNet", "flax", 9 * 32 + 2 * 32 + 32 * 10 + 10),
+        ("my_equinox:EquinoxNet", "equinox", 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10),
+        ("my_haiku:HaikuNet", "haiku", 64 * 64 + 64 + 2 * 64 + 64 * 10 + 10),
+    ],
+)
+def test_the_networks_of_the_page_run_by_config_alone(
+    network, library, num_params, tmp_path, monkeypatch
+):
+    pytest.importorskip(library)
+    for source in blocks("docs/own_network.md", "python"):
+        name = source.partition("\n")[0].removeprefix("# ")
+        (tmp_path / name).write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    config = cli.parse_config(
-        [
-            "--config=configs/quickstart.py:true_labels",
-            "--config.model.name=my_network:SmallNet",
-            "--config.max_epochs=3",
-            "--config.num_devices=1",
-        ]
-    )
-    result = experiments.run(config, tmp_path / "run")
-    assert result["num_params"] == 9 * 32 + 2 * 32 + 32 * 10 + 10
+    page = commands("docs/own_network.md")
+    (arguments,) = (words[1:] for words in page if words[0] == "rethinking.main")
+    if network != "my_network:SmallNet":
+        arguments += [f"--config.model.name={network}", "--config.model.options={}"]
+    arguments += ["--config.data.num_train=320", "--config.max_epochs=2", "--config.num_devices=1"]
+    config = cli.parse_config([word for word in arguments if "--workdir" not in word])
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # Haiku's code
+        result = experiments.run(config, tmp_path / "run")
+    assert result["num_params"] == num_params
     assert result["status"] == "complete"
+    assert result["network_source"]
+    for name in ("my_network", "my_linen", "my_equinox", "my_haiku"):
+        sys.modules.pop(name, None)
+
+
+def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
+    (source,) = blocks("docs/own_optimizer.md", "python")
+    (tmp_path / "my_optimizer.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    (command,) = blocks("docs/own_optimizer.md", "sh")
+    flags = [flag for flag in command.split() if flag.startswith("--config")]
+    own = ["--config.optimizer=my_optimizer:make", "--config.weight_decay=0.1"]
+    for changed in ([], own):
+        config = cli.parse_config([*flags, *changed])
+        experiments.check(config)
+        rate, _ = optimizers.build(config, steps_per_epoch=44)
+        assert float(rate(0)) == pytest.approx(0.001)
+        assert float(rate(44 * config.max_epochs)) == 0
 
 
 def test_the_kernel_examples_of_the_page_run():

@@ -20,7 +20,9 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
+from rethinking import own_code
 from rethinking.data import source
+from rethinking.data.sources import tfds
 from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
 
@@ -41,8 +43,13 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     """
     if name == "digits":
         return "digits comes with this package: there is nothing to prepare."
+    if own_code.is_own(name) or source.is_path(name):
+        raise InputError(
+            f"{name} is not a TFDS set: there is nothing to prepare. Train on it by "
+            f"--config.data.name={name}"
+        )
     file = builder_file(name)
-    done = source.find_folder(name, data_dir, known=file is not None) is not None
+    done = tfds.find_folder(name, data_dir, known=file is not None) is not None
     if not done:
         _name_leftovers(name, data_dir)
         for module in ("tensorflow", "importlib_resources"):
@@ -53,7 +60,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
                 )
         _download(name, data_dir, file)
     found = source.find(name, data_dir, train=False, evaluation=Evaluation(needed=False))
-    source.check_shards(found)
+    found.check()
     sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
     if not found.info.num_test:
         sizes += " with labels (config.data.test_fraction holds out some of the training images)"
@@ -81,7 +88,7 @@ def _base(name: str) -> str:
 
 def _name_leftovers(name: str, data_dir: str | None) -> None:
     """Warns of folders that interrupted preparations left. Only the user knows if they ended."""
-    folder = source.resolve_data_dir(data_dir) / name.partition(":")[0]
+    folder = tfds.resolve_data_dir(data_dir) / name.partition(":")[0]
     for path in sorted(folder.glob("incomplete.*")):
         _LOG.warning(
             "%s is incomplete. Unless another program is preparing %s now, delete it.", path, name
@@ -89,7 +96,7 @@ def _name_leftovers(name: str, data_dir: str | None) -> None:
 
 
 def _download(name: str, data_dir: str | None, file: pathlib.Path | None) -> None:
-    folder = source.resolve_data_dir(data_dir)
+    folder = tfds.resolve_data_dir(data_dir)
     try:
         builder = _make_builder(name, folder, file)
         _check_features(name, builder.info.features)
@@ -110,17 +117,17 @@ def _download(name: str, data_dir: str | None, file: pathlib.Path | None) -> Non
 
 def _make_builder(name: str, folder: pathlib.Path, file: pathlib.Path | None) -> Any:
     """TFDS's builder of a set, or the one in `file`."""
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets
 
     if file is None:
-        return tfds.builder(name, data_dir=folder, file_format="array_record")
-    _, options = tfds.core.naming.parse_builder_name_kwargs(name)
+        return tensorflow_datasets.builder(name, data_dir=folder, file_format="array_record")
+    _, options = tensorflow_datasets.core.naming.parse_builder_name_kwargs(name)
     base, root, module = _base(name), file.parent, file.stem
     if root.name == base:
         # A builder in a file NAME_dataset_builder.py is called after its package.
         root, module = root.parent, f"{root.name}.{module}"
-    with tfds.core.utils.add_sys_path(root):
-        make = tfds.core.community.builder_cls_from_module(module)
+    with tensorflow_datasets.core.utils.add_sys_path(root):
+        make = tensorflow_datasets.core.community.builder_cls_from_module(module)
         builder = make(data_dir=folder, file_format="array_record", **options)
     if builder.name != base:
         raise InputError(

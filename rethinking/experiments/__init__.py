@@ -95,17 +95,20 @@ def run(
 
 
 def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.digest) -> ConfigDict:
-    """A copy of `config` whose model.source is the present `digest` of the network's name.
+    """A copy of `config` with the present `digest` of the code that the user wrote.
 
-    Raises InputError if the config asks for another version. Configs without a network stay as
-    they are.
+    `own_code.PLACES` has the fields. Raises InputError if the config asks for another version.
     """
-    if "source" not in config.get("model", {}):
-        return config
     config = config.copy_and_resolve_references()
-    now = digest(config.model.name)
-    own_code.require_current(config.model.name, config.model.source, now)
-    config.model.source = now
+    for field, place in own_code.PLACES.items():
+        *group, key = field.split(".")
+        holder = config.get(group[0], {}) if group else config
+        if key not in holder:  # this kind of experiment has no such code
+            continue
+        name = _config.get(config, place.field)
+        now = digest(name)
+        own_code.require_current(field, name, holder[key], now)
+        holder[key] = now
     return config
 
 
@@ -122,6 +125,8 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "jax": jax.__version__,
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
+        "optimizer_source": config.get("optimizer_source") or None,
+        "data_source": config.data.get("source") or None,
         "config_digest": digest(config),
     }
 

@@ -20,7 +20,7 @@ from rethinking import distributed
 from rethinking.errors import InputError
 from rethinking.experiments.evaluations import Measured
 from rethinking.runs.disk import quiet, require_space
-from rethinking.training.state import TrainState
+from rethinking.training.state import TrainState, named
 
 _LOG = logging.getLogger(__name__)
 # What a checkpoint holds beside the state, if it is so old that it has no digest.
@@ -194,24 +194,18 @@ def _saved(step: int, state: TrainState, progress: Any) -> Saved | None:
 def _digest(state: TrainState, progress: dict[str, Any]) -> str:
     """The SHA-256 of all values. It is the same in each process: all arrays are replicated."""
     digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
-    for name, leaf in _named(state).items():
+    for name, leaf in named(state).items():
         array = np.asarray(leaf)
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their names: "params/Dense_0/kernel"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _difference(folder: epath.Path, state: TrainState) -> str | None:
     """How the arrays in `folder` differ from `state` in names, shapes and dtypes, if they do."""
-    there = _named(ocp.StandardCheckpointHandler().metadata(folder).tree)
+    there = named(ocp.StandardCheckpointHandler().metadata(folder).tree)
     found = []
-    for name, leaf in _named(state).items():
+    for name, leaf in named(state).items():
         ours = f"{leaf.dtype}{list(leaf.shape)}"
         saved = there.pop(name, None)
         theirs = f"{saved.dtype}{list(saved.shape)}" if saved is not None else "missing"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from rethinking import sharding
@@ -48,6 +49,8 @@ class ResidentTrainer(Trainer):
         if sample is not None:
             self.train_sample = self.programs.place(_take(dataset.train, sample))
         self.labels = dataset.train.labels
+        self.num_classes = dataset.num_classes
+        self.test_labels = dataset.test.labels
         self.indices = self.programs.place_indices(dataset.train.indices)
 
     def last_step(self, epoch: int) -> int:
@@ -70,11 +73,16 @@ class ResidentTrainer(Trainer):
         return self._evaluate(state, split)
 
     def result_fields(self, state: TrainState) -> dict[str, Any]:
-        """Norms and margins; and, under "shifts", loss and accuracy on the shifted test sets."""
+        """Sizes of the data, norms, margins; and, under "shifts", accuracy on those test sets."""
         logits = self.programs.logits(state, self.train[0])
-        fields: dict[str, Any] = margins.norms_and_margins(
-            state.evaluated["params"], logits, self.labels
-        )
+        fields: dict[str, Any] = {
+            "num_classes": self.num_classes,
+            "num_test": len(self.test_labels),
+        }
+        if self.config.randomize.labels == 1:
+            predicted = np.asarray(self.programs.logits(state, self.test[0]).argmax(axis=1))
+            fields["chance_accuracy"] = _chance(predicted, self.test_labels, self.num_classes)
+        fields |= margins.norms_and_margins(state.evaluated["params"], logits, self.labels)
         shifted = {}
         for name in shifts.parse(self.config.eval.shifts):
             shifted[name] = self._evaluate_shift(state, name)
@@ -162,6 +170,14 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
         logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
         store=seen.store,
     )
+
+
+def _chance(
+    predicted: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], num_classes: int
+) -> float:
+    """The mean accuracy of these predictions over all orders of the examples."""
+    counts = [np.bincount(classes, minlength=num_classes) for classes in (predicted, labels)]
+    return float((counts[0] / len(labels)) @ (counts[1] / len(labels)))
 
 
 def _take(split: arrays.Split, chosen: np.ndarray) -> arrays.Split:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from rethinking import provenance
 from rethinking.data import splits
 from rethinking.experiments.network import Network
-from rethinking.training.state import TrainState
+from rethinking.training.state import TrainState, named
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class Trainer(abc.ABC):
         self.network = network
         self.initial = initial  # the state before the first step
         self.steps_per_leg = steps_per_leg
-        table = parameter_overview.get_parameter_overview(initial.params, include_stats=False)
+        params = named(initial.params)
+        table = parameter_overview.get_parameter_overview(params, include_stats=False)
         _LOG.info("%s on %s:\n%s", config.model.name, provenance.device_name(), table)
 
     @property
@@ -58,9 +59,10 @@ class Trainer(abc.ABC):
         """The number of trained parameters."""
         return sum(param.size for param in jax.tree.leaves(self.initial.params))
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return float(self.network.learning_rate(step))
+    def learning_rate(self, step: int) -> float | None:
+        """The learning rate of a step; None if an optimizer of the user's own decides it."""
+        rate = self.network.learning_rate
+        return None if rate is None else float(rate(step))
 
     def evaluate(
         self, state: TrainState, whole: bool, stop: Callable[[int], bool]

@@ -9,10 +9,13 @@ RESERVED = {
     "num_classes": "the data set decides it",
     "dtype": "config.dtype decides it",
     "bn_axis_name": "config.model.sync_batch_norm decides it",
+    "example_shape": "the data set decides it",
     "vocab_size": "the data set decides it",
     "name": "Flax uses it",
     "parent": "Flax uses it",
 }
+# The optimizers of `rethinking.training.optim`, which `optimizer` names.
+OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 # By default, everything that a row can switch on is off.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
@@ -29,8 +32,12 @@ FIELDS: Fields = COMMON | {
     ),
     "optimizer": Field(
         "sgd",
-        "SGD with momentum, or TensorFlow's RMSProp with epsilon = 1 inside the root",
-        choices=("sgd", "rmsprop"),
+        '"sgd" with momentum; "rmsprop", TensorFlow\'s with epsilon = 1 inside the root; "adamw"; '
+        "or package.module:function, a function of the config that makes an optax optimizer",
+    ),
+    "optimizer_source": Field(
+        "",
+        "the version of an optimizer of your own, which a run fills in: a digest of its source",
     ),
     "learning_rate": Field(0.01, "learning rate at the start", minimum=TINY, maximum=HUGE),
     "reference_batch_size": Field(
@@ -40,6 +47,12 @@ FIELDS: Fields = COMMON | {
         below=LARGEST,
     ),
     "momentum": Field(0.9, "momentum of SGD and of RMSProp", minimum=0, below=1),
+    "schedule": Field(
+        "staircase",
+        "how the learning rate falls: by `decay_per_epoch` in steps, along half a cosine to zero "
+        "at `max_epochs`, or not at all",
+        choices=("staircase", "cosine", "constant"),
+    ),
     "decay_per_epoch": Field(
         0.95,
         "factor on the learning rate every `epochs_per_decay` epochs",
@@ -55,7 +68,8 @@ FIELDS: Fields = COMMON | {
     "weight_decay": Field(
         0.0,
         "coefficient of half the squared norm of the weights: all parameters of two or more "
-        "dimensions, so no biases",
+        "dimensions, so no biases; adamw: part of the weights that each step takes away, times the "
+        "learning rate",
         minimum=0,
         maximum=HUGE,
     ),
@@ -146,7 +160,7 @@ FIELDS: Fields = COMMON | {
         "see data/shifts.py",
         longest=2000,
     ),
-    "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:Class"),
+    "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:NAME"),
     "model.sync_batch_norm": Field(
         False, "batch norm over the global batch instead of over each device's part of it"
     ),

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rethinking import experiments, rows
+from rethinking import experiments, own_code, rows
 from rethinking.config import flat
 from rethinking.report.collect import grouped, row_settings
 from rethinking.report.run import Run, number
@@ -140,7 +140,7 @@ def split(
     known = row_settings(experiment, name) is not None
     varied = {*differing(runs)}
     if known and published:
-        varied = varied.union(*others.values()) - ({"model.source"} - varied)
+        varied = varied.union(*others.values()) - ({*own_code.PLACES} - varied)
 
     def apart(run: Run) -> dict[str, Any]:
         return {field: value for field, value in others[run.path].items() if field in varied}
@@ -158,10 +158,11 @@ def split(
     found = {}
     for key, group in grouped(sorted(runs, key=ascending), title).items():
         notes = discrepancies(group)
-        if "model.source" in varied:
-            notes.append(
-                "The code of the network differs between rows: model.source is a digest of it."
-            )
+        for field, place in own_code.PLACES.items():
+            if field in varied:
+                notes.append(
+                    f"The code of the {place.what} differs between rows: {field} is a digest of it."
+                )
         own = seeds_by([run for run in group if known and rest(run)], rest)
         if own:
             notes.append(f"Not the row's own settings: {listed(own)}.")

@@ -19,7 +19,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import provenance
+from rethinking import own_code, provenance
 from rethinking.config import flat
 from rethinking.errors import InputError
 from rethinking.runs.folder import Folder, has_begun, hold, is_local
@@ -214,15 +214,16 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
     there = _read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
-    if "model.source" not in old:  # an old config without this field: the version is unknown
-        fields = [field for field in fields if field != "model.source"]
+    # In a config from before a field of a version existed, nobody knows the version.
+    fields = [field for field in fields if field in old or field not in own_code.PLACES]
     changed = [
         f"{field}: {old.get(field)!r} there, {new.get(field)!r} now"
         for field in fields
         if old.get(field) != new.get(field)
     ]
-    if "model.source" in fields and old["model.source"] != new.get("model.source"):
-        changed.append("so the code of the network has changed since")
+    for field, place in own_code.PLACES.items():
+        if field in fields and old[field] != new.get(field):
+            changed.append(f"so the code of the {place.what} has changed since")
     if changed:
         raise InputError(
             f"{file.parent} holds a run of another config ({'; '.join(changed)}). "

@@ -2,21 +2,19 @@
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
 
+from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
 from rethinking.training.losses import as_float32
 from rethinking.training.state import TrainState
 
 
-def make_evaluate(
-    model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
-) -> Callable:
+def make_evaluate(model: Model, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
     """A compiled function (state, examples [n, ...], labels [n]) -> {"loss", "accuracy"}.
 
     Both are means over the n examples, with the model in evaluation mode. `batch_size` is per
@@ -51,7 +49,7 @@ def make_evaluate(
     return devices.compile(evaluate)
 
 
-def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable) -> Callable:
+def make_evaluate_batch(model: Model, devices: DataParallel, view: Callable) -> Callable:
     """A compiled function (state, batch) -> {"loss", "accuracy", "accuracy_top5", "weight"}.
 
     Each is a sum over the batch, in which an example counts as much as its weight. The model is in
@@ -78,9 +76,7 @@ def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable)
     return devices.compile(evaluate_batch, split_argnums=(1,))
 
 
-def make_logits(
-    model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
-) -> Callable:
+def make_logits(model: Model, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
     """A function (state, examples [n, ...]) -> logits [n, num_classes] on the host.
 
     The model is in evaluation mode. Every device computes all logits, in batches of `batch_size`.
@@ -100,6 +96,7 @@ def make_logits(
     return logits
 
 
-def _logits(model: nn.Module, state: TrainState, examples: jax.Array) -> jax.Array:
+def _logits(model: Model, state: TrainState, examples: jax.Array) -> jax.Array:
     """The logits of a batch in evaluation mode, in float32."""
-    return as_float32(model.apply(state.evaluated, examples, train=False))
+    outputs, _ = model.apply(state.evaluated, examples, train=False)
+    return as_float32(outputs)
