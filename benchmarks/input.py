@@ -9,6 +9,7 @@ best run of each counts. The peer reads the same records and draws the same kind
 four filters. It leaves the rest to Pillow, like a pipeline written without thought of speed.
 
 The command also measures microseconds per image on one core:
+- of reading its bytes and its label;
 - of JPEG decoders;
 - of the colour distortions on the host (NumPy and OpenCV, then float32 to the device);
 - of the colour distortions on the device (bytes to the device, then `images.distort`).
@@ -38,7 +39,9 @@ from rethinking.data.pipeline import Reading
 from rethinking.data.records import Records
 from rethinking.errors import InputError
 
-_NAME = flags.DEFINE_string("name", "imagenette_subset", "A TFDS set of colour images.")
+_NAME = flags.DEFINE_string(
+    "name", "imagenette_subset", "A set of colour images that can be streamed."
+)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."
 )
@@ -240,6 +243,7 @@ def main(_: list[str]) -> None:
     colours = time_colours(next(batches))
     batches.close()
     sample = range(0, len(split), max(1, len(split) // 300))
+    reading = microseconds(split.records.read, sample)
     decoders = time_decoders([split.records.read(index)[0] for index in sample])
     line = {
         "name": _NAME.value,
@@ -250,6 +254,7 @@ def main(_: list[str]) -> None:
         "images_per_second_per_core": round(ours / cores, 1),
         "peer_images_per_second_per_core": round(peer / cores, 1),
         "ours_over_peer": round(ours / peer, 2) if peer else None,
+        "read_us": reading,
         "decode_us": decoders,
         "colours_us": colours,
         "device": provenance.device_name(),

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
@@ -29,6 +30,7 @@ class Place(NamedTuple):
 PLACES = {
     "model.source": Place("model.name", "network"),
     "optimizer_source": Place("optimizer", "optimizer"),
+    "data.source": Place("data.name", "data set"),
 }
 _INSTALLED = ("site-packages", "dist-packages")
 # name -> the object that was loaded, and the digest of its source at that time. A long process,
@@ -45,6 +47,11 @@ def search_working_directory() -> None:
         sys.path.append(os.getcwd())
 
 
+def is_own(name: str) -> bool:
+    """Whether `name` is package.module:NAME. The version in "mnist:3.0.1" is not such a name."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name) is not None
+
+
 def load(name: str, what: str, is_one: Callable[[object], bool] = callable) -> Any:
     """The object called `package.module:NAME`, imported.
 
@@ -54,7 +61,7 @@ def load(name: str, what: str, is_one: Callable[[object], bool] = callable) -> A
     """
     problem = f"The {what} {name} cannot be used"
     module_name, _, object_name = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), object_name)):
+    if not is_own(name):
         raise InputError(f"{problem}: write the name as package.module:NAME.")
     search_working_directory()
     try:
@@ -78,9 +85,9 @@ def load(name: str, what: str, is_one: Callable[[object], bool] = callable) -> A
 
 def loaded_digest(name: str) -> str:
     """`digest` of the code that this process runs under the name `package.module:NAME`."""
-    if ":" in name:
+    if is_own(name):
         search_working_directory()
-        # An error is explained where the network is made.
+        # An error is explained where the object is used.
         with contextlib.suppress(Exception):
             importlib.import_module(name.partition(":")[0])
     return digest(name)
@@ -93,8 +100,8 @@ def digest(name: str) -> str:
     in the same folder or package, without installed ones. "" for a name of this project, and for a
     module that is not found.
     """
-    module, colon, object_name = name.partition(":")
-    if not colon:
+    module, _, object_name = name.partition(":")
+    if not is_own(name):
         return ""
     search_working_directory()
     loaded = getattr(sys.modules.get(module), object_name, None)

@@ -52,7 +52,7 @@ def refused(arguments, reason):
         ([CIFAR10, "--config.batch_size=big"], "batch_size"),
         ([DIGITS, "--config.data.name=cifar11"], "'cifar10'"),
         ([DIGITS, "--config.randomize.labels=1.5"], "must be at least 0 and at most 1"),
-        ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training images"),
+        ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training examples"),
         ([DIGITS, "--config.model.name=alexnet", "--config.data.crop_size=1"], "1x1"),
         ([DIGITS, "--workdr=x"], "workdir"),
         ([DIGITS, "more"], "unknown arguments: more"),

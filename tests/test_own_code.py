@@ -157,6 +157,37 @@ def test_a_run_of_edited_code_is_another_run(field, what, folder, tmp_path, monk
     assert not (tmp_path / "other").exists()
 
 
+DATA = """
+import numpy as np
+
+
+def load():
+    x = np.random.default_rng({seed}).random((40, 6))
+    y = np.arange(40) % 2
+    return (x, y), (x, y)
+"""
+
+
+def test_a_run_of_an_edited_function_that_returns_data_is_another_run(folder, tmp_path):
+    write(folder, own_data=DATA.format(seed=0))
+    config = quickstart(data__name="own_data:load")
+    first = experiments.with_source(config)
+    assert first.data.source == own_code.digest("own_data:load") != ""
+    with runs.open_run(tmp_path / "run", first, experiments.scientific) as run:
+        run.append({"step": 0, "epoch": 0, "seconds": 0.0})
+    write(folder, own_data=DATA.format(seed=1))
+    second = experiments.with_source(config)
+    assert experiments.digest(second) != experiments.digest(first)
+    with (
+        pytest.raises(InputError, match=r"data.source: .* the code of the data set has changed"),
+        runs.open_run(tmp_path / "run", second, experiments.scientific),
+    ):
+        pass
+    with pytest.raises(InputError, match="is not the code of the data set own_data:load as it is"):
+        experiments.with_source(first)
+    assert experiments.with_source(quickstart(data__name="mnist:3.0.1")).data.source == ""
+
+
 def test_a_run_from_before_there_were_digests_is_continued(tmp_path):
     config = quickstart(model__name="tests.experiments.networks:OwnNetwork")
     old = json.loads(config.to_json())

@@ -34,7 +34,16 @@ COMMON: Fields = {
     "num_devices": Field(
         0, "number of devices to use; 0: all", minimum=0, below=LARGEST, scientific=False
     ),
-    "data.name": Field("digits", '"digits", or the name of a TFDS image-classification set'),
+    "data.name": Field(
+        "digits",
+        '"digits"; the name of a TFDS set; the path of an .npz file, a folder of images or a '
+        "Hugging Face set; or package.module:function: see docs/own_data.md",
+        longest=4096,
+    ),
+    "data.source": Field(
+        "",
+        "the version of a function that returns the data, which a run fills in: see model.source",
+    ),
     "data.data_dir": Field(
         "",
         'folder of the TFDS sets; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets',

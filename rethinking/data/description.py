@@ -1,20 +1,21 @@
-"""What the two JSON files of a TFDS set say about it. Every value that is used is checked."""
+"""What a data set is, before its examples are read: the interface of all sources of data.
 
+A `Description` has splits, of which `splits.Evaluation` chooses the one to evaluate. This gives a
+`Source`, with "train" to train on and "test" to evaluate.
+"""
+
+import abc
 import dataclasses
-import json
-import pathlib
-from typing import Any
+from collections.abc import Collection
+from typing import ClassVar
 
-from rethinking.data.faults import unreadable
-from rethinking.data.formats import MODES
-from rethinking.errors import InputError
+import numpy as np
+from jaxtyping import Int32, Shaped
+
+from rethinking.data.records import Records
 
 # `Info.eval_split` if a part of the training split is evaluated.
 HELD_OUT = "held out of train"
-
-
-class _Damaged(Exception):
-    """Raised for the content of a file that cannot be right. Its message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,214 +50,57 @@ class Info:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A TFDS set on disk, of which "train" is trained on and "test" is evaluated.
+class Source(abc.ABC):
+    """A data set of which "train" is trained on and "test" is evaluated. Either may be empty.
 
-    `shards` holds the files of these two, with the number of records in each. There may be none.
-    `names` says what the two are called on disk, where all splits are `splits`.
+    `names` says what the two are called in the set, where all splits are `splits`.
     """
 
     name: str
-    folder: pathlib.Path
     info: Info
-    shards: dict[str, dict[pathlib.Path, int]]
     names: dict[str, str]
     splits: tuple[str, ...]
 
+    # Whether the examples are encoded images that can be read one by one: see `records`.
+    is_encoded: ClassVar[bool] = False
 
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """The parts of a description that reading the set needs, and its splits by their name."""
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raises InputError with a file's name if a file is missing or cut short."""
+
+    @abc.abstractmethod
+    def has_labels(self) -> bool:
+        """Whether the examples of "test" have labels. It reads a few of them at most."""
+
+    @abc.abstractmethod
+    def read_all(self, key: str) -> tuple[Shaped[np.ndarray, "n ..."], Int32[np.ndarray, " n"]]:
+        """All examples of "train" or "test", and their labels. Raises InputError for a bad one."""
+
+    def records(self, key: str, streamed: bool = False) -> Records:
+        """The encoded images of "train" or "test". `streamed`: bad ones can be skipped.
+
+        Only sources that are `is_encoded` have them.
+        """
+        raise NotImplementedError
+
+    def cache_name(self) -> str | None:
+        """The name of the cache that keeps what `read_all` gives. None: reading again is as fast.
+
+        It changes when the files of "train" or "test" change.
+        """
+        return None
+
+
+class Description(abc.ABC):
+    """A data set with the names of its splits, of which none is chosen for evaluation yet."""
 
     name: str
-    folder: pathlib.Path
-    dataset: str  # the name in the names of its files
-    splits: dict[str, dict[str, Any]]
-    image_shape: tuple[int, int, int]
-    num_classes: int
+    splits: Collection[str]
 
-    def lengths(self, split: str) -> dict[pathlib.Path, int]:
-        """The files of a split, with the number of records in each.
+    @abc.abstractmethod
+    def size(self, split: str) -> int:
+        """The number of examples in a split. Raises InputError if its files are damaged."""
 
-        Raises InputError if the description is damaged.
-        """
-        try:
-            names = _shard_names(self.dataset, split, self.splits[split])
-        except _Damaged as error:
-            file = self.folder / "dataset_info.json"
-            raise _damaged(file, self.name, f"split {split}: {error}") from error
-        return {self.folder / shard: length for shard, length in names.items()}
-
-    def files(self, split: str) -> dict[pathlib.Path, int]:
-        """`lengths`. Raises InputError if a file is missing."""
-        files = self.lengths(split)
-        for file in files:
-            if not file.is_file():
-                raise InputError(
-                    f"{file} is missing. Delete its folder, then prepare {self.name} again."
-                )
-        return files
-
+    @abc.abstractmethod
     def source(self, test: str | None) -> Source:
         """The set, with `test` as the split to evaluate; None means that there is none."""
-        train_files = self.files("train") if "train" in self.splits else {}
-        test_files = {} if test is None else self.files(test)
-        info = Info(
-            num_train=sum(train_files.values()),
-            num_test=sum(test_files.values()),
-            example_shape=self.image_shape,
-            num_classes=self.num_classes,
-            eval_split=test or "",
-        )
-        shards = {"train": train_files, "test": test_files}
-        return Source(
-            name=self.name,
-            folder=self.folder,
-            info=info,
-            shards=shards,
-            names={"train": "train", "test": test or ""},
-            splits=tuple(self.splits),
-        )
-
-
-def read(name: str, folder: pathlib.Path) -> Description:
-    """The description of the set `name` in `folder`.
-
-    Raises:
-        InputError: if a file cannot be read or is damaged; if the set is not image classification;
-            or if it is not in ArrayRecord files.
-    """
-    info, features = folder / "dataset_info.json", folder / "features.json"
-    file = info
-    try:
-        metadata = _read_json(info)
-        splits, dataset = _splits(metadata), metadata.get("name")
-        if not isinstance(dataset, str):
-            raise _Damaged("name is not a text")
-        file = features
-        found = _dictionary(_dictionary(_read_json(features), "featuresDict"), "features")
-        _check_kind(name, found)
-        shape = _image_shape(found["image"]["image"])
-        num_classes = _integer(found["label"]["classLabel"].get("numClasses"), 1, "numClasses")
-    except _Damaged as error:
-        raise _damaged(file, name, str(error)) from error
-    if shape[2] not in MODES:
-        raise InputError(
-            f"The images of {name} have {shape[2]} channels. Choose a set with 1 to 4."
-        )
-    file_format = metadata.get("fileFormat", "tfrecord")
-    if file_format != "array_record":
-        raise InputError(
-            f"{name} is in {file_format} files in {folder}; array_record is needed. Delete that "
-            "folder, or choose another --data_dir. Then run: "
-            f"python -m rethinking.data.prepare {name}"
-        )
-    return Description(name, folder, dataset, splits, shape, num_classes)
-
-
-def _damaged(file: pathlib.Path, name: str, cause: str) -> InputError:
-    return InputError(
-        f"{file.parent} is damaged ({file}: {cause}). Delete it, then prepare {name} again."
-    )
-
-
-def _read_json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise _Damaged("it is missing") from None
-    except OSError as error:
-        raise unreadable(file, error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise _Damaged(f"it is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise _Damaged("it is not a dictionary")
-    return content
-
-
-def _dictionary(content: dict[str, Any], key: str) -> dict[str, Any]:
-    if not isinstance(content.get(key), dict):
-        raise _Damaged(f"{key} is not a dictionary")
-    return content[key]
-
-
-def _integer(value: Any, minimum: int, what: str) -> int:
-    """`value`, which JSON may store as text, as a number. Raises _Damaged if it is not one."""
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            number = int(value)
-        except ValueError:
-            number = minimum - 1
-        if minimum <= number < 2**63:
-            return number
-    raise _Damaged(f"{what} is {value!r}, but must be a whole number of at least {minimum}")
-
-
-def _splits(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The splits by their name."""
-    listed = metadata.get("splits")
-    if not isinstance(listed, list):
-        raise _Damaged("splits is not a list")
-    splits = {}
-    for split in listed:
-        if not isinstance(split, dict) or not isinstance(split.get("name"), str):
-            raise _Damaged("a split has no name")
-        splits[split["name"]] = split
-    return splits
-
-
-def _shard_names(dataset: str, name: str, split: dict[str, Any]) -> dict[str, int]:
-    """The names of a split's files, with the number of records in each."""
-    lengths = split.get("shardLengths")
-    if not isinstance(lengths, list):
-        raise _Damaged("it has no list shardLengths")
-    template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    names = {}
-    for number, length in enumerate(lengths):
-        try:
-            file = template.format(
-                DATASET=dataset,
-                SPLIT=name,
-                FILEFORMAT="array_record",
-                SHARD_X_OF_Y=f"{number:05d}-of-{len(lengths):05d}",
-            )
-        except (AttributeError, LookupError, ValueError) as error:
-            raise _Damaged(f"its filepathTemplate is {template!r}") from error
-        names[file] = _integer(length, 0, "an entry of shardLengths")
-    if len(names) < len(lengths):
-        raise _Damaged(f"its filepathTemplate {template!r} gives two files one name")
-    return names
-
-
-def _check_kind(name: str, features: dict[str, Any]) -> None:
-    """Raises InputError, with the reason, unless the features are those of image classification."""
-    reason = None
-    for feature, key, kind in (("image", "image", "Image"), ("label", "classLabel", "ClassLabel")):
-        found = features.get(feature)
-        if found is None:
-            reason = f"it has no feature {feature}, but {', '.join(features) or 'none'}"
-        elif not isinstance(found, dict):
-            raise _Damaged(f"the feature {feature} is not a dictionary")
-        elif not isinstance(found.get(key), dict):
-            actual = str(found.get("pythonClassName", "of another kind")).rpartition(".")[2]
-            reason = f"its feature {feature} is a {actual}, but must be a {kind}"
-        if reason:
-            break
-    if not reason and features["image"]["image"].get("dtype") != "uint8":
-        dtype = features["image"]["image"].get("dtype")
-        reason = f"the dtype of its images is {dtype}, but must be uint8"
-    if reason:
-        raise InputError(
-            f"{name} is not an image-classification set: {reason}. Choose a set with the features "
-            "image (an Image of uint8) and label (a ClassLabel)."
-        )
-
-
-def _image_shape(image: dict[str, Any]) -> tuple[int, int, int]:
-    sides = _dictionary(image, "shape").get("dimensions")
-    if not isinstance(sides, list) or len(sides) != 3:
-        raise _Damaged(f"the dimensions of the images are {sides!r}, but must be three numbers")
-    height, width, channels = (_integer(side, -1, "a side of the images") for side in sides)
-    if 0 in (height, width):
-        raise _Damaged("a side of the images is 0")
-    return height, width, channels

@@ -5,8 +5,10 @@
 NAME is a set of TFDS, or of a TFDS builder of your own in the current folder: in
 NAME/NAME_dataset_builder.py (as `tfds new NAME` writes it), NAME/NAME.py or NAME.py.
 
-It needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither. When it
-fails, it says why, and the exit code is 2.
+For a set of your own, which is a path or package.module:function, it only says what the set holds.
+
+Preparing needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither.
+When it fails, it says why, and the exit code is 2.
 """
 
 import importlib.util
@@ -20,7 +22,9 @@ from typing import Any
 from absl import app
 from absl.flags import argparse_flags
 
+from rethinking import own_code
 from rethinking.data import source
+from rethinking.data.sources import tfds
 from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
 
@@ -41,8 +45,10 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     """
     if name == "digits":
         return "digits comes with this package: there is nothing to prepare."
+    if own_code.is_own(name) or source.is_path(name):
+        return _describe_own(name)
     file = builder_file(name)
-    done = source.find_folder(name, data_dir, known=file is not None) is not None
+    done = tfds.find_folder(name, data_dir, known=file is not None) is not None
     if not done:
         _name_leftovers(name, data_dir)
         for module in ("tensorflow", "importlib_resources"):
@@ -53,11 +59,25 @@ def prepare(name: str, data_dir: str | None = None) -> str:
                 )
         _download(name, data_dir, file)
     found = source.find(name, data_dir, train=False, evaluation=Evaluation(needed=False))
-    source.check_shards(found)
+    found.check()
     sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
     if not found.info.num_test:
         sizes += " with labels (config.data.test_fraction holds out some of the training images)"
     return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"
+
+
+def _describe_own(name: str) -> str:
+    """What a set of the user's own holds. Raises InputError if it cannot be used."""
+    info = source.find(name, train=False, evaluation=Evaluation(needed=False)).info
+    kind = {"image": "images", "vector": "vectors", "tokens": "sequences of tokens"}[info.kind]
+    shape = " x ".join(map(str, info.example_shape))
+    evaluated = f"{info.num_test:,} in {info.eval_split}"
+    if not info.num_test:
+        evaluated = "none to evaluate (config.data.test_fraction holds out some of the former)"
+    return (
+        f"{name} needs no preparation: {info.num_train:,} {kind} of {shape} for training, and "
+        f"{evaluated}, in {info.num_classes} classes."
+    )
 
 
 def builder_file(name: str) -> pathlib.Path | None:
@@ -81,7 +101,7 @@ def _base(name: str) -> str:
 
 def _name_leftovers(name: str, data_dir: str | None) -> None:
     """Warns of folders that interrupted preparations left. Only the user knows if they ended."""
-    folder = source.resolve_data_dir(data_dir) / name.partition(":")[0]
+    folder = tfds.resolve_data_dir(data_dir) / name.partition(":")[0]
     for path in sorted(folder.glob("incomplete.*")):
         _LOG.warning(
             "%s is incomplete. Unless another program is preparing %s now, delete it.", path, name
@@ -89,7 +109,7 @@ def _name_leftovers(name: str, data_dir: str | None) -> None:
 
 
 def _download(name: str, data_dir: str | None, file: pathlib.Path | None) -> None:
-    folder = source.resolve_data_dir(data_dir)
+    folder = tfds.resolve_data_dir(data_dir)
     try:
         builder = _make_builder(name, folder, file)
         _check_features(name, builder.info.features)
@@ -110,17 +130,17 @@ def _download(name: str, data_dir: str | None, file: pathlib.Path | None) -> Non
 
 def _make_builder(name: str, folder: pathlib.Path, file: pathlib.Path | None) -> Any:
     """TFDS's builder of a set, or the one in `file`."""
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets
 
     if file is None:
-        return tfds.builder(name, data_dir=folder, file_format="array_record")
-    _, options = tfds.core.naming.parse_builder_name_kwargs(name)
+        return tensorflow_datasets.builder(name, data_dir=folder, file_format="array_record")
+    _, options = tensorflow_datasets.core.naming.parse_builder_name_kwargs(name)
     base, root, module = _base(name), file.parent, file.stem
     if root.name == base:
         # A builder in a file NAME_dataset_builder.py is called after its package.
         root, module = root.parent, f"{root.name}.{module}"
-    with tfds.core.utils.add_sys_path(root):
-        make = tfds.core.community.builder_cls_from_module(module)
+    with tensorflow_datasets.core.utils.add_sys_path(root):
+        make = tensorflow_datasets.core.community.builder_cls_from_module(module)
         builder = make(data_dir=folder, file_format="array_record", **options)
     if builder.name != base:
         raise InputError(
@@ -161,7 +181,9 @@ def parse(argv: list[str]) -> Namespace:
         prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0]
     )
     parser.add_argument(
-        "name", metavar="NAME", help="a TFDS image-classification set, such as cifar10 or mnist"
+        "name",
+        metavar="NAME",
+        help="a TFDS image-classification set, such as cifar10 or mnist, or a set of your own",
     )
     parser.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     return parser.parse_args(argv[1:])

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Int64
 
 from rethinking.data.description import HELD_OUT, Description, Info, Source
-from rethinking.data.records import has_labels
 from rethinking.errors import InputError, require, require_known
 
 # The splits to evaluate, in the order in which they are looked for.
@@ -71,14 +70,14 @@ class Evaluation:
             return description.source(self.split)
         found = []
         for name in EVALUATED:
-            if name in description.splits and sum(description.lengths(name).values()):
+            if name in description.splits and description.size(name):
                 found.append(name)
         must = self.needed and not self.fraction
         if len(found) == 1 and must:
             return description.source(found[0])
         for name in found:
             source = description.source(name)
-            if has_labels(source):
+            if source.has_labels():
                 return source
         source = description.source(None)
         if must:
@@ -87,7 +86,7 @@ class Evaluation:
 
     def require_labels(self, source: Source) -> None:
         """Raises InputError if the records to evaluate have no labels."""
-        if self.needed and not self.fraction and not has_labels(source):
+        if self.needed and not self.fraction and not source.has_labels():
             if self.split:
                 others = [name for name in source.splits if name not in ("train", self.split)]
                 raise InputError(

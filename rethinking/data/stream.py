@@ -20,15 +20,8 @@ from jaxtyping import Float32, Int32, Int64, UInt8
 
 from rethinking.data.faults import BadRecord
 from rethinking.data.pipeline import Reading, read_batches
-from rethinking.data.records import Records, open_records
-from rethinking.data.source import (
-    DEFAULT,
-    Dataset,
-    Source,
-    check_shards,
-    check_subset,
-    find,
-)
+from rethinking.data.records import Records
+from rethinking.data.source import DEFAULT, Dataset, Source, check_subset, find
 from rethinking.data.splits import Evaluation, choose_records
 from rethinking.errors import InputError
 
@@ -81,7 +74,7 @@ def check(name: str, data_dir: str | None = None, evaluation: Evaluation = DEFAU
     """
     source = _find_coloured(name, data_dir, evaluation)
     evaluation.held_out(source.info)
-    check_shards(source)
+    source.check()
     evaluation.require_labels(source)
 
 
@@ -107,17 +100,17 @@ def load(
 
 
 def _split(source: Source, key: str, indices: Int64[np.ndarray, " n"]) -> Split:
-    data = open_records(source, key, decode=False)
-    return Split(Records(source, key, data, streamed=True), indices)
+    return Split(source.records(key, streamed=True), indices)
 
 
 def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
-    if name == "digits":
+    source = find(name, data_dir, evaluation=evaluation, streamed=True)
+    if not source.is_encoded:
         raise InputError(
-            "digits is not a TFDS set, so it cannot be streamed. Set config.data.stream=False."
+            f"{name} cannot be streamed, because its examples are not images in files. Set "
+            "config.data.stream=False."
         )
     _check_decoders(name)
-    source = find(name, data_dir, evaluation=evaluation)
     height, width, channels = source.info.example_shape
     if channels != 3:
         remedy = "Prepare the set with 3 channels."

@@ -126,6 +126,7 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
         "optimizer_source": config.get("optimizer_source") or None,
+        "data_source": config.data.get("source") or None,
         "config_digest": digest(config),
     }
 

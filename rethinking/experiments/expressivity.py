@@ -114,13 +114,16 @@ def draw(
 
 
 def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The training images as points [n, d] with pixels 0 to 255, their labels, and targets [n, c].
+    """The training examples as points [n, d], their labels, and targets [n, c].
+
+    The points are pixels of 0 to 255, or standardized vectors.
 
     Labels are random as `config.randomize` says.
     """
     from rethinking.experiments import data_set
 
-    loaded = data_set.load(config)
+    data_set.refuse_tokens(config, data_set.describe(config), "config.kind=expressivity")
+    loaded = data_set.standardized(data_set.load(config))
     labels = randomize.corrupt_labels(
         loaded.train.labels,
         loaded.train.indices,

@@ -55,24 +55,31 @@ def make_backend(config: ConfigDict) -> Backend:
 
 
 def _num_features(config: ConfigDict, info: Info) -> int:
-    """The number of features of an image. InputError for images that do not have such features."""
+    """The number of features of an example. InputError for one that does not have such features."""
+    data_set.refuse_tokens(config, info, "config.kind=kernels")
+    name = config.features.name
+    if name == "pixels":
+        return math.prod(info.example_shape)
+    if info.kind != "image":
+        raise InputError(
+            f"config.features.name={name} is for images, but {config.data.name} has vectors of "
+            f"{info.example_shape[0]} features. Set config.features.name=pixels."
+        )
     height, width, channels = info.example_shape
-    if config.features.name == "gabor":
+    if name == "gabor":
         if channels != 1:
             raise InputError(
                 f"config.features.name=gabor needs grey images, and those of {config.data.name} "
                 f"have {channels} channels. Choose other features, or another data set."
             )
         return Gabor().num_features
-    if config.features.name == "random_conv":
-        num_filters = config.features.num_filters
-        if num_filters > RandomConv.num_patches:
-            raise InputError(
-                f"config.features.num_filters={num_filters}: each filter needs a patch, and "
-                f"only {RandomConv.num_patches:,} are drawn. Choose at most that number."
-            )
-        return num_filters * RandomConv(num_filters).features_per_filter(height, width)
-    return height * width * channels
+    num_filters = config.features.num_filters
+    if num_filters > RandomConv.num_patches:
+        raise InputError(
+            f"config.features.num_filters={num_filters}: each filter needs a patch, and "
+            f"only {RandomConv.num_patches:,} are drawn. Choose at most that number."
+        )
+    return num_filters * RandomConv(num_filters).features_per_filter(height, width)
 
 
 def _check_num_features(config: ConfigDict, num_features: int, n: int) -> None:

@@ -43,7 +43,7 @@ FIELDS: Fields = COMMON | {
         maximum=1000,
     ),
     "random_test_labels": Field(
-        False, "add the test images to the training set, with random labels"
+        False, "add the test examples to the training set, with random labels"
     ),
     "kernel.name": Field(
         "gaussian", "the kernel", choices=("gaussian", "laplacian", "linear", "polynomial")
@@ -58,7 +58,7 @@ FIELDS: Fields = COMMON | {
     "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0, maximum=1e10),
     "features.name": Field(
         "pixels",
-        "features of the images, divided by 255",
+        'features of the images, divided by 255; of vectors: "pixels", their standardized features',
         choices=("pixels", "gabor", "random_conv"),
     ),
     "features.num_filters": Field(

@@ -52,18 +52,20 @@ def build(
     num_classes: int,
     num_train: int,
     steps_per_epoch: float | int,
+    vocab_size: int | None = None,
 ) -> Network:
     """The network of `config` on the devices of `mesh`, for `num_train` training examples.
 
-    `example` is the form of one example that the network sees. Raises InputError for a batch size
-    that does not fit, and for a network that cannot be made or cannot take such examples.
+    `example` is the form of one example that the network sees. `vocab_size` is the number of
+    tokens, if it is a sequence of these. Raises InputError for a batch size that does not fit, and
+    for a network that cannot be made or cannot take such examples.
     """
     check_batch_size(config, num_train, mesh.size)
     devices = DataParallel(mesh)
-    alone = model = _model(config, example, num_classes, None)
+    alone = model = _model(config, example, num_classes, vocab_size, None)
     check_fields(config, model)
     if config.model.sync_batch_norm and devices.axis_name:
-        model = _model(config, example, num_classes, devices.axis_name)
+        model = _model(config, example, num_classes, vocab_size, devices.axis_name)
     check.check_model(model, example, num_classes, config.dtype, alone)
     rate, optimizer = optimizers.build(config, steps_per_epoch)
     averager = optim.moving_average(config.average_decay) if config.average_decay else None
@@ -79,7 +81,11 @@ def build(
 
 
 def _model(
-    config: ConfigDict, example: jax.ShapeDtypeStruct, num_classes: int, axis_name: str | None
+    config: ConfigDict,
+    example: jax.ShapeDtypeStruct,
+    num_classes: int,
+    vocab_size: int | None,
+    axis_name: str | None,
 ) -> Model:
     """The network that the config names. Its batch norm averages over the axis, if there is one."""
     made = models.create(
@@ -88,13 +94,14 @@ def _model(
         jnp.dtype(config.dtype),
         axis_name,
         example.shape,
+        vocab_size,
         **config.model.options,
     )
     return adapters.adapt(made)
 
 
 def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
-    """Raises InputError unless the images fill a batch that the devices can share evenly."""
+    """Raises InputError unless the examples fill a batch that the devices can share evenly."""
     require(
         config.batch_size % num_devices == 0,
         f"config.batch_size={config.batch_size} cannot be split evenly over {num_devices} devices. "
@@ -102,7 +109,7 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
     )
     require(
         config.batch_size <= num_train,
-        f"config.batch_size={config.batch_size} is more than the {num_train} training images. "
+        f"config.batch_size={config.batch_size} is more than the {num_train} training examples. "
         "Choose a smaller one.",
     )
 

@@ -39,7 +39,7 @@ class Trainer(abc.ABC):
 
     # The splits that `evaluate_split` can take. Each subclass sets these three, and `eval_split`.
     train: Any
-    train_sample: Any  # the training images that are evaluated before the end
+    train_sample: Any  # the training examples that are evaluated before the end
     test: Any
     eval_split: str  # what `test` is: the name of a split on disk, or `description.HELD_OUT`
 
@@ -69,7 +69,7 @@ class Trainer(abc.ABC):
     ) -> dict[str, float]:
         """Loss and accuracy on both splits, as {"train_loss": ..., "test_loss": ..., ...}.
 
-        The training images are all of them if `whole`, else `train_sample`. See `evaluate_split`
+        The training examples are all of them if `whole`, else `train_sample`. See `evaluate_split`
         for `stop`, which may raise Interrupted.
         """
         splits = {"train": self.train if whole else self.train_sample, "test": self.test}
@@ -103,7 +103,7 @@ class Trainer(abc.ABC):
 
 
 def choose_sample(config: ConfigDict, num_train: int) -> Int64[np.ndarray, " n"] | None:
-    """Positions of the training images to evaluate before the end; None means all."""
+    """Positions of the training examples to evaluate before the end; None means all."""
     if not 0 < config.eval.num_train < num_train:
         return None
     return splits.subset(num_train, config.eval.num_train, config.seed)

@@ -3,6 +3,7 @@
 `FIELDS`, in training_fields.py, declares the settings; `check` refuses settings that do not go
 together; and `run` makes one run. Its parts are in the modules that `run` imports:
 
+    examples.py                what the network sees of images, vectors and tokens
     resident.py, streamed.py   a network with its data, on the devices or read from disk
     loop.py                    the training loop: train, evaluate, save, stop in time
     checkpoint.py evaluations.py   the saved states; whether their evaluations are all there

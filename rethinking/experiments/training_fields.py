@@ -10,6 +10,7 @@ RESERVED = {
     "dtype": "config.dtype decides it",
     "bn_axis_name": "config.model.sync_batch_norm decides it",
     "example_shape": "the data set decides it",
+    "vocab_size": "the data set decides it",
     "name": "Flax uses it",
     "parent": "Flax uses it",
 }
@@ -117,7 +118,11 @@ FIELDS: Fields = COMMON | {
         minimum=0,
         maximum=4096,
     ),
-    "data.whiten": Field(True, "scale each image to mean zero and variance one"),
+    "data.whiten": Field(
+        True,
+        "scale each image to mean zero and variance one; of vectors, scale each feature so, by its "
+        "mean and variance over the training set; without effect on tokens",
+    ),
     "data.stream": Field(
         False,
         "read the images from disk batch by batch, for large sets; else the device keeps them all",
@@ -144,7 +149,7 @@ FIELDS: Fields = COMMON | {
     ),
     "eval.num_train": Field(
         0,
-        "number of training images in each evaluation but the last, which uses all; "
+        "number of training examples in each evaluation but the last, which uses all; "
         "the seed chooses them; 0: always all",
         minimum=0,
         below=LARGEST,
@@ -167,7 +172,11 @@ FIELDS: Fields = COMMON | {
         "digest of the source of your own network, which identifies its version; "
         "the run fills it in",
     ),
-    "randomize.pixels": Field("none", "what replaces the images (section 2.1)", choices=PIXELS),
+    "randomize.pixels": Field(
+        "none",
+        "what replaces the examples (section 2.1): their pixels, features or tokens",
+        choices=PIXELS,
+    ),
     "augment.crop": Field(
         False,
         "train on random crops of `data.crop_size`; streamed images: on a random box, resized",

@@ -41,6 +41,7 @@ def create(
     dtype: DTypeLike = jnp.float32,
     bn_axis_name: str | None = None,
     example_shape: tuple[int, ...] | None = None,
+    vocab_size: int | None = None,
     **options: Any,
 ) -> nn.Module | partial | Functions:
     """The network called `name`, as its library has it. Training uses it through `adapters.adapt`.
@@ -59,10 +60,11 @@ def create(
         bn_axis_name: the mapped axis over which batch norm averages its statistics. If it is None,
             each device has the statistics of its own batch.
         example_shape: shape of one example, without the batch.
+        vocab_size: number of tokens; None if the examples are not sequences of tokens.
         **options: further fields of the network, such as inception_v3's `dropout` and `aux_head`.
 
-    A user's own network need not have all of the fields num_classes, dtype, bn_axis_name and
-    example_shape. It gets those that it has.
+    A user's own network need not have all of the fields num_classes, dtype, bn_axis_name,
+    example_shape and vocab_size. It gets those that it has.
 
     Raises:
         InputError: if the name is unknown; if the network does not have an option; or if NAME
@@ -80,6 +82,8 @@ def create(
     common = {"num_classes": num_classes, "dtype": dtype, "bn_axis_name": bn_axis_name}
     if example_shape is not None:
         common["example_shape"] = example_shape
+    if vocab_size is not None:
+        common["vocab_size"] = vocab_size
     for field, value in common.items():
         if field in parameters:
             given.setdefault(field, value)

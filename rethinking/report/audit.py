@@ -24,6 +24,8 @@ INPUTS = {
 }
 # Guessing is outside of the stated range in one of 100 cases.
 LEVEL = 0.99
+# A test set that is larger than this is a damaged number.
+MOST = 10**10
 
 
 class Answer(NamedTuple):
@@ -74,10 +76,11 @@ def _fits(rows: Rows) -> Answer:
     else:
         epochs = max(run.value("epochs") or 0 for run in runs)
         word = f"No, not in {epochs:,.0f} epochs."
+    enough = runs[0].settings.get("fit_accuracy", 0.99)
     text = (
         f"{word} It reaches {_percent(runs, 'train_accuracy')} of the training labels when these "
         f"are random, and {_percent(rows[TRUE], 'train_accuracy')} when they are true. "
-        f"{100 * (number(runs[0].settings.get('fit_accuracy')) or 0.99):.4g}% counts as fitted."
+        f"{100 * enough:.4g}% counts as fitted."
     )
     return Answer(question, text)
 
@@ -129,13 +132,12 @@ def _is_chance(rows: Rows) -> Answer:
     if missing:
         return Answer(question, missing)
     runs = rows[RANDOM]
-    sizes = [run.value("num_test") for run in runs]
+    sizes = [run.value("num_test") or 0 for run in runs]
     chances = [_chance(run) for run in runs]
-    if None in sizes or None in chances:
+    if not all(0 < size < MOST for size in sizes) or not all(0 < each < 1 for each in chances):
         return Answer(question, "Unknown: the runs did not record the size of the test set.")
-    right = sum(
-        round(size * run.value("test_accuracy")) for size, run in zip(sizes, runs, strict=True)
-    )
+    accuracies = [run.value("test_accuracy") for run in runs]
+    right = sum(round(size * each) for size, each in zip(sizes, accuracies, strict=True))
     total, chance = int(sum(sizes)), statistics.fmean(chances)
     low, high = _range_of_guesses(total, chance)
     share = right / total
@@ -152,10 +154,15 @@ def _is_chance(rows: Rows) -> Answer:
     return Answer(question, text)
 
 
-def _chance(run: Run) -> float | None:
-    """The accuracy of the run's predictions in random order; for a streamed set 1 / classes."""
-    classes = run.value("num_classes")
-    return run.value("chance_accuracy") or (1 / classes if classes else None)
+def _chance(run: Run) -> float:
+    """The accuracy of the run's predictions in random order; for a streamed set 1 / classes.
+
+    0 if it is not known.
+    """
+    chance, classes = run.value("chance_accuracy"), run.value("num_classes")
+    if chance is None and classes:
+        return 1 / classes
+    return chance or 0.0
 
 
 def _range_of_guesses(total: int, chance: float) -> tuple[float, float]:

@@ -159,19 +159,19 @@ def in_words(example: jax.ShapeDtypeStruct) -> str:
         return f"images of {size} (height x width x channels)"
     if jnp.issubdtype(example.dtype, jnp.integer):
         return f"sequences of {example.shape[0]} tokens"
-    return f"vectors of {example.shape[0]} numbers"
+    return f"vectors of {example.shape[0]} features"
 
 
 def _check_logits(model: Model, logits: Any, num_classes: int, when: str = "") -> None:
-    """Raises InputError unless these are the logits of two images."""
+    """Raises InputError unless these are the logits of two examples."""
     name = model.name
     shape = getattr(logits, "shape", None)
     found = type(logits).__name__ if shape is None else shape
     require(
         shape == (2, num_classes),
-        f"the network {name} returns {found} for 2 images{when}, but logits (2, {num_classes}) are "
-        f"needed. Give the network the {model.words.field} num_classes, which is then set to the "
-        "number of classes.",
+        f"the network {name} returns {found} for 2 examples{when}, but logits (2, {num_classes}) "
+        f"are needed. Give the network the {model.words.field} num_classes, which is then set to "
+        "the number of classes.",
     )
     require(
         jnp.issubdtype(logits.dtype, jnp.floating),

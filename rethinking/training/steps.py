@@ -68,7 +68,7 @@ def make_train_epoch(
 
     Args:
         train_step: see `make_train_step`.
-        devices: those that share a batch. Each has all `images` [n, h, w, c], `labels` [n] and
+        devices: those that share a batch. Each has all `images` [n, ...], `labels` [n] and
             `indices` [n], the positions in the source, on which augmentation depends.
         batch_size: over all devices.
         view: a function (stored images, one key per image) -> what the network sees.

@@ -121,7 +121,7 @@ def test_sets_that_cannot_be_streamed(tmp_path):
             match=r"pictures cannot be streamed.* 3 channels\. Prepare the set with 3 channels",
         ):
             function("pictures", str(tmp_path))
-        with pytest.raises(InputError, match="digits is not a TFDS set"):
+        with pytest.raises(InputError, match="digits cannot be streamed"):
             function("digits")
         with pytest.raises(InputError, match="Did you mean 'pictures'"):
             function("picture", str(tmp_path))

@@ -9,8 +9,8 @@ import resource
 import numpy as np
 import pytest
 
-from rethinking.data import arrays, faults, records, source, stream
-from rethinking.data import description as description_module
+from rethinking.data import arrays, faults, source, stream
+from rethinking.data.sources import digits, tfds_description
 from rethinking.errors import InputError
 from tests.data import streams
 from tests.data.sets import write, write_features
@@ -147,11 +147,11 @@ def test_too_many_open_files_are_no_damage(tmp_path, no_more_files):
     no_more_files()
     failures = []
     for function in (
-        lambda: source.check_shards(planted),
+        lambda: planted.check(),
         lambda: split.records.read(0),
         lambda: split.records.read_many([0, 1]),
-        lambda: records.open_records(planted, "train"),
-        lambda: description_module.read("set", file.parent),
+        lambda: planted.records("train"),
+        lambda: tfds_description.read("set", file.parent),
     ):
         try:
             function()
@@ -221,10 +221,9 @@ def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
 
 
 def test_a_flipped_bit_in_the_digits_is_refused(tmp_path, monkeypatch):
-    file = pathlib.Path(arrays.__file__).with_name("digits.npz")
-    whole = file.read_bytes()
-    monkeypatch.setattr(arrays, "__file__", str(tmp_path / "arrays.py"))
+    whole = digits.FILE.read_bytes()
     copy = tmp_path / "digits.npz"
+    monkeypatch.setattr(digits, "FILE", copy)
     for at in np.linspace(0, len(whole) - 1, 20, dtype=int):
         content = bytearray(whole)
         content[at] ^= 4

@@ -4,10 +4,12 @@ import importlib.util
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from rethinking.data import prepare
 from rethinking.errors import InputError
+from tests.data import own_sets
 from tests.data.sets import without, write
 
 
@@ -192,3 +194,16 @@ def test_what_interrupted_preparations_left_is_named(tmp_path, no_tensorflow, ca
     with pytest.raises(InputError, match="needs tensorflow"):
         prepare.prepare("mnist", str(tmp_path))
     assert f"{folder} is incomplete" in caplog.text
+
+
+def test_a_set_of_ones_own_is_described(tmp_path):
+    held = own_sets.digits()
+    folder = str(own_sets.write_folder(tmp_path / "set", held))
+    np.savez(tmp_path / "table.npz", x_train=np.eye(4), y_train=np.arange(4) % 2)
+    for name, message in (
+        (folder, "40 images of 8 x 8 x 3 for training, and 20 in test, in 10 classes"),
+        (str(tmp_path / "table.npz"), "4 vectors of 4 for training, and none to evaluate"),
+    ):
+        assert f"{name} needs no preparation: {message}" in prepare.prepare(name)
+    with pytest.raises(InputError, match="there is no such file"):
+        prepare.prepare("./no_such_set.npz")

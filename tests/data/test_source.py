@@ -66,7 +66,7 @@ def test_a_configuration_is_named_unless_it_is_the_only_one(planted):
         ("plantd", r"Did you mean 'planted'"),
         ("digit", r"Did you mean 'digits'"),
         ("", r"Unknown data set ''\. Known are: digits, planted"),
-        ("../planted", r"Unknown data set"),
+        ("planted/../x", r"Unknown data set"),
         (
             "mnist",
             r"mnist is not prepared in .*: python -m rethinking\.data\.prepare mnist --data_dir=",

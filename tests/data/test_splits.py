@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rethinking.data import arrays, source, stream
-from rethinking.data import records as records_module
 from rethinking.data.description import HELD_OUT
+from rethinking.data.sources.tfds_records import TfdsRecords
 from rethinking.data.splits import Evaluation, hold_out
 from rethinking.errors import InputError
 from tests.data.pictures import encode, noise
@@ -93,7 +93,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_decoded(
     tmp_path, monkeypatch, sizes, evaluation, message
 ):
     root = write(tmp_path, sizes, {"validation", "test"})
-    monkeypatch.setattr(records_module.Records, "read_many", lambda *arguments: pytest.fail())
+    monkeypatch.setattr(TfdsRecords, "read_many", lambda *arguments: pytest.fail())
     for function in (arrays.describe, arrays.load, stream.check):
         with pytest.raises(InputError, match=message):
             function("mixed", root, evaluation=evaluation)
@@ -102,9 +102,9 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_decoded(
 def test_only_a_few_records_are_read_to_find_labels(tmp_path, monkeypatch):
     root = write(tmp_path, {"train": NUM, "validation": 12, "test": 100}, {"test"})
     read = []
-    function = records_module.Records.read_any_label
+    function = TfdsRecords.read_any_label
     monkeypatch.setattr(
-        records_module.Records,
+        TfdsRecords,
         "read_any_label",
         lambda self, index: read.append(index) or function(self, index),
     )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rethinking import randomize
-from rethinking.data import decode, records, source, stream
+from rethinking.data import decode, source, stream
 from rethinking.data.pipeline import Reading
+from rethinking.data.sources import tfds_records
 from rethinking.errors import InputError
 from tests.data.pictures import encode, interpolate, linear
 from tests.data.sets import CLASSES
@@ -102,11 +103,7 @@ def test_subsets_are_those_of_sets_in_memory(tmp_path, held):
 def test_random_labels_stay_the_same(tmp_path, held):
     """They are those of `randomize.corrupt_labels`, in every epoch, subset and evaluation."""
     _, labels = held["train"]
-    table = randomize.corrupt_labels(np.full(NUM, -1, np.int32), np.arange(NUM), CLASSES, 0.7, 3)
-
-    def corrupt(labels, indices):
-        return np.where(table[indices] < 0, labels, table[indices])
-
+    corrupt = randomize.label_corruption(NUM, CLASSES, 0.7, 3)
     expected = randomize.corrupt_labels(labels, np.arange(NUM), CLASSES, 0.7, 3)
     assert np.any(expected != labels)
     for num_train in (0, 11):
@@ -155,7 +152,9 @@ def test_imagenette(tfds_dir):
     assert info == source.Info(5000, 1500, (-1, -1, 3), 10)
     split = stream.load("imagenette_subset", root, num_test=8).test
     (rows,) = stream.eval_batches(split, 8, 75, Reading())
-    stored = records.open_records(source.find("imagenette_subset", root), "test")
+    stored = tfds_records.open_split(
+        source.find("imagenette_subset", root).folder, "validation", decode=True
+    )
     for image, label, index in zip(rows.images, rows.labels, split.indices, strict=True):
         original = stored[int(index)]
         top, left, height, width = decode.central_box(*original["image"].shape[:2])

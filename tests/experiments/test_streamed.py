@@ -89,7 +89,7 @@ def test_inception_v3_fits_random_labels_of_200_jpegs(tmp_path, tfds_dir):
 @pytest.mark.parametrize(
     "override, reason",
     [
-        ("--config.data.name=digits", "digits is not a TFDS set"),
+        ("--config.data.name=digits", "digits cannot be streamed"),
         ("--config.data.name=mnist", "do not have 3 channels"),
         ("--config.randomize.pixels=shuffled", "sets that fit into memory"),
         ("--config.data.num_train=7000", "num_train"),

@@ -123,7 +123,7 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
 @pytest.mark.parametrize(
     "fields, reason",
     [
-        ({"batch_size": 2000}, "more than the 1437 training images"),
+        ({"batch_size": 2000}, "more than the 1437 training examples"),
         ({"batch_size": 30, "num_devices": 8}, "cannot be split evenly over 8"),
         ({"num_devices": 99}, "this machine has 8"),
         ({"data__num_train": 5000}, "1,437"),
@@ -135,7 +135,7 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
         ({"augment__hue": 0.1}, "channels"),
         (
             {"model__name": "tests.experiments.networks:FiveClasses"},
-            "returns (2, 5) for 2 images, but logits (2, 10) are needed",
+            "returns (2, 5) for 2 examples, but logits (2, 10) are needed",
         ),
         ({"model__name": "tests.experiments.networks:NoKeys"}, "noise"),
     ],

@@ -57,6 +57,7 @@ def test_the_answers_of_a_complete_audit(tmp_path):
         (0.135, None, "No, it is above chance. Of 720 predictions 98 are right, 13.50"),
         (0.135, 0.131, "Yes."),  # one class is frequent, and the network names it often
         (0.05, None, "No, it is below chance."),
+        (0.05, 7.0, "Unknown: the runs did not record"),  # a damaged number
     ],
 )
 def test_chance_is_a_range(tmp_path, accuracy, chance, start):

@@ -200,7 +200,7 @@ def test_what_a_step_keeps_is_the_state(model, collections, num_devices, average
         (Param(dtype_of_param="complex64"), 1, "parameter params/w is complex64"),
         (Empty(), 1, "Empty has no parameters"),
         (Hollow(), 1, r"params/w is float32\[16,0\], which is empty"),
-        (Narrow(), 1, r"Narrow returns \(2, 5\) for 2 images in training"),
+        (Narrow(), 1, r"Narrow returns \(2, 5\) for 2 examples in training"),
         (Classes(), 1, "logits of dtype int32, which have no gradient"),
         (Untrained(), 1, r"Untrained does not take the argument `train`. Define def __call__"),
         (Noisy(), 1, r'"noise".*make_rng\("dropout"\)'),

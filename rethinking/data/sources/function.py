@@ -1,0 +1,62 @@
+"""The arrays that a function of the user's own returns: package.module:function.
+
+It is called without arguments, once in a process. It returns a dictionary with x_train, y_train,
+x_test and y_test, or ((x_train, y_train), (x_test, y_test)) as Keras's load_data does.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rethinking import failures, own_code
+from rethinking.data.sources import raw
+from rethinking.data.sources.in_memory import ArrayDescription, Arrays
+from rethinking.errors import InputError, require
+
+
+def describe(name: str) -> ArrayDescription:
+    """The set that the function `name` returns, checked.
+
+    Raises InputError if the function cannot be imported, raises an exception, or returns no set.
+    """
+    function = own_code.load(name, "data set")
+    require(
+        callable(function),
+        f"The data set {name} cannot be used: {name.partition(':')[2]} is a "
+        f"{type(function).__name__}. Name a function without arguments that returns arrays.",
+    )
+    splits, num_classes = _call(function, name)
+    return ArrayDescription(name, splits, num_classes)
+
+
+# A run describes the set before it loads it.
+@functools.lru_cache(maxsize=1)
+def _call(function: Callable[[], Any], name: str) -> tuple[dict[str, Arrays], int]:
+    """What the function returns, checked, and the number of classes."""
+    with failures.users_code(f"The data set {name} cannot be made"):
+        try:
+            returned = function()
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise
+            # The call itself failed, before any line of the function.
+            raise InputError(
+                f"The data set {name} cannot be made: it is called without arguments ({error}). "
+                "Give all its arguments defaults."
+            ) from error
+    return raw.prepared(_pairs(returned, name), name)
+
+
+def _pairs(returned: Any, name: str) -> Mapping[str, tuple[Any, Any]]:
+    if isinstance(returned, Mapping):
+        return raw.split_pairs(returned, f"The dictionary of {name}")
+    is_pairs = isinstance(returned, tuple | list) and len(returned) == 2
+    if is_pairs and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in returned):
+        return dict(zip(("train", "test"), map(tuple, returned), strict=True))
+    shown = f"a {type(returned).__name__}"
+    if isinstance(returned, tuple | list):
+        shown += f" of {len(returned)}"
+    raise InputError(
+        f"{name} returned {shown}. It must return a dictionary with x_train, y_train, x_test and "
+        "y_test, or ((x_train, y_train), (x_test, y_test))."
+    )
