@@ -23,6 +23,7 @@ from rethinking import cli, experiments, models, provenance, sharding
 from rethinking.errors import InputError
 from rethinking.experiments.resident import ResidentTrainer
 from rethinking.experiments.trainer import Trainer
+from rethinking.models import adapters
 from rethinking.training import optim, state, steps
 
 _MODEL = flags.DEFINE_string("model", None, "A network of rethinking.models.")
@@ -43,7 +44,7 @@ def time_epochs(trainer: Trainer, repeats: int) -> tuple[float, float]:
 def time_bare_step(config: ConfigDict, repeats: int) -> float:
     """Seconds of one compiled step, forward, backward and SGD, on a fixed random batch."""
     devices = sharding.DataParallel(sharding.device_mesh(1))
-    model = models.create(config.model.name, 10, jnp.dtype(config.dtype))
+    model = adapters.adapt(models.create(config.model.name, 10, jnp.dtype(config.dtype)))
     optimizer = optim.sgd(
         optim.schedule(config.learning_rate, 0.95, 390), config.momentum, config.weight_decay
     )

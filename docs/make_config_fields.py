@@ -14,8 +14,8 @@ HEAD = """# What each config field means
 
 Change any field on the command line by `--config.FIELD=VALUE`, for example
 `--config.data.num_train=1000`. By default, everything optional is off. The rows of `configs/`
-switch on what they need. The `config.json` of a run has all its fields. A value of another type or
-out of its range is refused.
+switch on what they need. The `config.json` of a run has all its fields. A run refuses a value of
+the wrong type or out of its range.
 
 `python docs/make_config_fields.py > docs/config_fields.md` makes this page from the tables
 `FIELDS` in [`rethinking/experiments/`](../rethinking/experiments). To change the page, change the

@@ -7,12 +7,13 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from rethinking import cli, experiments, runs
+from rethinking import cli, experiments, failures, runs
 from rethinking.config import load_file
 from rethinking.config.fields import show
 from rethinking.errors import InputError, nearest, require
@@ -23,7 +24,10 @@ TO_DO, UNFINISHED, FINISHED = "to do", "unfinished", "finished"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of the sweep. `state` is one of the three above, or "same as" an equal run."""
+    """One run of the sweep.
+
+    `state` is one of the three above, "same as" an equal run, or "left out" with the reason.
+    """
 
     config: ConfigDict
     workdir: pathlib.Path
@@ -58,17 +62,25 @@ def plan(
     """
     _refuse(root, overrides)
     root = pathlib.Path(root)
-    chosen = _matching(load_file(file).ROWS, rows)
+    module = load_file(file)
+    chosen = _matching(module.ROWS, rows)
     # The run directory that has, or will have, the result of a config.
     places = dict(_finished_runs(root))
     planned: dict[pathlib.Path, Planned] = {}
-    configs = {row: _config(file, row, overrides) for row in chosen}
+    configs = {row: cli.parse_config([f"--config={file}:{row}", *overrides]) for row in chosen}
+    reasons = {row: _left_out(file, module, configs[row]) for row in chosen}
+    for row in chosen:
+        if not reasons[row]:
+            configs[row] = _checked(configs[row])
     jobs = []
     for seed in range(seeds):
         for row in chosen:
             config = _seeded(configs[row], seed)
             key = _key(config)
             workdir = root / _folder(config) / f"seed_{seed}"
+            if reasons[row]:
+                jobs.append(Job(config, workdir, f"left out: {reasons[row]}"))
+                continue
             same = planned.setdefault(workdir, Planned(row, key))
             if same.key != key:
                 raise InputError(
@@ -109,8 +121,18 @@ def _matching(rows: Sequence[str], pattern: str) -> list[str]:
     return chosen
 
 
-def _config(file: str, row: str, overrides: Sequence[str]) -> ConfigDict:
-    config = cli.parse_config([f"--config={file}:{row}", *overrides])
+def _left_out(file: str, module: ModuleType, config: ConfigDict) -> str:
+    """Why a row makes no sense for its data, as `left_out` of the config file says; "" if not.
+
+    A config file need not define that function.
+    """
+    if not hasattr(module, "left_out"):
+        return ""
+    with failures.users_code(f"--config={file}"):
+        return module.left_out(config)
+
+
+def _checked(config: ConfigDict) -> ConfigDict:
     experiments.check(config)
     return experiments.with_source(config)
 
@@ -138,8 +160,8 @@ def _folder(config: ConfigDict) -> pathlib.Path:
         ) from None
     require(
         is_name,
-        f"{shown}: they name the folder of a run, which cannot have this name. Choose names of at "
-        f"most {_LONGEST} bytes, without . and ..",
+        f"{shown}: no folder can have this name, and the folder of a run is named after them. "
+        f"Choose names of at most {_LONGEST} bytes, none of them . or ..",
     )
     return pathlib.Path(*parts)
 
@@ -152,9 +174,9 @@ def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
     """The state of a run directory. Raises InputError if it holds a run of another config."""
     path = epath.Path(workdir)
     if folder.has_begun(path) and not folder.Folder(path).has_result():
-        return TO_DO  # the run before was killed before its first result
+        return TO_DO  # the previous run was killed before its first result
     has_config = (workdir / "config.json").exists()
-    # A damaged file stops the run, which names the file, and not the whole sweep.
+    # A damaged file stops only its own run, whose message names the file.
     with contextlib.suppress(runs.DamagedFile):
         if has_config:
             runs.refuse_another(path / "config.json", config, experiments.scientific)
@@ -166,7 +188,7 @@ def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
 def _finished_runs(root: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     """The key and the folder of every finished run under `root`."""
     for result in root.rglob("result.json"):
-        # A damaged run, and what is not a run, is left out here. The report names it.
+        # This leaves out damaged runs, and files of other programs. The report names them.
         with contextlib.suppress(OSError, ValueError, TypeError):
             config = json_files.read_object(result.parent / "config.json", remedy="")
             if runs.read_result(result.parent):

@@ -30,7 +30,7 @@ _GPUS = flags.DEFINE_integer(
     lower_bound=0,
 )
 _CPUS = flags.DEFINE_integer(
-    "cpus_per_task", 8, "Processor cores for each process. They feed its GPU.", lower_bound=1
+    "cpus_per_task", 8, "Processor cores for each process, which prepare its data.", lower_bound=1
 )
 _TIME = flags.DEFINE_string(
     "time", "24:00:00", "Time limit, after which the job goes back into the queue."
@@ -57,7 +57,7 @@ echo "Saved, but not finished: back into the queue."
 state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
 if [ "$state" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 """
-# A damaged result counts as well: to run again would not mend it.
+# A damaged result counts as well: running again would not repair it.
 _IS_FINISHED = (
     "import sys; from etils import epath; "
     "sys.exit(not (epath.Path(sys.argv[1]) / 'result.json').exists())"

@@ -43,7 +43,7 @@ _TIME_BUDGET = flag_types.define_seconds(
 _PARALLEL = flags.DEFINE_integer(
     "parallel", 1, "Number of runs at once. They share the machine evenly.", lower_bound=1
 )
-_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the runs and make none.")
+_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List the runs without making any.")
 _REPORT = flags.DEFINE_boolean(
     "report", False, "At the end, print the tables and write the report to ROOT/report."
 )

@@ -1,1 +1,1 @@
-"""How much can a network memorize, and what then makes it generalize? Zhang et al. (2016), run."""
+"""Reproduces Zhang et al. (2016): how much networks memorize, and what makes them generalize."""

@@ -34,7 +34,8 @@ def join(
     If another process is lost, this one ends with exit code `rendezvous.PEER_LOST`, and its
     message names the other one.
 
-    Raises InputError if nothing says which processes there are.
+    Raises InputError if nothing says which processes there are. If JAX finds no device, the program
+    ends with exit code 2 and the reason.
     Raises RendezvousError if some do not join within `timeout` seconds.
     """
     place, local_device_ids = _find_place(coordinator_address, num_processes, process_id, timeout)
@@ -74,6 +75,9 @@ def _connect() -> None:
     import numpy as np
     from jax.experimental import multihost_utils
 
+    from rethinking import sharding
+
+    sharding.all_devices()  # explains why there are none
     # This connects one device of each process.
     multihost_utils.sync_global_devices("joined")
     # This connects all devices.
@@ -140,7 +144,11 @@ def _end_program(error: BaseException) -> NoReturn:
             # The cause may be that another process ended. Within this second, the roll notices
             # it, names that process and ends this one.
             time.sleep(1.0)
-            traceback.print_exception(error)
+            if isinstance(error, InputError):
+                code = 2
+                print(f"error: {error}", file=sys.stderr)
+            else:
+                traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

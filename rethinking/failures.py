@@ -76,8 +76,8 @@ def _is_memory(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """The message for the terminal.
 
-    It is the reason of an InputError, the remedies for too little memory, the place of a mistake in
-    the user's own file, and the traceback of any other exception.
+    For an InputError it is the reason, and for too little memory the remedies. For a mistake in the
+    user's own file it is the place. For any other exception it is the traceback.
     """
     if isinstance(error, InputError):
         return str(error)

@@ -1,7 +1,6 @@
-"""Networks and data sets of the user's own: package.module:NAME, and the version of their source.
+"""Code of the user's own, such as a network: importing it, and its version, a digest of its source.
 
-Runs record a digest of the source, so that those of an edited network are not taken for repetitions
-of older ones.
+Runs record the version. So a run of edited code does not count as a repetition of an older run.
 """
 
 import ast
@@ -12,18 +11,30 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
-from typing import Any
+from typing import Any, NamedTuple
 
 from rethinking import failures
 from rethinking.errors import InputError, nearest
 
-# The fields that hold the digest of the user's own code, and what that is the code of.
-SOURCES = {"model.source": "network", "data.source": "data set"}
+
+class Place(NamedTuple):
+    """Where a config may name code of the user's own."""
+
+    field: str  # the field that names it
+    what: str  # what it is, in words
+
+
+# By the field that records the version of that code.
+PLACES = {
+    "model.source": Place("model.name", "network"),
+    "optimizer_source": Place("optimizer", "optimizer"),
+    "data.source": Place("data.name", "data set"),
+}
 _INSTALLED = ("site-packages", "dist-packages")
-# name -> the class that was loaded, and the digest of its source at that time. A long process, such
-# as a sweep, goes on with the code that it has loaded, whatever happens to the file.
+# name -> the object that was loaded, and the digest of its source at that time. A long process,
+# such as a sweep, goes on with the code that it has loaded, whatever happens to the file.
 _loaded: dict[str, tuple[object, str]] = {}
 
 
@@ -41,13 +52,17 @@ def is_own(name: str) -> bool:
     return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name) is not None
 
 
-def load(name: str, problem: str, kind: str) -> Any:
-    """The object `package.module:NAME`, imported.
+def load(name: str, what: str, is_one: Callable[[object], bool] = callable) -> Any:
+    """The object called `package.module:NAME`, imported.
 
-    Raises InputError, which begins with `problem` and says that a `kind` is needed, if the module
-    cannot be imported or has no such object.
+    `what` says in the messages what it is, such as "optimizer". `is_one` tells which objects of the
+    module are such, to suggest one. Raises InputError, with file and line, if it cannot be
+    imported.
     """
-    module_name, _, key = name.partition(":")
+    problem = f"The {what} {name} cannot be used"
+    module_name, _, object_name = name.partition(":")
+    if not is_own(name):
+        raise InputError(f"{problem}: write the name as package.module:NAME.")
     search_working_directory()
     try:
         module = importlib.import_module(module_name)
@@ -61,16 +76,15 @@ def load(name: str, problem: str, kind: str) -> Any:
             f"{failures.placed_summary(error)} {problem}, because importing {module_name} failed. "
             "Correct it there."
         ) from error
-    if not hasattr(module, key):
-        own = [each for each, value in vars(module).items() if callable(value)]
-        raise InputError(
-            f"{problem}: {module_name} has no {kind} {key}. {nearest(key, own or ['nothing'])}"
-        )
-    return getattr(module, key)
+    if not hasattr(module, object_name):
+        names = [each for each, value in vars(module).items() if is_one(value)]
+        remedy = nearest(object_name, names) if names else f"It defines no {what}."
+        raise InputError(f"{problem}: {module_name} has no {object_name}. {remedy}")
+    return getattr(module, object_name)
 
 
 def loaded_digest(name: str) -> str:
-    """`digest` of the code that this process runs as `package.module:NAME`."""
+    """`digest` of the code that this process runs under the name `package.module:NAME`."""
     if is_own(name):
         search_working_directory()
         # An error is explained where the object is used.
@@ -83,14 +97,14 @@ def digest(name: str) -> str:
     """Twelve hex digits of the source of `package.module:NAME`; imports nothing.
 
     It covers the module's file and the modules beside it that it imports, directly or not: those
-    in the same folder or package, without installed ones. "" for a network or data set of this
-    project, and for a module that is not found.
+    in the same folder or package, without installed ones. "" for a name of this project, and for a
+    module that is not found.
     """
-    module, _, class_name = name.partition(":")
+    module, _, object_name = name.partition(":")
     if not is_own(name):
         return ""
     search_working_directory()
-    loaded = getattr(sys.modules.get(module), class_name, None)
+    loaded = getattr(sys.modules.get(module), object_name, None)
     if loaded is not None and _loaded.get(name, (None,))[0] is loaded:
         return _loaded[name][1]
     importlib.invalidate_caches()  # the files may be new
@@ -105,15 +119,17 @@ def digest(name: str) -> str:
     return value
 
 
-def require_current(field: str, what: str, given: str, now: str) -> None:
+def require_current(field: str, name: str, given: str, now: str) -> None:
     """Raises InputError if `given`, a digest from another place, is not that of the code `now`.
 
-    `field` is the path of the field that holds it, and `what` says what the code is.
+    `field` is a key of `PLACES`.
     """
     if given and given != now:
+        what = PLACES[field].what
         raise InputError(
-            f"config.{field}={given} is not the code of the {what} as it is now "
-            f"({now or 'it is not your own'}). Restore that code, or leave config.{field} empty."
+            f"config.{field}={given} is not the present version of the {what} {name} "
+            f"({now or f'which is not your own {what}'}). Restore that version, or leave "
+            f"config.{field} empty."
         )
 
 

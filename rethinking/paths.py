@@ -23,9 +23,9 @@ def expand(path: str) -> str:
 
 
 def cache() -> pathlib.Path:
-    """The folder for what can be made again: $XDG_CACHE_HOME, or else ~/.cache.
+    """The folder for files that can be made again: $XDG_CACHE_HOME, or else ~/.cache.
 
-    Without a home folder it is one for temporary files.
+    Without a home folder, it is in the folder for temporary files.
     """
     given = os.environ.get("XDG_CACHE_HOME")
     if given:

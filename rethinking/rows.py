@@ -3,6 +3,7 @@
 `EXPERIMENTS` has an entry for each file of configs/. That file says what the experiment shows.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -63,6 +64,36 @@ def quickstart(row: str) -> ConfigDict:
     config = experiments.defaults("training")
     config.update(batch_size=32, learning_rate=0.05, decay_per_epoch=0.98)
     return named(setting(config, row), "quickstart", row)
+
+
+def audit(row: str) -> ConfigDict:
+    """A setting of section 2.1, for a network and data of the user's own.
+
+    The optimizer is AdamW with its usual learning rate and no weight decay, because that trains
+    most networks without tuning. The learning rate falls to zero along a cosine.
+    """
+    config = experiments.defaults("training")
+    config.update(
+        optimizer="adamw", learning_rate=1e-3, schedule="cosine", batch_size=32, max_epochs=200
+    )
+    return named(setting(config, row), "audit", row)
+
+
+def audit_leaves_out(config: ConfigDict) -> str:
+    """Why a row of the audit makes no sense for the data of `config`; "" if it does.
+
+    Also "" for a data set that cannot be found: the run itself says what is wrong with it.
+    """
+    if config.randomize.pixels == "none":
+        return ""
+    if config.data.stream:
+        return "streamed images keep their pixels"
+    from rethinking.experiments import data_set  # here: listing rows needs no data
+
+    with contextlib.suppress(InputError):
+        if config.randomize.pixels == "gaussian" and data_set.describe(config).kind == "tokens":
+            return "tokens have no Gaussian noise"
+    return ""
 
 
 def table1(row: str) -> ConfigDict:
@@ -201,6 +232,7 @@ QUICKSTART_ROWS = (
     "random_pixels",
     "gaussian",
 )
+AUDIT_ROWS = QUICKSTART_ROWS
 TABLE1_ROWS = (
     "inception+crop+wd",
     "inception+crop",
@@ -278,6 +310,7 @@ LINEAR_ROWS = ("mnist", "mnist+fourier", "mnist+fourier+random_labels")
 
 EXPERIMENTS = {
     "quickstart": Experiment(QUICKSTART_ROWS, quickstart),
+    "audit": Experiment(AUDIT_ROWS, audit),
     "table1": Experiment(TABLE1_ROWS, table1),
     "table2": Experiment(TABLE2_ROWS, table2),
     "table3": Experiment(TABLE3_ROWS, table3),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 from jax import lax
@@ -80,8 +81,8 @@ def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
         there, needed = psutil.virtual_memory().available, size * len(local)
     if needed > there:
         raise InputError(
-            f"{what} takes {needed / 1e9:,.1f} GB of memory, and there are {there / 1e9:,.1f} GB. "
-            f"Remedies: {remedies}."
+            f"{what} takes {needed / 1e9:,.1f} GB of memory, but there are only "
+            f"{there / 1e9:,.1f} GB. Remedies: {remedies}."
         )
 
 
@@ -123,6 +124,12 @@ def varying(tree: Any, axis_name: str) -> Any:
     each device's own examples.
     """
     return lax.pcast(tree, axis_name, to="varying")
+
+
+def _is_same_count(array: Any) -> bool:
+    """Whether an array holds whole numbers that are known to be the same on every device."""
+    is_real = jnp.issubdtype(array.dtype, jnp.inexact)
+    return not is_real and DATA_AXIS not in jax.typeof(array).manual_axis_type.varying
 
 
 class DataParallel:
@@ -172,8 +179,18 @@ class DataParallel:
         return lax.psum(tree, DATA_AXIS) if self.axis_name else tree
 
     def mean(self, tree: Any) -> Any:
-        """`tree` with the mean over the devices in place of each array."""
-        return lax.pmean(tree, DATA_AXIS) if self.axis_name else tree
+        """`tree` with the mean over the devices in place of each array.
+
+        Whole numbers that are the same on every device stay whole numbers.
+        """
+        if not self.axis_name:
+            return tree
+        leaves, structure = jax.tree.flatten(tree)
+        differing = [i for i, leaf in enumerate(leaves) if not _is_same_count(leaf)]
+        means = lax.pmean([leaves[i] for i in differing], DATA_AXIS)
+        for i, mean in zip(differing, means, strict=True):
+            leaves[i] = mean
+        return jax.tree.unflatten(structure, leaves)
 
     def varying(self, tree: Any) -> Any:
         """`tree`, marked as arrays that may differ between the devices: see `varying`."""

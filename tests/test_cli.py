@@ -138,7 +138,7 @@ def test_a_refusal_leaves_no_log(tmp_path):
 
 
 def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
-    from rethinking.data import source
+    from rethinking.data.sources import tfds
 
     monkeypatch.setenv("HOME", str(tmp_path))
     values = flags.FlagValues()
@@ -148,7 +148,7 @@ def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
     assert values.config == f"{tmp_path}/a.py:row"
     assert values.workdir == f"{tmp_path}/run"
     assert values.runs == [f"{tmp_path}/a", "b"]
-    assert source.resolve_data_dir("~/sets") == tmp_path / "sets"
+    assert tfds.resolve_data_dir("~/sets") == tmp_path / "sets"
     (tmp_path / "q.py").write_text(pathlib.Path("configs/quickstart.py").read_text())
     assert parsed(row="--config=~/q.py:gaussian").row == "quickstart:gaussian"
 

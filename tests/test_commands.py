@@ -63,8 +63,8 @@ def module(name):
 def my_files(tmp_path, monkeypatch):
     """The files that docs/own_network.md describes, in a folder with the configs."""
     text = (ROOT / "docs/own_network.md").read_text()
-    (network,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "my_network.py").write_text(network)
+    for name, network in re.findall(r"```python\n# (\w+.py)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(network)
     (config,) = (block for block in indented(text) if "ROWS" in block)
     (tmp_path / "my_experiments.py").write_text(re.sub("^    ", "", config, flags=re.MULTILINE))
     (tmp_path / "configs").symlink_to(ROOT / "configs")

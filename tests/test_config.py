@@ -14,6 +14,7 @@ from rethinking.settings import TABLE1_MODELS, add_crop, cifar10
 FILES = sorted(file for file in glob.glob("configs/*.py") if "__init__" not in file)
 COUNTS = {
     "quickstart": 6,
+    "audit": 6,
     "table1": 19,
     "table4": 6,
     "figure1": 45,

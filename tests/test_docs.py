@@ -2,18 +2,18 @@
 
 import pathlib
 import re
-import shlex
+import sys
 
-import datasets
+import jax
 import nbclient
 import nbformat
 import numpy as np
 import pytest
 
 from rethinking import cli, experiments
-from rethinking.data import arrays, prepare, stream
-from rethinking.experiments import data_set
-from tests.data import own_sets
+from rethinking.data import arrays
+from rethinking.experiments import optimizers
+from tests.test_commands import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -43,57 +43,51 @@ def test_the_notebook_runs_to_its_end(monkeypatch):
     assert float(accuracy) >= 99.9
 
 
-def test_the_network_of_the_page_runs_by_config_alone(tmp_path, monkeypatch):
-    (source,) = blocks("docs/own_network.md", "python")
-    (tmp_path / "my_network.py").write_text(source)
+@pytest.mark.parametrize(
+    "network, library, num_params",
+    [
+        ("my_network:SmallNet", "flax", 9 * 64 + 2 * 64 + 64 * 10 + 10),  # the page's own command
+        ("my_linen:SmallNet", "flax", 9 * 32 + 2 * 32 + 32 * 10 + 10),
+        ("my_equinox:EquinoxNet", "equinox", 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10),
+        ("my_haiku:HaikuNet", "haiku", 64 * 64 + 64 + 2 * 64 + 64 * 10 + 10),
+    ],
+)
+def test_the_networks_of_the_page_run_by_config_alone(
+    network, library, num_params, tmp_path, monkeypatch
+):
+    pytest.importorskip(library)
+    for source in blocks("docs/own_network.md", "python"):
+        name = source.partition("\n")[0].removeprefix("# ")
+        (tmp_path / name).write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    config = cli.parse_config(
-        [
-            "--config=configs/quickstart.py:true_labels",
-            "--config.model.name=my_network:SmallNet",
-            "--config.max_epochs=3",
-            "--config.num_devices=1",
-        ]
-    )
-    result = experiments.run(config, tmp_path / "run")
-    assert result["num_params"] == 9 * 32 + 2 * 32 + 32 * 10 + 10
+    page = commands("docs/own_network.md")
+    (arguments,) = (words[1:] for words in page if words[0] == "rethinking.main")
+    if network != "my_network:SmallNet":
+        arguments += [f"--config.model.name={network}", "--config.model.options={}"]
+    arguments += ["--config.data.num_train=320", "--config.max_epochs=2", "--config.num_devices=1"]
+    config = cli.parse_config([word for word in arguments if "--workdir" not in word])
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # Haiku's code
+        result = experiments.run(config, tmp_path / "run")
+    assert result["num_params"] == num_params
     assert result["status"] == "complete"
+    assert result["network_source"]
+    for name in ("my_network", "my_linen", "my_equinox", "my_haiku"):
+        sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("trains", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_commands_of_the_page_on_data_run(trains, tmp_path, monkeypatch):
-    """Each finds the set that the page describes, and trains on it for an epoch."""
-    monkeypatch.chdir(tmp_path)
+def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
+    (source,) = blocks("docs/own_optimizer.md", "python")
+    (tmp_path / "my_optimizer.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file, function = blocks("docs/own_data.md", "python")
-    exec(file, {})
-    (tmp_path / "my_data.py").write_text(function)
-    held = own_sets.digits(100, 40)
-    own_sets.write_folder(tmp_path / "photos", held)
-    tables = {}
-    for key in ("train", "test"):
-        columns = {"x": held[f"x_{key}"].tolist(), "label": held[f"y_{key}"].tolist()}
-        tables[key] = datasets.Dataset.from_dict(columns)
-    own_sets.write_saved(tmp_path / "my_hub_set", tables)
-    pages = "".join(blocks("docs/own_data.md", "sh")).replace("\\\n", " ")
-    for number, line in enumerate(pages.splitlines()):
-        module, *arguments = shlex.split(line)[2:]
-        if module == "rethinking.data.prepare":
-            said = prepare.prepare(*arguments)
-            assert said in " ".join((ROOT / "docs/own_data.md").read_text().split())
-            continue
-        given = [each for each in arguments if each.startswith("--config")]
-        short = ["--config.max_epochs=1", "--config.num_devices=1", "--config.batch_size=20"]
-        config = cli.parse_config([*given, *short])
+    (command,) = blocks("docs/own_optimizer.md", "sh")
+    flags = [flag for flag in command.split() if flag.startswith("--config")]
+    own = ["--config.optimizer=my_optimizer:make", "--config.weight_decay=0.1"]
+    for changed in ([], own):
+        config = cli.parse_config([*flags, *changed])
         experiments.check(config)
-        if trains:
-            result = experiments.run(config, tmp_path / "runs" / str(number))
-            assert result["status"] == "complete"
-        elif config.data.stream:
-            stream.check(config.data.name)
-        else:
-            assert data_set.describe(config).num_train in (100, 320, 400)
+        rate, _ = optimizers.build(config, steps_per_epoch=44)
+        assert float(rate(0)) == pytest.approx(0.001)
+        assert float(rate(44 * config.max_epochs)) == 0
 
 
 def test_the_kernel_examples_of_the_page_run():
@@ -106,6 +100,26 @@ def test_the_kernel_examples_of_the_page_run():
     assert names["wrong"] == np.mean(names["outputs"].argmax(1) != names["labels_test"]) < 0.4
     exec(second, names)
     assert names["model"].error(x_test, names["labels_test"]) < 0.1
+
+
+def test_the_example_of_the_library_s_page_runs():
+    names = {}
+    exec(blocks("docs/library.md", "python")[0], names)
+    (true, true_test), (random, random_test) = names["accuracies"].values()
+    assert true == random == 1 and true_test > 0.7 and abs(random_test - 0.1) < 0.05
+
+
+@pytest.mark.slow
+def test_the_training_loop_of_the_library_s_page_runs():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    digits = arrays.load("digits").train
+    images = torch.from_numpy(digits.images[:200]).permute(0, 3, 1, 2) / 255
+    names = {"images": images, "labels": torch.from_numpy(digits.labels[:200]).long()}
+    exec(blocks("docs/library.md", "python")[1], names)
+    assert names["accuracy"] == 1
+    assert 150 < (names["random_labels"] != names["labels"]).sum() < 200
+    assert sorted(names["shuffled_images"][3].ravel()) == sorted(images[3].ravel())
 
 
 def test_links_between_the_pages_lead_somewhere():

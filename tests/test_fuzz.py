@@ -74,6 +74,7 @@ TEXTS = {
     ],
     "data.data_dir": ["", "/no/such/folder", "~nobody/x", "gs://bucket/x", "\0"],
     "model.name": ["mlp_1x512", "mlp_3x512", "mlp", "os:path", "no_such_module:Net", ":", "a:b:c"],
+    "optimizer": ["sgd", "rmsprop", "adamw", "adamw", "adam", "os:path", "no_such_module:f"],
     "eval.shifts": ["", "noise=1", "blur,contrast=3", "noise=9", ",", "digits", "="],
     "kind": ["training", "kernels", ""],  # refused, except for the kind of the other fields
 }

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from rethinking import cli, experiments, runs
+from tests.started import free_address
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = "--config=configs/quickstart.py:true_labels"
@@ -51,7 +52,7 @@ def refused(arguments, reason):
         ([CIFAR10, "--config.batch_size=big"], "batch_size"),
         ([DIGITS, "--config.data.name=cifar11"], "'cifar10'"),
         ([DIGITS, "--config.randomize.labels=1.5"], "must be at least 0 and at most 1"),
-        ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training images"),
+        ([DIGITS, "--config.batch_size=5000"], "more than the 1437 training examples"),
         ([DIGITS, "--config.model.name=alexnet", "--config.data.crop_size=1"], "1x1"),
         ([DIGITS, "--workdr=x"], "workdir"),
         ([DIGITS, "more"], "unknown arguments: more"),
@@ -118,8 +119,13 @@ def test_a_mistake_in_a_network_is_named_and_its_traceback_kept(tmp_path):
         assert (tmp_path / "run" / "config.json").exists()
 
 
-def test_devices_that_are_not_there_are_refused(tmp_path):
-    ended = run(DIGITS, f"--workdir={tmp_path / 'run'}", JAX_PLATFORMS="cuda")
+ALONE = ("--distributed", "--num_processes=1", "--process_id=0")
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_devices_that_are_not_there_are_refused(joins, tmp_path):
+    place = (*ALONE, f"--coordinator_address={free_address()}") if joins else ()
+    ended = run(DIGITS, f"--workdir={tmp_path / 'run'}", *place, JAX_PLATFORMS="cuda")
     assert ended.returncode == 2
     assert "JAX_PLATFORMS=cuda: JAX cannot use these devices" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,4 +1,4 @@
-"""The versions of networks of the user's own: found in the source, recorded, and kept apart."""
+"""The versions of the user's own code: found in the source, recorded, and kept apart."""
 
 import importlib
 import json
@@ -128,26 +128,31 @@ def test_a_process_goes_on_with_the_version_that_it_has_loaded(folder):
     assert own_code.loaded_digest("own_net:Net") != first
 
 
-def test_a_run_of_an_edited_network_is_another_run(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "field, what", [("model.source", "network"), ("optimizer_source", "optimizer")]
+)
+def test_a_run_of_edited_code_is_another_run(field, what, folder, tmp_path, monkeypatch):
     def train(config, run_directory, deadline):
         run_directory.append({"step": 0, "epoch": 0, "seconds": 0.0})
         return {"status": "complete", "seconds": 0.0}
 
     monkeypatch.setattr(training, "run", train)
     write(folder, own_net=NETWORK.format(helper="own_width"), own_width="WIDTH = 3\n")
-    config = quickstart(model__name="own_net:Net")
+    config = quickstart(**{own_code.PLACES[field].field.replace(".", "__"): "own_net:Net"})
     result = experiments.run(config, tmp_path / "run")
-    assert result["network_source"] == own_code.digest("own_net:Net") != ""
+    assert result[f"{what}_source"] == own_code.digest("own_net:Net") != ""
+    others = {"network_source", "optimizer_source"} - {f"{what}_source"}
+    assert [result[other] for other in others] == [None]
     assert experiments.run(config, tmp_path / "run") == result
     (tmp_path / "run" / "result.json").unlink()
     write(folder, own_width="WIDTH = 4\n")
     del sys.modules["own_net"], sys.modules["own_width"]
     with pytest.raises(
-        InputError, match=r"model.source: .* now; so the code of the network has changed"
+        InputError, match=rf"{field}: .* now; so the code of the {what} has changed"
     ):
         experiments.run(config, tmp_path / "run")
-    config.model.source = result["network_source"]
-    with pytest.raises(InputError, match="is not the code of the network own_net:Net as it is now"):
+    config.update_from_flattened_dict({field: result[f"{what}_source"]})
+    with pytest.raises(InputError, match=f"is not the present version of the {what} own_net:Net"):
         experiments.run(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -186,7 +191,7 @@ def test_a_run_of_an_edited_function_that_returns_data_is_another_run(folder, tm
 def test_a_run_from_before_there_were_digests_is_continued(tmp_path):
     config = quickstart(model__name="tests.experiments.networks:OwnNetwork")
     old = json.loads(config.to_json())
-    del old["model"]["source"]
+    del old["model"]["source"], old["optimizer_source"]
     (tmp_path / "config.json").write_text(json.dumps(old))
     config = experiments.with_source(config)
     assert config.model.source

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from rethinking import randomize
 from rethinking.data import arrays
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -20,11 +21,21 @@ def examples():
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_random_labels_for_a_loop_of_ones_own(examples):
-    names = {"labels": arrays.load("digits").train.labels}
+def test_the_randomization_as_a_library(examples):
+    digits = arrays.load("digits")
+    names = {"x_train": digits.train.images, "y_train": digits.train.labels}
+    names |= {"x_test": digits.test.images}
     exec(examples[0], names)
-    changed = names["random_labels"] != names["labels"]
+    changed = names["random_labels"] != names["y_train"]
     assert abs(changed.mean() - 0.9) < 0.03  # a new label is the old one in a tenth of all cases
+    for pixels, found, found_test in (
+        ("shuffled", names["shuffled"], names["shuffled_test"]),
+        ("gaussian", names["noise"], names["noise_test"]),
+    ):
+        run = randomize.apply(digits, 1.0, pixels, 0)  # what a run with these settings has
+        np.testing.assert_array_equal(found, run.train.images)
+        np.testing.assert_array_equal(found_test, run.test.images)
+        np.testing.assert_array_equal(names["random_labels"], run.train.labels)
 
 
 def test_the_kernel_solve(examples):

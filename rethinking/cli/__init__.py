@@ -239,7 +239,7 @@ def check_forwarded(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
     """Returns the config and the workdir that these arguments of rethinking.main give.
 
     A `~` in the workdir is expanded as on this machine. Raises InputError if rethinking.main would
-    refuse the arguments, or if one of them is for the launcher to give.
+    refuse the arguments, or if the launcher itself gives one of them.
     """
     values = flags.FlagValues()
     define_run_flags(values)

@@ -1,7 +1,7 @@
 """Configs: how a field is declared, and what follows from that: defaults, checks, comparison.
 
 Each kind of experiment declares its fields in a table `FIELDS`, field path -> `Field`, in
-`rethinking.experiments.KIND`. This module knows no kind.
+`rethinking.experiments.KIND`. This module does not depend on the kinds.
 """
 
 import contextlib
@@ -22,9 +22,13 @@ from rethinking.errors import InputError, nearest, require
 # The fields of every kind of experiment.
 COMMON: Fields = {
     "experiment": Field(
-        "", "name of the config file; the run's row is `experiment:row`", scientific=False
+        "", 'name of the experiment; "": the name of the config file', scientific=False
     ),
-    "row": Field("", "the row that the config was made from", scientific=False),
+    "row": Field(
+        "",
+        'name of the row, as EXPERIMENT:ROW; "": made from the config file and its row',
+        scientific=False,
+    ),
     "kind": Field("training", "the kind of experiment, a module of `rethinking.experiments`"),
     "seed": Field(0, "seed of everything but the corruption", minimum=0, below=LARGEST),
     "num_devices": Field(
@@ -54,8 +58,7 @@ COMMON: Fields = {
     ),
     "data.eval_split": Field(
         "",
-        'split to evaluate; "": test if its images have labels, else validation under one of its '
-        "usual names",
+        'split to evaluate; "": test if its images have labels, else a validation split',
     ),
     "data.test_fraction": Field(
         0.0,
@@ -90,7 +93,7 @@ def defaults(fields: Fields) -> ConfigDict:
 
 
 def check_fields(config: ConfigDict, fields: Fields) -> None:
-    """Raises InputError unless `config` has these fields alone, each with an allowed value."""
+    """Raises InputError unless `config` has exactly these fields, with allowed values."""
     for name in sorted({path.partition(".")[0] for path in fields if "." in path}):
         group = config.get(name)
         require(
@@ -113,9 +116,9 @@ def check_fields(config: ConfigDict, fields: Fields) -> None:
 
 
 def with_types(config: ConfigDict, fields: Fields) -> ConfigDict:
-    """`config`, with 1.0 for a 1 where a field is not a whole number.
+    """`config` with 1.0 in place of 1 in fields that hold floating-point numbers.
 
-    So both have the same digest. Other values are left as they are.
+    So --config.FIELD=1 and --config.FIELD=1.0 describe the same run. Other values do not change.
     """
     whole = {}
     for path in _leaves(config, fields):

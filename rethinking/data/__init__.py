@@ -4,5 +4,5 @@
 `description`. `prepare` downloads TFDS sets. `splits` says what to evaluate. `arrays` holds whole
 sets in memory, with `encoded`, `formats` and `cache`. `stream` reads large sets during training,
 with `records`, `decode` and `pipeline`. `faults` has their errors. `images` crops, whitens and
-augments, with `colors`. `shifts` makes further test sets.
+augments, with `colors`. `vectors` standardizes. `shifts` makes further test sets.
 """

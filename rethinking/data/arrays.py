@@ -17,14 +17,23 @@ from rethinking.errors import InputError
 _LOG = logging.getLogger(__name__)
 
 
+# Images, vectors or sequences of tokens.
+Examples = (
+    UInt8[np.ndarray, "n h w c"]
+    | Float32[np.ndarray, "n h w c"]
+    | Float32[np.ndarray, "n d"]
+    | Int32[np.ndarray, "n length"]
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Examples (not only images), with the position of each in the source split.
 
-    The random draws for an example depend on its position.
+    The random draws for an example depend on its position. `images` may also be vectors or tokens.
     """
 
-    images: UInt8[np.ndarray, "n ..."] | Float32[np.ndarray, "n ..."] | Int32[np.ndarray, "n d"]
+    images: Examples
     labels: Int32[np.ndarray, " n"]
     indices: Int64[np.ndarray, " n"]
 

@@ -5,7 +5,7 @@ CRC-32 finds every change of a single bit, and misses one in four billion of the
 CIFAR10 (184 MB) takes 0.2 s; SHA-256 would take five times as long.
 
 A new cache is written to a folder beside it, which is then renamed. The writer holds a lock on a
-file in that folder. So a folder that nobody has locked is what a killed run left.
+file in that folder. So an unlocked folder is left over from a killed run.
 """
 
 import contextlib
@@ -180,7 +180,7 @@ def _read_array(file: pathlib.Path, digests: dict[str, int]) -> np.ndarray:
 
 
 def _digest(file: pathlib.Path) -> int:
-    """The CRC-32 of a file. It is read, because a mapped page that cannot be read kills."""
+    """The CRC-32 of a file. Reads the file, because an unreadable mapped page kills the process."""
     digest = 0
     buffer = memoryview(bytearray(1 << 20))
     with open(file, "rb", buffering=0) as opened:
@@ -196,4 +196,7 @@ def _cause(error: OSError, folder: pathlib.Path) -> str:
     disk = folder.absolute()
     while not disk.is_mount():
         disk = disk.parent
-    return f"no space is left on the disk {disk}, where $XDG_CACHE_HOME is ({folder.parent})."
+    return (
+        f"no space is left on the disk {disk}, which holds {folder.parent}. Free some space, or "
+        "set $XDG_CACHE_HOME."
+    )

@@ -6,13 +6,14 @@ This follows TensorFlow's Inception (tensorflow/models, inception/image_processi
   at the upper left corner. The images differ by a shift of less than half a pixel.
 - Resized values are rounded to bytes. Bicubic interpolation overshoots; its values are clipped to
   0 and 255.
-- A large random box is decoded at a half, a quarter or an eighth of its size, as long as its sides
-  keep at least `size` pixels. This is faster, and the result is smoother. TensorFlow always decodes
-  all pixels.
+- A large random box is decoded at a half, a quarter or an eighth of its size. Its sides keep at
+  least `size` pixels. This is faster, and the result is smoother. TensorFlow always decodes all
+  pixels.
 - The resizing method is drawn for each image. TensorFlow chooses it by the number of the thread.
 
-simplejpeg (libjpeg-turbo) decodes JPEG. `formats` decodes what simplejpeg refuses, such as PNG.
-What that refuses too is an error. simplejpeg and OpenCV come with the extra `imagenet`.
+simplejpeg (libjpeg-turbo) decodes JPEG. `formats` decodes what simplejpeg refuses, such as PNG. If
+`formats` refuses an image too, that is an error. simplejpeg and OpenCV come with the extra
+`imagenet`.
 """
 
 import math

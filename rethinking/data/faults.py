@@ -16,7 +16,7 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 class BadRecord(InputError):
-    """Raised for a record that cannot be used. Other records of its file may be in order."""
+    """Raised for a record that cannot be used. Other records of its file may be intact."""
 
 
 def damaged(file: pathlib.Path, cause: str) -> InputError:
@@ -27,10 +27,10 @@ def damaged(file: pathlib.Path, cause: str) -> InputError:
 
 
 def unreadable(file: pathlib.Path, cause: str) -> InputError:
-    """The error to raise for a file that the system could not read. The file may be in order."""
+    """The error to raise for a file that the system could not read. The file may be intact."""
     return InputError(
-        f"{file} cannot be read: {cause}. The file may be in order. See to the disk, to the "
-        "permissions and to the limit on open files (ulimit -n). Then run the same command again."
+        f"{file} cannot be read: {cause}. The file may be intact. Check the disk, the "
+        "permissions and the limit on open files (ulimit -n). Then run the same command again."
     )
 
 

@@ -2,7 +2,7 @@
 
 The values are those of TensorFlow: transparency is dropped, colours are those of the palette, an
 animation is its first picture, and orientation tags are ignored. Grey values of 16 bits are divided
-by 257 and rounded, so 65,535 becomes 255. Of coloured values of 16 bits the high byte counts.
+by 257 and rounded, so 65,535 becomes 255. For coloured values of 16 bits, the high byte is used.
 """
 
 import contextlib

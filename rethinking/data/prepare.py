@@ -2,7 +2,7 @@
 
     python -m rethinking.data.prepare NAME [--data_dir=DIR]
 
-NAME is a set of TFDS, or of a TFDS builder of one's own in the present folder: in
+NAME is a set of TFDS, or of a TFDS builder of your own in the current folder: in
 NAME/NAME_dataset_builder.py (as `tfds new NAME` writes it), NAME/NAME.py or NAME.py.
 
 For a set of your own, which is a path or package.module:function, it only says what the set holds.
@@ -36,7 +36,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
 
     Args:
         name: NAME[/CONFIG][:VERSION] of a TFDS set with the features `image` and `label`. A builder
-            of that name in the present folder comes before those of TFDS.
+            of that name in the current folder comes before those of TFDS.
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
@@ -62,7 +62,7 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     found.check()
     sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
     if not found.info.num_test:
-        sizes += " with labels (config.data.test_fraction holds out some of the former)"
+        sizes += " with labels (config.data.test_fraction holds out some of the training images)"
     return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"
 
 
@@ -81,7 +81,7 @@ def _describe_own(name: str) -> str:
 
 
 def builder_file(name: str) -> pathlib.Path | None:
-    """The file in the present folder that defines the set `name`, if there is one."""
+    """The file in the current folder that defines the set `name`, if there is one."""
     base = _base(name)
     if not base.isidentifier():
         return None
@@ -100,7 +100,7 @@ def _base(name: str) -> str:
 
 
 def _name_leftovers(name: str, data_dir: str | None) -> None:
-    """Warns of what interrupted preparations left. Only their user knows that they are dead."""
+    """Warns of folders that interrupted preparations left. Only the user knows if they ended."""
     folder = tfds.resolve_data_dir(data_dir) / name.partition(":")[0]
     for path in sorted(folder.glob("incomplete.*")):
         _LOG.warning(
@@ -144,8 +144,8 @@ def _make_builder(name: str, folder: pathlib.Path, file: pathlib.Path | None) ->
         builder = make(data_dir=folder, file_format="array_record", **options)
     if builder.name != base:
         raise InputError(
-            f"{file} defines the set {builder.name}. Call the class or the file differently, so "
-            "that both names agree."
+            f"{file} defines the set {builder.name}. Rename the class or the file, so that "
+            "both names agree."
         )
     return builder
 

@@ -1,6 +1,6 @@
 """Test sets that differ from the training set.
 
-They are distorted versions of the test set, or other TFDS sets with the same classes. They show how
+They are distorted versions of the test set, or other sets with the same classes. They show how
 networks that fit the same training set behave on data that differ. The kinds of distortion are
 those of Hendrycks and Dietterich (2019, arXiv 1903.12261), each at three strengths. They act on the
 whole image, before the centre crop.
@@ -24,7 +24,7 @@ def parse(text: str) -> list[str]:
     """The names of test sets in `text`, which are separated by commas.
 
     A distortion without a strength stands for all three: "noise" is "noise=1", "noise=2" and
-    "noise=3". Every other name is the name of a TFDS set.
+    "noise=3". Every other name is the name of a data set.
 
     Raises:
         InputError: for an unknown distortion or strength.
@@ -47,24 +47,34 @@ def parse(text: str) -> list[str]:
 def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
     """Raises InputError unless all test sets named in `text` fit the set that `like` describes."""
     for name in parse(text):
-        if "=" in name:
+        if is_distortion(name):
+            if like.kind != "image":
+                raise InputError(
+                    f"config.eval.shifts={name} distorts images, but these are examples of shape "
+                    f"{like.example_shape}. Leave it out."
+                )
             continue
         info = arrays.describe(name, data_dir, train=False)
         if (info.example_shape, info.num_classes) != (like.example_shape, like.num_classes):
             raise InputError(
-                f"{name} has {info.num_classes} classes and images of {info.example_shape}, but "
-                f"the training set has {like.num_classes} and images of {like.example_shape}. "
-                "Choose a test set with the same classes and image shape."
+                f"{name} has {info.num_classes} classes and examples of shape "
+                f"{info.example_shape}, but the training set has {like.num_classes} and examples "
+                f"of shape {like.example_shape}. Choose a test set with the same classes and shape."
             )
 
 
+def is_distortion(name: str) -> bool:
+    """Whether a name of `parse` is a distortion, such as "noise=1", and not a data set."""
+    return name.partition("=")[0] in DISTORTIONS
+
+
 def build(name: str, test: arrays.Split, seed: int, data_dir: str | None = None) -> arrays.Split:
-    """The test set called `name`: a distorted version of `test`, or the test set of a TFDS set.
+    """The test set called `name`: a distorted version of `test`, or that of another data set.
 
     The random draws for an image depend only on the seed and the image's index.
     """
     kind, _, strength = name.partition("=")
-    if kind not in DISTORTIONS:
+    if not is_distortion(name):
         return arrays.load(name, data_dir, train=False).test
     generators = [np.random.default_rng((seed, int(index))) for index in test.indices]
     return dataclasses.replace(

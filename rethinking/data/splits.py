@@ -19,7 +19,7 @@ EVALUATED = (
     "test_matched",
     "validation_matched",
 )
-# Decides which part that is. It is a constant, so that all runs evaluate the same examples.
+# Decides which examples are held out. It is a constant, so all runs hold out the same ones.
 _SEED = int.from_bytes(b"held out")
 
 
@@ -126,7 +126,7 @@ def hold_out(
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " m"]]:
     """The records of the training split to train on, and those to evaluate, each in order.
 
-    They depend on the arguments alone. Those of a larger fraction contain those of a smaller one.
+    They depend on the arguments alone. A larger fraction holds out all examples of a smaller one.
     Raises InputError if one of the two would be empty.
     """
     num = round(fraction * total)

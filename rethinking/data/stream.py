@@ -107,15 +107,15 @@ def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> S
     source = find(name, data_dir, evaluation=evaluation, streamed=True)
     if not source.is_encoded:
         raise InputError(
-            f"{name} cannot be streamed, because its examples are not images in files. Load it "
-            "into memory: set config.data.stream=False."
+            f"{name} cannot be streamed, because its examples are not images in files. Set "
+            "config.data.stream=False."
         )
     _check_decoders(name)
     height, width, channels = source.info.example_shape
     if channels != 3:
         remedy = "Prepare the set with 3 channels."
         if min(height, width) > 0:
-            remedy = "Load the set into memory instead."
+            remedy = "Set config.data.stream=False, which loads them into memory."
         raise InputError(
             f"{name} cannot be streamed, because its images do not have 3 channels. {remedy}"
         )

@@ -69,8 +69,8 @@ def run(
     Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
     continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
-    Raises InputError for anything that cannot work, before any time is spent; and for a full disk,
-    a damaged file and a folder that is removed during the run.
+    Raises InputError for anything that cannot work, before any time is spent. During the run, it
+    raises InputError for a full disk, a damaged file and a folder that is removed.
     """
     check(config)
     config = with_source(config, own_code.loaded_digest)
@@ -95,18 +95,20 @@ def run(
 
 
 def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.digest) -> ConfigDict:
-    """A copy of `config` whose model.source and data.source are the present `digest` of the names.
+    """A copy of `config` with the present `digest` of the code that the user wrote.
 
-    Raises InputError if the config asks for another version. Configs without a network have no
-    model.source.
+    `own_code.PLACES` has the fields. Raises InputError if the config asks for another version.
     """
     config = config.copy_and_resolve_references()
-    for path, what in own_code.SOURCES.items():
-        fields = config.get(path.partition(".")[0], {})
-        if "source" in fields:
-            now = digest(fields.name)
-            own_code.require_current(path, f"{what} {fields.name}", fields.source, now)
-            fields.source = now
+    for field, place in own_code.PLACES.items():
+        *group, key = field.split(".")
+        holder = config.get(group[0], {}) if group else config
+        if key not in holder:  # this kind of experiment has no such code
+            continue
+        name = _config.get(config, place.field)
+        now = digest(name)
+        own_code.require_current(field, name, holder[key], now)
+        holder[key] = now
     return config
 
 
@@ -123,6 +125,7 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "jax": jax.__version__,
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
+        "optimizer_source": config.get("optimizer_source") or None,
         "data_source": config.data.get("source") or None,
         "config_digest": digest(config),
     }

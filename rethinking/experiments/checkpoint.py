@@ -20,10 +20,10 @@ from rethinking import distributed
 from rethinking.errors import InputError
 from rethinking.experiments.evaluations import Measured
 from rethinking.runs.disk import quiet, require_space
-from rethinking.training.state import TrainState
+from rethinking.training.state import TrainState, named
 
 _LOG = logging.getLogger(__name__)
-# All that a checkpoint held beside the state before it held digests.
+# What a checkpoint holds beside the state, if it is so old that it has no digest.
 _BEFORE_DIGESTS = {"loss_sum"}
 
 
@@ -41,7 +41,7 @@ class Saved(NamedTuple):
     step: int  # steps done
     state: TrainState
     loss_sum: float = 0.0  # over the legs since the last epoch ended
-    seconds: float | None = None  # spent on the run; None in a checkpoint from before digests
+    seconds: float | None = None  # spent on the run; None in an old checkpoint without a digest
     measured: Measured | None = None  # the evaluations so far; None likewise
 
 
@@ -90,11 +90,11 @@ class Checkpoints:
     ) -> Saved:
         """The newest checkpoint that can be used, placed on the devices as `state` is.
 
-        If there is no checkpoint, the result is step 0 with `state` itself. A checkpoint that
-        cannot be read, or whose values are not those that were saved, is moved to
-        `checkpoints.unreadable`, with a warning, and the one before it is used. The same happens
-        if `find_lost` says which evaluations before the checkpoint are lost. If no checkpoint can
-        be used, all stay where they are, and InputError is raised.
+        If there is no checkpoint, the result is step 0 with `state` itself. A checkpoint is
+        unusable if it cannot be read, or if its values are not those that were saved. It is also
+        unusable if `find_lost` says which evaluations before it are lost. This method then warns,
+        moves it to `checkpoints.unreadable`, and uses the one before it. If no checkpoint is
+        usable, it moves none and raises InputError.
         """
         unusable: dict[int, _Unusable] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -148,7 +148,8 @@ class Checkpoints:
         for step, reason in unusable.items():
             folder = self._path / str(step)
             _LOG.warning(
-                "Checkpoint %s %s (%s). It is put aside, and the one before it is used.",
+                "Checkpoint %s %s (%s). The run moves it to checkpoints.unreadable, and "
+                "continues from an older one.",
                 folder,
                 "lacks evaluations" if isinstance(reason, _LostMetrics) else "is unreadable",
                 reason,
@@ -193,24 +194,18 @@ def _saved(step: int, state: TrainState, progress: Any) -> Saved | None:
 def _digest(state: TrainState, progress: dict[str, Any]) -> str:
     """The SHA-256 of all values. It is the same in each process: all arrays are replicated."""
     digest = hashlib.sha256(json.dumps(progress, sort_keys=True).encode())
-    for name, leaf in _named(state).items():
+    for name, leaf in named(state).items():
         array = np.asarray(leaf)
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their names: "params/Dense_0/kernel"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _difference(folder: epath.Path, state: TrainState) -> str | None:
     """How the arrays in `folder` differ from `state` in names, shapes and dtypes, if they do."""
-    there = _named(ocp.StandardCheckpointHandler().metadata(folder).tree)
+    there = named(ocp.StandardCheckpointHandler().metadata(folder).tree)
     found = []
-    for name, leaf in _named(state).items():
+    for name, leaf in named(state).items():
         ours = f"{leaf.dtype}{list(leaf.shape)}"
         saved = there.pop(name, None)
         theirs = f"{saved.dtype}{list(saved.shape)}" if saved is not None else "missing"

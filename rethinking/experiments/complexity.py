@@ -26,13 +26,14 @@ FIELDS: Fields = training.FIELDS | {
     "draws": Field(5, "rademacher: number of draws of the random signs", minimum=1, maximum=1000),
     "halvings": Field(
         0,
-        "rademacher: how many times to halve the training images; each half is trained on as well",
+        "rademacher: how many times to halve the number of training examples; all sizes are "
+        "measured",
         minimum=0,
         maximum=30,
     ),
     "doublings": Field(
         0,
-        "rademacher: how many times to double the images for linear models",
+        "rademacher: how many times to double the number of examples, for linear models alone",
         minimum=0,
         maximum=30,
     ),
@@ -44,7 +45,7 @@ FIELDS: Fields = training.FIELDS | {
     ),
     "bandwidth": Field(
         0.5,
-        "rademacher: bandwidth of the Gaussian kernel, for images scaled to norm one",
+        "rademacher: bandwidth of the Gaussian kernel, for examples scaled to norm one",
         minimum=1e-10,
         maximum=1e10,
     ),
@@ -92,7 +93,7 @@ def check(config: ConfigDict) -> None:
     n, smallest = config.data.num_train, config.data.num_train >> config.halvings
     require(
         not n or smallest >= config.batch_size,
-        f"config.halvings={config.halvings} leaves {smallest} images, fewer than "
+        f"config.halvings={config.halvings} leaves {smallest} examples, fewer than "
         f"config.batch_size={config.batch_size}. Choose fewer halvings or smaller batches.",
     )
 

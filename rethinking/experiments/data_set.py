@@ -1,15 +1,19 @@
 """The data set that a config describes, in memory."""
 
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float64
 from ml_collections import ConfigDict
 
-from rethinking.data import arrays
+from rethinking.data import arrays, vectors
 from rethinking.data.source import Dataset, Info
 from rethinking.data.splits import Evaluation
 from rethinking.errors import require
 
 
 def check(config: ConfigDict) -> None:
-    """Raises InputError for settings of the test set that no run can have, or that do nothing."""
+    """Raises InputError for settings of the test set that are invalid or have no effect."""
     evaluation(config).check()
     require(
         evaluates(config) or not (config.data.eval_split or config.data.test_fraction),
@@ -36,6 +40,52 @@ def load(config: ConfigDict) -> Dataset[arrays.Split]:
         data.get("num_test", 0),
         evaluation=evaluation(config),
     )
+
+
+def standardized(dataset: Dataset[arrays.Split]) -> Dataset[arrays.Split]:
+    """The set with its vectors standardized by the training set. Other examples stay the same."""
+    train, test = dataset.train, dataset.test
+    if train.images.ndim > 2 or train.images.dtype != np.float32:
+        return dataset
+    x_train, x_test = vectors.standardize(train.images, test.images)
+    return dataclasses.replace(
+        dataset,
+        train=dataclasses.replace(train, images=x_train),
+        test=dataclasses.replace(test, images=x_test),
+    )
+
+
+def features(images: arrays.Examples) -> Float64[np.ndarray, "n d"]:
+    """What a linear model sees: pixels divided by 255, or vectors as they are."""
+    unit = 255 if images.ndim > 2 else 1
+    return np.divide(images.reshape(len(images), -1), unit, dtype=np.float64)
+
+
+def refuse_tokens(config: ConfigDict, info: Info, experiment: str) -> None:
+    """Raises InputError for tokens. `experiment` names the field that needs numbers."""
+    require(
+        info.kind != "tokens",
+        f"{experiment} uses linear functions of the examples, but {config.data.name} has sequences "
+        f"of {info.example_shape[0]} tokens. A token is a name and not a size. Choose a set of "
+        "images or vectors.",
+    )
+
+
+def vocab_size(config: ConfigDict) -> int:
+    """The number of tokens of a set of token sequences: its largest token plus 1.
+
+    It is that of the whole set, whatever part `config` chooses. Raises InputError for a negative
+    token.
+    """
+    data = config.data
+    dataset = arrays.load(data.name, data.data_dir or None, evaluation=evaluation(config))
+    tokens = [split.images for split in (dataset.train, dataset.test) if split.images.size]
+    lowest = min(int(array.min()) for array in tokens)
+    require(
+        lowest >= 0,
+        f"{data.name} has the token {lowest}, but tokens are numbers from 0 on. Renumber them.",
+    )
+    return 1 + max(int(array.max()) for array in tokens)
 
 
 def evaluation(config: ConfigDict) -> Evaluation:

@@ -22,7 +22,9 @@ FIELDS: Fields = COMMON | {
     "num_devices": COMMON["num_devices"].replace(
         default=1, minimum=1, maximum=1, below=None, doc="number of devices: one"
     ),
-    "depth": Field(2, "2: Theorem 1; more: Corollary 1", minimum=2, maximum=200),
+    "depth": Field(
+        2, "number of layers; 2: as in Theorem 1; more: Corollary 1", minimum=2, maximum=200
+    ),
     "one_hot": Field(False, "targets are one-hot vectors instead of the labels as numbers"),
     "data.name": COMMON["data.name"].replace(default="cifar10"),
     "randomize.labels": COMMON["randomize.labels"].replace(default=1.0),
@@ -112,13 +114,16 @@ def draw(
 
 
 def _sample(config: ConfigDict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The training images as points [n, d] with pixels 0 to 255, their labels, and targets [n, c].
+    """The training examples as points [n, d], their labels, and targets [n, c].
+
+    The points are pixels of 0 to 255, or standardized vectors.
 
     Labels are random as `config.randomize` says.
     """
     from rethinking.experiments import data_set
 
-    loaded = data_set.load(config)
+    data_set.refuse_tokens(config, data_set.describe(config), "config.kind=expressivity")
+    loaded = data_set.standardized(data_set.load(config))
     labels = randomize.corrupt_labels(
         loaded.train.labels,
         loaded.train.indices,

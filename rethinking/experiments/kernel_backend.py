@@ -48,31 +48,38 @@ def make_backend(config: ConfigDict) -> Backend:
             )
     except InputError as error:
         raise InputError(
-            f"{error} The fields are config.data.num_train, config.num_devices, config.dtype, "
+            f"{error} Change these by config.data.num_train, config.num_devices, config.dtype, "
             "config.ridge, config.choose_ridge and config.random_centers."
         ) from None
     return backend
 
 
 def _num_features(config: ConfigDict, info: Info) -> int:
-    """The number of features of an image. InputError for images that do not have such features."""
+    """The number of features of an example. InputError for one that does not have such features."""
+    data_set.refuse_tokens(config, info, "config.kind=kernels")
+    name = config.features.name
+    if name == "pixels":
+        return math.prod(info.example_shape)
+    if info.kind != "image":
+        raise InputError(
+            f"config.features.name={name} is for images, but {config.data.name} has vectors of "
+            f"{info.example_shape[0]} features. Set config.features.name=pixels."
+        )
     height, width, channels = info.example_shape
-    if config.features.name == "gabor":
+    if name == "gabor":
         if channels != 1:
             raise InputError(
                 f"config.features.name=gabor needs grey images, and those of {config.data.name} "
                 f"have {channels} channels. Choose other features, or another data set."
             )
         return Gabor().num_features
-    if config.features.name == "random_conv":
-        num_filters = config.features.num_filters
-        if num_filters > RandomConv.num_patches:
-            raise InputError(
-                f"config.features.num_filters={num_filters}: filters are patches, of which "
-                f"{RandomConv.num_patches:,} are drawn. Choose a smaller number."
-            )
-        return num_filters * RandomConv(num_filters).features_per_filter(height, width)
-    return height * width * channels
+    num_filters = config.features.num_filters
+    if num_filters > RandomConv.num_patches:
+        raise InputError(
+            f"config.features.num_filters={num_filters}: each filter needs a patch, and "
+            f"only {RandomConv.num_patches:,} are drawn. Choose at most that number."
+        )
+    return num_filters * RandomConv(num_filters).features_per_filter(height, width)
 
 
 def _check_num_features(config: ConfigDict, num_features: int, n: int) -> None:
@@ -84,16 +91,16 @@ def _check_num_features(config: ConfigDict, num_features: int, n: int) -> None:
     if dimensions >= n:
         return
     if isinstance(kernel, gram.Linear):
-        functions, more = f"{num_features:,} features", "a linear function"
+        functions = f"linear functions of {num_features:,} features"
     else:
-        functions, more = f"{dimensions:,} monomials of {num_features:,} features", "their sums"
+        functions = f"{dimensions:,} monomials of {num_features:,} features"
     remedy = "another config.kernel.name"
     if config.features.name == "random_conv":
         remedy = "config.features.num_filters"
     elif isinstance(kernel, gram.Polynomial):
         remedy = "a larger config.kernel.degree"
     raise InputError(
-        f"{functions} cannot interpolate {n:,} examples by {more}. Remedies: more features "
+        f"{functions} cannot interpolate {n:,} examples. Remedies: more features "
         f"({remedy}), fewer examples (config.data.num_train), or a ridge (config.ridge, or a row "
         "with +ridge)."
     )

@@ -51,7 +51,7 @@ def load(config: ConfigDict) -> Data:
 
     Raises InputError for data that no system can have: see `rethinking.kernels.checks`.
     """
-    dataset = data_set.load(config)
+    dataset = data_set.standardized(data_set.load(config))
     test, num_classes = dataset.test, dataset.num_classes
     images, labels = _training_examples(config, dataset)
     repeats = bool(config.ridge or config.choose_ridge)
@@ -63,7 +63,7 @@ def load(config: ConfigDict) -> Data:
         return Data(
             images, labels, targets, test.images, test.labels, num_classes, dataset.eval_split, net
         )
-    extract = gabor if config.features.name == "gabor" else _pixels
+    extract = gabor if config.features.name == "gabor" else data_set.features
     train = checks.training_set(extract(images), labels, num_classes, repeats)
     return Data(
         train=train.x,
@@ -77,7 +77,7 @@ def load(config: ConfigDict) -> Data:
 
 
 def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels to fit; with `random_test_labels` the test images are among them."""
+    """Examples and labels to fit, with `random_test_labels` also those of the test set."""
     train, test, num_classes = dataset.train, dataset.test, dataset.num_classes
     seed = config.randomize.seed
     labels = randomize.corrupt_labels(
@@ -93,10 +93,6 @@ def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np
     random_labels = randomize.corrupt_labels(test.labels, indices, num_classes, 1.0, seed)
     images = np.concatenate([train.images, test.images])
     return images, np.concatenate([labels, random_labels])
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1) / 255
 
 
 def build(
@@ -156,7 +152,7 @@ def keep(
     """What keeps the finished parts of the solve in the run directory, under `solve`.
 
     None in a bucket, for several processes, and if the disk has too little space. Such a solve
-    begins anew when it is interrupted.
+    starts over when it is interrupted.
     """
     if "://" in os.fspath(folder) or jax.process_count() > 1:
         return None
@@ -168,7 +164,7 @@ def keep(
     sizes = f"up to {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
     if size > free:
         _LOG.warning(
-            "Finished parts of the solve take %s. So they are not kept, and the solve begins anew "
+            "Finished parts of the solve take %s. So they are not kept, and the solve starts over "
             "if it is interrupted. Free some space, or choose another --workdir.",
             sizes,
         )

@@ -43,7 +43,7 @@ FIELDS: Fields = COMMON | {
         maximum=1000,
     ),
     "random_test_labels": Field(
-        False, "add the test images to the training set, with random labels"
+        False, "add the test examples to the training set, with random labels"
     ),
     "kernel.name": Field(
         "gaussian", "the kernel", choices=("gaussian", "laplacian", "linear", "polynomial")
@@ -58,7 +58,7 @@ FIELDS: Fields = COMMON | {
     "kernel.offset": Field(1.0, 'offset of "polynomial"', minimum=0, maximum=1e10),
     "features.name": Field(
         "pixels",
-        "features of the images, divided by 255",
+        'features of the images, divided by 255; of vectors: "pixels", their standardized features',
         choices=("pixels", "gabor", "random_conv"),
     ),
     "features.num_filters": Field(
@@ -85,14 +85,14 @@ def check(config: ConfigDict) -> None:
     )
     require(
         not config.random_centers or not (random_conv or config.ridge or config.choose_ridge),
-        f"config.random_centers={config.random_centers}: it needs other features than random_conv, "
-        "and no ridge. Set it to 0, or change the other fields.",
+        f"config.random_centers={config.random_centers} works neither with a ridge nor with "
+        "config.features.name=random_conv. Set it to 0, or change those fields.",
     )
     _refuse_without_effect(config)
     try:
         make_kernel(config.kernel)
     except InputError as error:
-        raise InputError(f"{error} The fields are config.kernel.*.") from None
+        raise InputError(f"{error} Change it by the fields config.kernel.*.") from None
 
 
 def _refuse_without_effect(config: ConfigDict) -> None:

@@ -19,7 +19,7 @@ from rethinking.errors import require
 
 _LOG = logging.getLogger(__name__)
 LEGS = 10  # equal parts of SGD's steps, each of which ends with a measurement
-# Between two looks at the clock: the numbers that SGD updates, and the entries of a Hessian.
+# The most work between two checks of the deadline: numbers that SGD updates, entries of a Hessian.
 MOST_UPDATES, MOST_ENTRIES = 10**9, 10**7
 COPIES = 4  # of the features, and Gram matrices, that exist at once
 
@@ -39,7 +39,8 @@ FIELDS: Fields = COMMON | {
     ),
     "features.name": Field(
         "pixels",
-        'features of the images: pixels divided by 255, or random Fourier features ("fourier")',
+        "features of the examples: pixels divided by 255, or standardized vectors; or random "
+        'Fourier features of these ("fourier")',
         choices=("pixels", "fourier"),
     ),
     "features.num_frequencies": Field(
@@ -76,27 +77,28 @@ def check(config: ConfigDict) -> None:
 
 
 def check_sizes(config: ConfigDict) -> None:
-    """Raises InputError for more examples than features, or too little memory.
+    """Raises InputError for tokens, more examples than features, or too little memory.
 
     It reads only the data set's description.
     """
-    from rethinking.data import arrays
+    from rethinking.experiments import data_set
     from rethinking.kernels import memory
 
     data, features = config.data, config.features
-    info = arrays.describe(data.name, data.data_dir or None)
+    info = data_set.describe(config)
+    data_set.refuse_tokens(config, info, "config.kind=linear")
     n = (data.num_train or info.num_train) + (data.num_test or info.num_test)
     num_features = math.prod(info.example_shape)
     if features.name == "fourier":
         num_features = 2 * features.num_frequencies
     require(
         n <= num_features,
-        f"{n:,} training and test images but {num_features:,} features: not all labels can be "
+        f"{n:,} training and test examples but {num_features:,} features: not all labels can be "
         "fitted. Choose a smaller config.data.num_train or config.data.num_test, or, with "
         "config.features.name=fourier, a larger config.features.num_frequencies.",
     )
     memory.require_on_host(
-        f"the system of {n:,} training and test images with {num_features:,} features",
+        f"the system of {n:,} training and test examples with {num_features:,} features",
         COPIES * 8.0 * n * (n + num_features),
         "a smaller config.data.num_train, config.data.num_test or config.features.num_frequencies",
     )
@@ -153,17 +155,14 @@ def run(
 
 
 def _examples(config: ConfigDict, rng: np.random.Generator) -> tuple[Examples, Examples, str]:
-    """The training examples, with labels randomized as `config` says, the test examples, and what
-    these are.
-    """
+    """The training examples with randomized labels, the test examples, and the latter's split."""
     from rethinking.experiments import data_set
     from rethinking.theory import linear
 
     features = config.features
-    loaded = data_set.load(config)
+    loaded = data_set.standardized(data_set.load(config))
     train, test = loaded.train, loaded.test
-    n = len(train.labels) + len(test.labels)
-    points = np.concatenate([train.images, test.images]).reshape(n, -1) / 255
+    points = np.concatenate([data_set.features(split.images) for split in (train, test)])
     if features.name == "fourier":
         points = linear.fourier_features(points, features.num_frequencies, features.bandwidth, rng)
     labels = randomize.corrupt_labels(
@@ -208,7 +207,7 @@ def _curvature(
         )
 
     def largest_entry(beta: Float64[np.ndarray, " n"]) -> float:
-        """Of the Hessian with these second derivatives, in absolute value."""
+        """The largest absolute value in the Hessian with these second derivatives."""
         d = train.features.shape[1]
         largest, height = 0.0, max(1, MOST_ENTRIES // d)
         for row in range(0, d, height):

@@ -1,11 +1,8 @@
 """The network that a config describes, with its optimizer, for resident and streamed data."""
 
 import dataclasses
-import logging
-import math
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,22 +11,23 @@ from ml_collections import ConfigDict
 
 from rethinking import models, sharding
 from rethinking.errors import require
+from rethinking.experiments import optimizers
+from rethinking.models import adapters
+from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
 from rethinking.training import check, optim, steps
 from rethinking.training.state import TrainState, initializer
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A network on its devices: how it starts, and how a batch changes it."""
 
-    model: nn.Module
+    model: Model
     devices: DataParallel
     initialize: Callable  # seed -> the state before the first step
     train_step: Callable  # see `steps.make_train_step`
-    learning_rate: optax.Schedule
+    learning_rate: optax.Schedule | None  # None: an optimizer of the user's own decides it
 
     def initial_state(self, seed: int) -> TrainState:
         """The state before the first step, on every device.
@@ -54,37 +52,56 @@ def build(
     num_classes: int,
     num_train: int,
     steps_per_epoch: float | int,
+    vocab_size: int | None = None,
 ) -> Network:
     """The network of `config` on the devices of `mesh`, for `num_train` training examples.
 
-    `example` is the form of one example that the network sees. Raises InputError for a batch size
-    that does not fit, and for a network that cannot be made or cannot take such examples.
+    `example` is the form of one example that the network sees. `vocab_size` is the number of
+    tokens, if it is a sequence of these. Raises InputError for a batch size that does not fit, and
+    for a network that cannot be made or cannot take such examples.
     """
     check_batch_size(config, num_train, mesh.size)
-    check_schedule(config, steps_per_epoch)
-    check_fields(config)
     devices = DataParallel(mesh)
-    axis_name = devices.axis_name if config.model.sync_batch_norm else None
-    model = models.create(
-        config.model.name, num_classes, jnp.dtype(config.dtype), axis_name, **config.model.options
-    )
-    check.check_model(model, example, num_classes, config.dtype)
-    rate = learning_rate(config, steps_per_epoch)
-    optimizer = optim.OPTIMIZERS[config.optimizer](
-        rate, config.momentum, config.weight_decay, config.workers
-    )
+    alone = model = _model(config, example, num_classes, vocab_size, None)
+    check_fields(config, model)
+    if config.model.sync_batch_norm and devices.axis_name:
+        model = _model(config, example, num_classes, vocab_size, devices.axis_name)
+    check.check_model(model, example, num_classes, config.dtype, alone)
+    rate, optimizer = optimizers.build(config, steps_per_epoch)
     averager = optim.moving_average(config.average_decay) if config.average_decay else None
     train_step = steps.make_train_step(
         model, optimizer, devices, config.batch_size, config.label_smoothing, averager
     )
     initialize = initializer(model, optimizer, example, averager)
     state = check.check_training(model, initialize, train_step, devices, example)
+    if optimizers.is_own(config):
+        optimizers.check(optimizer, state)
     check_effects(config, state)
     return Network(model, devices, initialize, train_step, rate)
 
 
+def _model(
+    config: ConfigDict,
+    example: jax.ShapeDtypeStruct,
+    num_classes: int,
+    vocab_size: int | None,
+    axis_name: str | None,
+) -> Model:
+    """The network that the config names. Its batch norm averages over the axis, if there is one."""
+    made = models.create(
+        config.model.name,
+        num_classes,
+        jnp.dtype(config.dtype),
+        axis_name,
+        example.shape,
+        vocab_size,
+        **config.model.options,
+    )
+    return adapters.adapt(made)
+
+
 def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> None:
-    """Raises InputError unless the images fill a batch that the devices can share evenly."""
+    """Raises InputError unless the examples fill a batch that the devices can share evenly."""
     require(
         config.batch_size % num_devices == 0,
         f"config.batch_size={config.batch_size} cannot be split evenly over {num_devices} devices. "
@@ -92,24 +109,24 @@ def check_batch_size(config: ConfigDict, num_train: int, num_devices: int) -> No
     )
     require(
         config.batch_size <= num_train,
-        f"config.batch_size={config.batch_size} is more than the {num_train} training images. "
+        f"config.batch_size={config.batch_size} is more than the {num_train} training examples. "
         "Choose a smaller one.",
     )
 
 
-def check_fields(config: ConfigDict) -> None:
+def check_fields(config: ConfigDict, model: Model) -> None:
     """Raises InputError for a setting that needs a field which the network does not have."""
-    name = config.model.name
+    name, field = config.model.name, model.words.field
     fields = models.fields(name)
     require(
         config.dtype == "float32" or "dtype" in fields,
-        f"config.dtype={config.dtype} has no effect on the network {name}, which has no field "
-        "dtype. Give it one and pass it on to its layers, or set config.dtype=float32.",
+        f"config.dtype={config.dtype} has no effect on the network {name}, which has no "
+        f"{field} dtype. Give it one and pass it on to its layers, or set config.dtype=float32.",
     )
     require(
         not config.model.sync_batch_norm or "bn_axis_name" in fields,
         f"config.model.sync_batch_norm=True has no effect on the network {name}, which has no "
-        "field bn_axis_name. Give it one and pass it to its batch norm as axis_name, or set "
+        f"{field} bn_axis_name. Give it one and pass it to its batch norm as axis_name, or set "
         "config.model.sync_batch_norm=False.",
     )
 
@@ -129,40 +146,4 @@ def check_effects(config: ConfigDict, state: TrainState) -> None:
         not config.model.sync_batch_norm or bool(state.model_state),
         f"config.model.sync_batch_norm=True has no effect on the network {name}, which has no "
         "batch norm. Set config.model.sync_batch_norm=False.",
-    )
-
-
-def check_schedule(config: ConfigDict, steps_per_epoch: float | int) -> None:
-    """Raises InputError for settings of the schedule that cannot act in steps of this size."""
-    require(
-        config.decay_per_epoch == 1 or round(steps_per_epoch * config.epochs_per_decay) >= 1,
-        f"config.epochs_per_decay={config.epochs_per_decay} is less than one of the "
-        f"{steps_per_epoch:g} steps of an epoch. Choose a larger one.",
-    )
-    if config.decay_per_epoch != 1 and config.epochs_per_decay >= config.max_epochs:
-        after = config.epochs_per_decay
-        _LOG.info("The run ends before the learning rate first decays, after %g epochs.", after)
-    num_steps = math.ceil(steps_per_epoch * config.max_epochs)
-    require(
-        config.workers <= num_steps,
-        f"config.workers={config.workers}: gradients arrive {config.workers - 1} steps late, but "
-        f"the run has {num_steps} steps, so the network is never trained. Choose fewer workers or "
-        "a larger config.max_epochs.",
-    )
-
-
-def learning_rate(config: ConfigDict, steps_per_epoch: float | int) -> optax.Schedule:
-    """A function step -> learning rate, as `config` describes it.
-
-    Raises InputError for more steps than can be counted.
-    """
-    require(
-        steps_per_epoch * config.warmup_epochs < 2**31,
-        f"config.warmup_epochs={config.warmup_epochs} has more than 2**31 steps. Choose fewer.",
-    )
-    rate = config.learning_rate
-    if config.reference_batch_size:
-        rate = optim.scaled(rate, config.batch_size, config.reference_batch_size)
-    return optim.schedule(
-        rate, config.decay_per_epoch, steps_per_epoch, config.epochs_per_decay, config.warmup_epochs
     )

@@ -19,17 +19,17 @@ class Meter:
     def __init__(self, loss_sum: float = 0.0):
         """A continued run passes the `loss_sum` of the epoch's legs before it was interrupted."""
         self._losses: list[float | jax.Array] = [loss_sum]
-        self._images = 0
+        self._examples = 0
         self._start = time.monotonic()
 
-    def add(self, loss: jax.Array, num_images: int) -> None:
+    def add(self, loss: jax.Array, num_examples: int) -> None:
         """Counts a leg, and waits for the one before it.
 
         So the program runs only one leg ahead of the devices.
         """
         jax.block_until_ready(self._losses[-1])
         self._losses.append(loss)
-        self._images += num_images
+        self._examples += num_examples
 
     def loss_sum(self) -> float:
         """The sum of the legs' losses; waits for the last one."""
@@ -37,10 +37,10 @@ class Meter:
         return self._losses[0]
 
     def rate(self) -> float | None:
-        """Images per second; None if this meter has counted no leg."""
-        if not self._images:
+        """Examples per second; None if this meter has counted no leg."""
+        if not self._examples:
             return None
-        return self._images / (time.monotonic() - self._start)
+        return self._examples / (time.monotonic() - self._start)
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ class Progress:
             seconds_left = line["seconds"] / line["epoch"] * epochs_left
         self._report(
             line["epoch"],
-            f"loss {loss}, train {train}, test {test}, {rate} images/s",
+            f"loss {loss}, train {train}, test {test}, {rate} examples/s",
             f", {_number(seconds_left, '.0f')} s left",
             line["epoch"] == self._max_epochs,
         )
@@ -145,7 +145,7 @@ class Progress:
     def show_step(self, epochs: float, meter: Meter) -> None:
         """Reports the speed within an epoch, every few seconds; `epochs` is a fraction."""
         if time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES and self._first:
-            self._report(round(epochs, 2), f"{meter.rate():,.0f} images/s")
+            self._report(round(epochs, 2), f"{meter.rate():,.0f} examples/s")
 
     def _report(self, epochs: float | int, text: str, left: str = "", always: bool = False) -> None:
         late = time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES

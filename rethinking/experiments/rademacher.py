@@ -2,7 +2,7 @@
 
 Kernel and linear models have closed forms: see `rethinking.theory.complexity`. metrics.jsonl has
 
-- a line for every number of images n and every draw of signs: `num_train`, `draw`, `correlation`
+- a line for every number of examples n and every draw of signs: `num_train`, `draw`, `correlation`
   (the largest (1/n) sum_i sigma_i h(x_i) of all epochs), `epoch` (the number of epochs), `loss`,
   and the norms and margins of the trained network;
 - a line for every n with the closed forms: `num_train`, `dimension`, `linear_span`, `linear_ball`,
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from rethinking import randomize
 from rethinking.data import arrays
 from rethinking.errors import InputError
-from rethinking.experiments import data_set, resident, trials
+from rethinking.experiments import data_set, examples, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.kernels import gram
 from rethinking.theory import complexity
@@ -31,16 +31,16 @@ CLOSED_FORMS = ("linear_span", "linear_ball", "kernel_ball", "kernel_ball_bound"
 
 
 def estimate(config: ConfigDict, log: Log) -> Line | None:
-    """The fields of the result, from `config.draws` trainings at every number of images.
+    """The fields of the result, from `config.draws` trainings at every number of examples.
 
-    - `rademacher`: the mean over draws at data.num_train images; `rademacher_low` and
+    - `rademacher`: the mean over draws at data.num_train examples; `rademacher_low` and
       `rademacher_high` are its `complexity.interval`.
     - `num_fitted`: in how many of the `draws` draws all signs were fitted. `vc_at_least` follows
       from it.
     - norms and margins: means over draws.
-    - `curve`: a dictionary for each number of images, including those for linear models alone.
+    - `curve`: a dictionary for each number of examples, including those for linear models alone.
 
-    Returns None if time runs out first. Raises InputError if the data set has too few images.
+    Returns None if time runs out first. Raises InputError if the data set has too few examples.
     """
     sizes, further = check_sizes(config)
     for n in sizes:
@@ -72,35 +72,38 @@ def signs(
 
 
 def check_sizes(config: ConfigDict) -> tuple[list[int], list[int]]:
-    """Two ascending lists of numbers of images: for networks, and for linear models alone.
+    """Two ascending lists of numbers of examples: for networks, and for linear models alone.
 
-    Raises InputError if the data set has too few images. It reads only the set's description.
+    Raises InputError for tokens, and if the data set has too few examples. It reads only the set's
+    description.
     """
-    there = data_set.describe(config).num_train
+    info = data_set.describe(config)
+    data_set.refuse_tokens(config, info, "config.measure=rademacher")
+    there = info.num_train
     n = config.data.num_train or there
     if n << config.doublings > there:
         raise InputError(
-            f"config.doublings={config.doublings}: {n:,} images, doubled that often, are more than "
-            f"the {there:,} of {config.data.name}. Choose fewer doublings or a smaller "
+            f"config.doublings={config.doublings}: {n:,} examples doubled that many times are more "
+            f"than the {there:,} of {config.data.name}. Choose fewer doublings or a smaller "
             "config.data.num_train."
         )
     sizes = [n >> halving for halving in range(config.halvings, -1, -1)]
     if sizes[0] < config.batch_size:
         raise InputError(
-            f"config.halvings={config.halvings} leaves {sizes[0]} images, fewer than "
+            f"config.halvings={config.halvings} leaves {sizes[0]} examples, fewer than "
             f"config.batch_size={config.batch_size}. Choose fewer halvings or smaller batches."
         )
     return sizes, [n << doubling for doubling in range(1, config.doublings + 1)]
 
 
 def _examples(config: ConfigDict, n: int) -> arrays.Split:
-    """The first n images of a seeded permutation of the training set.
+    """The first n examples of a seeded permutation of the training set.
 
     So a larger sample contains the smaller ones.
     """
     settings = config.copy_and_resolve_references()
     settings.data.num_train = n
-    return resident.load_data(settings).train
+    return examples.load(settings).train
 
 
 def _fit_signs(config: ConfigDict, repetition: Repetition, split: arrays.Split, draw: int) -> Line:
@@ -110,15 +113,17 @@ def _fit_signs(config: ConfigDict, repetition: Repetition, split: arrays.Split, 
     """
     classes = signs(split.indices, config.randomize.seed, config.draws, draw)
     programs, best = repetition.programs, -1.0
-    images, labels = programs.place(dataclasses.replace(split, labels=classes))
-    for epoch, state in repetition.states(images, labels, split.indices):
-        evaluated = programs.evaluate(state, images, labels)
+    points, labels = programs.place(dataclasses.replace(split, labels=classes))
+    for epoch, state in repetition.states(points, labels, split.indices):
+        evaluated = programs.evaluate(state, points, labels)
         now = {name: float(value) for name, value in evaluated.items()}
         best = max(best, 2 * now["accuracy"] - 1)
         fitted = config.stop_when_fit and now["accuracy"] >= config.fit_accuracy
         if fitted or epoch == config.max_epochs or not math.isfinite(now["loss"]):
             break
-    _LOG.info("%d images, draw %d of signs: %.4f after %d epochs", len(classes), draw, best, epoch)
+    _LOG.info(
+        "%d examples, draw %d of signs: %.4f after %d epochs", len(classes), draw, best, epoch
+    )
     line = {
         "num_train": len(classes),
         "draw": draw,
@@ -126,12 +131,12 @@ def _fit_signs(config: ConfigDict, repetition: Repetition, split: arrays.Split, 
         "epoch": epoch,
         "loss": now["loss"],
     }
-    logits = programs.logits(state, images)
+    logits = programs.logits(state, points)
     return line | margins.norms_and_margins(state.evaluated["params"], logits, classes)
 
 
 def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:
-    """The line of the linear models and, if asked for, the kernel at n images."""
+    """The line of the linear models and, if asked for, the kernel at n examples."""
     split = _examples(config, n)
     x = _unit_features(config, split)
     draws = []
@@ -153,14 +158,15 @@ def _closed_forms(config: ConfigDict, n: int, with_kernel: bool) -> Line:
             "kernel_ball": complexity.kernel_ball(matrix, config.radius, sigma),
             "kernel_ball_bound": complexity.kernel_ball_bound(np.diag(matrix), config.radius),
         }
-    _LOG.info("%d images, linear functions: %.4f", n, line["linear_span"])
+    _LOG.info("%d examples, linear functions: %.4f", n, line["linear_span"])
     return line
 
 
 def _unit_features(config: ConfigDict, split: arrays.Split) -> Float32[np.ndarray, "n d"]:
-    """The images as the network sees them, each flattened and divided by its norm."""
-    _, see, store = resident.views(config)
-    x = np.asarray(see(store(split.images)), np.float32).reshape(len(split.labels), -1)
+    """The examples as the network sees them, each flattened and divided by its norm."""
+    seen = examples.views(config, data_set.describe(config).kind)
+    x = np.asarray(seen.test(seen.store(split.images)), np.float32)
+    x = x.reshape(len(split.labels), -1)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
@@ -184,7 +190,7 @@ def _summary(config: ConfigDict, log: Log, sizes: list[int], further: list[int])
 
 
 def _networks(config: ConfigDict, log: Log, n: int) -> Line:
-    """The estimates from the trainings on n images."""
+    """The estimates from the trainings on n examples."""
     suprema = _correlations(config, log, n)
     low, high = complexity.interval(suprema, n)
     num_fitted = int((suprema == 1).sum())
@@ -199,7 +205,7 @@ def _networks(config: ConfigDict, log: Log, n: int) -> Line:
 
 
 def _correlations(config: ConfigDict, log: Log, n: int) -> Float[np.ndarray, " draws"]:
-    """The largest correlation of each draw at n images."""
+    """The largest correlation of each draw at n examples."""
     found = []
     for draw in range(config.draws):
         (line,) = log.lines(num_train=n, draw=draw)
@@ -208,6 +214,6 @@ def _correlations(config: ConfigDict, log: Log, n: int) -> Float[np.ndarray, " d
 
 
 def _models(log: Log, n: int) -> Line:
-    """The closed forms at n images."""
+    """The closed forms at n examples."""
     (line,) = log.lines(num_train=n, closed_form=True)
     return {field: line[field] for field in CLOSED_FORMS if field in line}

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from rethinking.errors import InputError
-from rethinking.experiments import data_set, resident, trials
+from rethinking.experiments import data_set, examples, trials
 from rethinking.experiments.trials import Line, Log, Repetition
 from rethinking.theory import complexity
 from rethinking.training import margins
@@ -82,7 +82,7 @@ class Twins:
         self.num_train = check_sizes(config)
         settings = config.copy_and_resolve_references()
         settings.data.num_train = self.num_train + config.replacements
-        data = resident.load_data(settings)
+        data = examples.load(settings)
         self.positions = np.random.default_rng(config.seed).choice(
             self.num_train, config.replacements, replace=False
         )
@@ -119,11 +119,11 @@ class Twins:
 
         `source` counts the examples of S first and then the fresh ones.
         """
-        images, labels = (
+        points, labels = (
             array[: self.num_train].at[position].set(array[source]) for array in self._train
         )
         programs = self._repetition.programs
-        for epoch, state in self._repetition.states(images, labels, self._indices):
+        for epoch, state in self._repetition.states(points, labels, self._indices):
             logits = np.concatenate(
                 [programs.logits(state, split[0]) for split in (self._train, self._test)]
             )
@@ -149,7 +149,7 @@ class Twins:
 
 
 def check_sizes(config: ConfigDict) -> int:
-    """The size of S. Raises InputError if the training set has too few images beside it.
+    """The size of S. Raises InputError if the training set has too few examples beside it.
 
     It reads only the set's description.
     """
@@ -157,9 +157,9 @@ def check_sizes(config: ConfigDict) -> int:
     n = config.data.num_train or there - config.replacements
     if not config.replacements <= n <= there - config.replacements:
         raise InputError(
-            f"config.replacements={config.replacements} needs as many training images, and as many "
-            f"others. Of the {there:,} images of {config.data.name}, {n:,} are for training. "
-            "Choose fewer replacements or another config.data.num_train."
+            f"config.replacements={config.replacements} needs at least that many training "
+            f"examples, and that many others. Of the {there:,} examples of {config.data.name}, "
+            f"{n:,} are for training. Choose fewer replacements or another config.data.num_train."
         )
     return n
 

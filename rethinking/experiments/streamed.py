@@ -41,6 +41,7 @@ class StreamedTrainer(Trainer):
         dataset = load_data(config)
         self.eval_split = dataset.eval_split
         self.num_train = len(dataset.train)
+        self.num_classes = dataset.num_classes
         net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
         super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
         self.train_step = build_train_step(config, net)
@@ -98,8 +99,9 @@ class StreamedTrainer(Trainer):
         return _means(sums, len(split))
 
     def result_fields(self, state: TrainState) -> dict[str, Any]:
-        """The norms of the network's weights."""
-        return margins.norms(state.evaluated["params"])
+        """The sizes of the data, and the norms of the network's weights."""
+        sizes = {"num_classes": self.num_classes, "num_test": len(self.test)}
+        return sizes | margins.norms(state.evaluated["params"])
 
     def _reading(self, batch_size: int) -> stream.Reading:
         data = self.config.data

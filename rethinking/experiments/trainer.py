@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from rethinking import provenance
 from rethinking.data import splits
 from rethinking.experiments.network import Network
-from rethinking.training.state import TrainState
+from rethinking.training.state import TrainState, named
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Trainer(abc.ABC):
 
     # The splits that `evaluate_split` can take. Each subclass sets these three, and `eval_split`.
     train: Any
-    train_sample: Any  # the training images that are evaluated before the end
+    train_sample: Any  # the training examples that are evaluated before the end
     test: Any
     eval_split: str  # what `test` is: the name of a split on disk, or `description.HELD_OUT`
 
@@ -50,7 +50,8 @@ class Trainer(abc.ABC):
         self.network = network
         self.initial = initial  # the state before the first step
         self.steps_per_leg = steps_per_leg
-        table = parameter_overview.get_parameter_overview(initial.params, include_stats=False)
+        params = named(initial.params)
+        table = parameter_overview.get_parameter_overview(params, include_stats=False)
         _LOG.info("%s on %s:\n%s", config.model.name, provenance.device_name(), table)
 
     @property
@@ -58,16 +59,17 @@ class Trainer(abc.ABC):
         """The number of trained parameters."""
         return sum(param.size for param in jax.tree.leaves(self.initial.params))
 
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return float(self.network.learning_rate(step))
+    def learning_rate(self, step: int) -> float | None:
+        """The learning rate of a step; None if an optimizer of the user's own decides it."""
+        rate = self.network.learning_rate
+        return None if rate is None else float(rate(step))
 
     def evaluate(
         self, state: TrainState, whole: bool, stop: Callable[[int], bool]
     ) -> dict[str, float]:
         """Loss and accuracy on both splits, as {"train_loss": ..., "test_loss": ..., ...}.
 
-        The training images are all of them if `whole`, else `train_sample`. See `evaluate_split`
+        The training examples are all of them if `whole`, else `train_sample`. See `evaluate_split`
         for `stop`, which may raise Interrupted.
         """
         splits = {"train": self.train if whole else self.train_sample, "test": self.test}
@@ -101,7 +103,7 @@ class Trainer(abc.ABC):
 
 
 def choose_sample(config: ConfigDict, num_train: int) -> Int64[np.ndarray, " n"] | None:
-    """Positions of the training images to evaluate before the end; None means all."""
+    """Positions of the training examples to evaluate before the end; None means all."""
     if not 0 < config.eval.num_train < num_train:
         return None
     return splits.subset(num_train, config.eval.num_train, config.seed)

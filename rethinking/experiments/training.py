@@ -3,6 +3,7 @@
 `FIELDS`, in training_fields.py, declares the settings; `check` refuses settings that do not go
 together; and `run` makes one run. Its parts are in the modules that `run` imports:
 
+    examples.py                what the network sees of images, vectors and tokens
     resident.py, streamed.py   a network with its data, on the devices or read from disk
     loop.py                    the training loop: train, evaluate, save, stop in time
     checkpoint.py evaluations.py   the saved states; whether their evaluations are all there
@@ -18,9 +19,9 @@ from ml_collections import ConfigDict
 
 from rethinking import distributed, runs
 from rethinking.config import refuse_without_effect
-from rethinking.errors import require
+from rethinking.errors import nearest, require
 from rethinking.experiments.evaluations import summarize
-from rethinking.experiments.training_fields import FIELDS, RESERVED
+from rethinking.experiments.training_fields import FIELDS, OPTIMIZERS, RESERVED
 
 
 def check(config: ConfigDict) -> None:
@@ -36,8 +37,7 @@ def check(config: ConfigDict) -> None:
             option not in config.model.options,
             f"config.model.options cannot set {option}: {RESERVED[option]}. Leave it out.",
         )
-    if config.decay_per_epoch == 1:
-        refuse_without_effect(config, FIELDS, ["epochs_per_decay"], "config.decay_per_epoch=1")
+    _check_optimizer(config)
     require(
         not (augment.crop and config.randomize.pixels != "none"),
         "config.augment.crop=True with config.randomize.pixels: pixels are randomized within the "
@@ -55,6 +55,29 @@ def check(config: ConfigDict) -> None:
             "config.data.image_size and config.data.skip_bad are for streamed images. "
             "Set config.data.stream=True.",
         )
+
+
+def _check_optimizer(config: ConfigDict) -> None:
+    """Raises InputError for an unknown optimizer, and for settings that it or the schedule ignores.
+
+    An optimizer of the user's own is checked where it is made.
+    """
+    require(
+        ":" in config.optimizer or config.optimizer in OPTIMIZERS,
+        f"config.optimizer: unknown optimizer {config.optimizer!r}. "
+        f"{nearest(config.optimizer, OPTIMIZERS)} One of your own is package.module:function.",
+    )
+    if config.optimizer == "adamw":
+        refuse_without_effect(config, FIELDS, ["momentum"], "config.optimizer=adamw")
+    if config.schedule != "staircase":
+        refuse_without_effect(
+            config,
+            FIELDS,
+            ["decay_per_epoch", "epochs_per_decay"],
+            f"config.schedule={config.schedule}",
+        )
+    elif config.decay_per_epoch == 1:
+        refuse_without_effect(config, FIELDS, ["epochs_per_decay"], "config.decay_per_epoch=1")
 
 
 def _check_streamed(config: ConfigDict) -> None:

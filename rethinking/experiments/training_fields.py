@@ -9,9 +9,13 @@ RESERVED = {
     "num_classes": "the data set decides it",
     "dtype": "config.dtype decides it",
     "bn_axis_name": "config.model.sync_batch_norm decides it",
+    "example_shape": "the data set decides it",
+    "vocab_size": "the data set decides it",
     "name": "Flax uses it",
     "parent": "Flax uses it",
 }
+# The optimizers of `rethinking.training.optim`, which `optimizer` names.
+OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 # By default, everything that a row can switch on is off.
 FIELDS: Fields = COMMON | {
     "seed": COMMON["seed"].replace(doc="seed of initialization, order and augmentation"),
@@ -28,17 +32,27 @@ FIELDS: Fields = COMMON | {
     ),
     "optimizer": Field(
         "sgd",
-        "SGD with momentum, or TensorFlow's RMSProp with epsilon = 1 inside the root",
-        choices=("sgd", "rmsprop"),
+        '"sgd" with momentum; "rmsprop", TensorFlow\'s with epsilon = 1 inside the root; "adamw"; '
+        "or package.module:function, a function of the config that makes an optax optimizer",
+    ),
+    "optimizer_source": Field(
+        "",
+        "the version of an optimizer of your own, which a run fills in: a digest of its source",
     ),
     "learning_rate": Field(0.01, "learning rate at the start", minimum=TINY, maximum=HUGE),
     "reference_batch_size": Field(
         0,
-        "`learning_rate` is for batches of this size and is scaled in proportion; 0: no scaling",
+        "batch size that `learning_rate` is for; other sizes scale it in proportion; 0: no scaling",
         minimum=0,
         below=LARGEST,
     ),
     "momentum": Field(0.9, "momentum of SGD and of RMSProp", minimum=0, below=1),
+    "schedule": Field(
+        "staircase",
+        "how the learning rate falls: by `decay_per_epoch` in steps, along half a cosine to zero "
+        "at `max_epochs`, or not at all",
+        choices=("staircase", "cosine", "constant"),
+    ),
     "decay_per_epoch": Field(
         0.95,
         "factor on the learning rate every `epochs_per_decay` epochs",
@@ -54,7 +68,8 @@ FIELDS: Fields = COMMON | {
     "weight_decay": Field(
         0.0,
         "coefficient of half the squared norm of the weights: all parameters of two or more "
-        "dimensions, so no biases",
+        "dimensions, so no biases; adamw: part of the weights that each step takes away, times the "
+        "learning rate",
         minimum=0,
         maximum=HUGE,
     ),
@@ -63,7 +78,7 @@ FIELDS: Fields = COMMON | {
     ),
     "workers": Field(
         1,
-        "asynchronous workers to imitate: gradients arrive workers - 1 steps late",
+        "asynchronous workers to simulate: gradients arrive workers - 1 steps late",
         minimum=1,
         maximum=10_000,
     ),
@@ -103,10 +118,14 @@ FIELDS: Fields = COMMON | {
         minimum=0,
         maximum=4096,
     ),
-    "data.whiten": Field(True, "scale each image to mean zero and variance one"),
+    "data.whiten": Field(
+        True,
+        "scale each image to mean zero and variance one; of vectors, scale each feature so, by its "
+        "mean and variance over the training set; without effect on tokens",
+    ),
     "data.stream": Field(
         False,
-        "read the images from disk batch by batch, for large sets; else all stay on the device",
+        "read the images from disk batch by batch, for large sets; else the device keeps them all",
     ),
     "data.image_size": Field(
         299, "side of streamed images after resizing, in pixels", minimum=1, maximum=4096
@@ -123,15 +142,15 @@ FIELDS: Fields = COMMON | {
     ),
     "data.num_workers": Field(
         0,
-        "worker processes per host to spread these threads over; 0: none",
+        "worker processes per host that share `data.num_threads`; 0: none",
         minimum=0,
         maximum=256,
         scientific=False,
     ),
     "eval.num_train": Field(
         0,
-        "training images to evaluate before the end, a seeded choice; "
-        "the last evaluation uses all; 0: always all",
+        "number of training examples in each evaluation but the last, which uses all; "
+        "the seed chooses them; 0: always all",
         minimum=0,
         below=LARGEST,
     ),
@@ -141,7 +160,7 @@ FIELDS: Fields = COMMON | {
         "see data/shifts.py",
         longest=2000,
     ),
-    "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:Class"),
+    "model.name": Field("mlp_1x512", "a name in `rethinking.models`, or package.module:NAME"),
     "model.sync_batch_norm": Field(
         False, "batch norm over the global batch instead of over each device's part of it"
     ),
@@ -150,9 +169,14 @@ FIELDS: Fields = COMMON | {
     ),
     "model.source": Field(
         "",
-        "the version of a network of your own, which a run fills in: a digest of its source",
+        "digest of the source of your own network, which identifies its version; "
+        "the run fills it in",
     ),
-    "randomize.pixels": Field("none", "what replaces the images (section 2.1)", choices=PIXELS),
+    "randomize.pixels": Field(
+        "none",
+        "what replaces the examples (section 2.1): their pixels, features or tokens",
+        choices=PIXELS,
+    ),
     "augment.crop": Field(
         False,
         "train on random crops of `data.crop_size`; streamed images: on a random box, resized",

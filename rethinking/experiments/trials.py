@@ -138,13 +138,13 @@ class Repetition:
 
     def states(
         self,
-        images: Real[Array, "n h w c"],
+        points: Real[Array, " n *example"],
         labels: Int[Array, " n"],
         indices: Int[np.ndarray, " n"],
     ) -> Iterator[tuple[int, TrainState]]:
         """Yields (0, state before training), (1, state after one epoch), and so on.
 
-        A state is valid until the next one is asked for. `resident.Programs.place` gives images and
+        A state is valid until the next one is asked for. `resident.Programs.place` gives points and
         labels. The augmentation depends on `indices`.
         """
         programs = self.programs
@@ -154,7 +154,7 @@ class Repetition:
         yield 0, state
         for epoch in range(self._max_epochs):
             state, _ = programs.train_epoch(
-                state, images, labels, indices, seed, programs.scalar(epoch)
+                state, points, labels, indices, seed, programs.scalar(epoch)
             )
             yield epoch + 1, state
 

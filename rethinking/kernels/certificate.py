@@ -44,9 +44,9 @@ class Certificate:
 
     def __str__(self) -> str:
         digits = max(0, math.floor(-math.log10(max(self.error, 1e-17))))
-        holds = (
-            f"alpha holds to about {digits} digits" if digits else "no digit of alpha is certain"
-        )
+        holds = "no digit of alpha is certain"
+        if digits:
+            holds = f"about {digits} digits of alpha are correct"
         return (
             f"residual {self.residual:.1e}, condition {self.condition:.1e}, norm {self.norm:.4g}; "
             f"{holds} ({self.dtype} factor, {self.refinements} refinements)"

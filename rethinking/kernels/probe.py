@@ -131,5 +131,5 @@ def _refuse_identity(kernel: Kernel, rows: np.ndarray, chosen: np.ndarray) -> No
     if others.shape[1] > 1 and not others.any():
         raise InputError(
             f"the kernel {kernel!r} is 0 for {len(chosen)} examples and all others. So no example "
-            "says anything about another. Choose a wider kernel: for instance a larger bandwidth."
+            "can be predicted from others. Choose a wider kernel: for instance a larger bandwidth."
         )

@@ -314,8 +314,8 @@ def _unpickle(layout: Layout, dtype: str, platform: str) -> ShardedBackend:
         devices = jax.devices("cpu")
     if len(devices) < layout.num_devices or devices[0].platform != platform:
         _LOG.warning(
-            "This system was made on %d %s devices, and here are %d %s devices. Results differ by "
-            "rounding.",
+            "This system was made on %d %s devices, but this program has %d %s devices. Results "
+            "differ by rounding.",
             layout.num_devices,
             platform,
             len(devices),

@@ -4,7 +4,7 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Num
 
 from rethinking.errors import InputError
 from rethinking.models.convolution import convolve
@@ -24,8 +24,14 @@ Dense = partial(nn.Dense, kernel_init=kernel_init)
 Classifier = partial(Dense, dtype=jnp.float32)
 
 
-def check_size(x: Float[Array, "batch height width channels"], minimum: int, network: str) -> None:
-    """Raises InputError if the images have fewer than `minimum` pixels on a side."""
+def check_size(x: Num[Array, "batch *example"], minimum: int, network: str) -> None:
+    """Raises InputError unless these are images of at least `minimum` pixels on a side."""
+    if x.ndim != 4:
+        raise InputError(
+            f"{network} is a convolutional network for images [batch, height, width, channels], "
+            f"but these are examples of shape {x.shape[1:]}. Use an MLP, which takes vectors, or a "
+            "network of your own."
+        )
     height, width = x.shape[1:3]
     if min(height, width) < minimum:
         raise InputError(

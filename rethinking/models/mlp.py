@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
+from rethinking.errors import InputError
 from rethinking.models import layers
 
 
@@ -18,12 +19,19 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], train: bool
+        self, x: Num[Array, "batch *example"], train: bool
     ) -> Float[Array, "batch {self.num_classes}"]:
-        """Returns the logits of a batch of images, in float32.
+        """Returns the logits of a batch of images or vectors, in float32.
 
-        The images may have any size. The logits are the same in training and in evaluation.
+        These may have any size. The logits are the same in training and in evaluation. Raises
+        InputError for tokens.
         """
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            raise InputError(
+                "An MLP takes images or vectors of floating-point numbers, but these are tokens of "
+                f"{x.dtype}. A token is a name and not a size. Use a network of your own that "
+                "begins with an embedding, such as flax.linen.Embed."
+            )
         x = x.reshape(x.shape[0], -1)
         for _ in range(self.depth):
             x = nn.relu(layers.Dense(self.width, dtype=self.dtype)(x))

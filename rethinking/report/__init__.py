@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 from rethinking.errors import InputError
-from rethinking.report import collect, figures, findings, formats, page, tables, vega
+from rethinking.report import audit, collect, figures, findings, formats, page, tables, vega
 
 
 def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
-    """The findings and the tables that have runs, as Markdown; writes the report into `output`.
+    """Findings, tables that have runs, and answers of audits, as Markdown; writes the report.
 
-    The report is index.html (everything in one file), report.md (for GitHub), rows.csv (the
-    numbers of all tables), and each figure as PNG, SVG, PDF and CSV. Runs may be unfinished,
+    The files in `output` are index.html (everything in one file), report.md (for GitHub), rows.csv
+    (the numbers of all tables), and each figure as PNG, SVG, PDF and CSV. Runs may be unfinished,
     missing or broken: the report says which. The same runs give the same files, except that the
     order of objects in a PDF varies. Raises InputError if one of `runs` is not a folder, or if
     `output` cannot be written.
@@ -39,7 +39,8 @@ def build(runs: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
     if not content.collection.runs:
         return "No runs.\n"
     shown = [formats.to_markdown(table) for table in content.tables if table.runs]
-    return "\n".join([*content.findings, "", *shown])
+    answers = map(str, content.answers)  # last, where a reader of the terminal looks first
+    return "\n".join([*content.findings, "", *shown, *answers])
 
 
 def gather(runs: Sequence[str | os.PathLike]) -> formats.Content:
@@ -49,6 +50,7 @@ def gather(runs: Sequence[str | os.PathLike]) -> formats.Content:
     made = tables.make(collection)
     drawn = figures.make(collection)
     return formats.Content(
+        answers=audit.answers(collection),
         findings=findings.sentences(found, collection),
         tables=[found, *made] if found.rows else made,
         figures=drawn,

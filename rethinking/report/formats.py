@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 
+from rethinking.report.audit import Answer
 from rethinking.report.collect import Collection, slug
 from rethinking.report.curves import Figure
 from rethinking.report.figures import not_run
@@ -21,6 +22,7 @@ from rethinking.report.vega import Spec
 class Content:
     """What the report says and shows."""
 
+    answers: Sequence[Answer]  # of audits
     findings: Sequence[str]  # sentences
     tables: Sequence[Table]
     figures: Sequence[Figure]
@@ -46,7 +48,11 @@ def to_markdown(table: Table) -> str:
 
 def to_report(content: Content) -> str:
     """The report on one page: what the runs found, tables, figures, and what is missing."""
-    parts = ["# Report\n", *(f"- {escape(text)}" for text in content.findings), ""]
+    parts = ["# Report\n"]
+    for answer in content.answers:
+        question = f"**{escape(answer.question)}** " if answer.question else ""
+        parts.append(f"{question}{escape(answer.text)}\n")
+    parts += [*(f"- {escape(text)}" for text in content.findings), ""]
     parts += [to_markdown(table) for table in content.tables if table.runs]
     for figure in content.figures:
         title = escape(figure.title)

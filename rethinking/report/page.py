@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from rethinking.report import vega
+from rethinking.report.audit import Answer
 from rethinking.report.collect import FILES, slug
 from rethinking.report.columns import RUNS, Column, Row
 from rethinking.report.curves import Figure
@@ -44,7 +45,7 @@ def render(content: Content, output: pathlib.Path) -> str:
         script=_part("js"),
         vega=_vega(),
         specs=json.dumps(content.specs, separators=(",", ":")).replace("<", "\\u003c"),
-        findings=_list(content.findings),
+        findings=_answers(content.answers) + _list(content.findings),
         links=_links(tables, figures, curves),
         body="\n".join(filter(None, body)),
     )
@@ -92,6 +93,17 @@ def _anchor(table: Table) -> str:
 
 def _list(items: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>"
+
+
+def _answers(answers: Sequence[Answer]) -> str:
+    """The questions of audits in bold, each with its answer."""
+    lines = []
+    for answer in answers:
+        if answer.question:
+            lines.append(f"<p><b>{escape(answer.question)}</b> {escape(answer.text)}</p>")
+        else:
+            lines.append(f"<h3>{escape(answer.text)}</h3>")
+    return "\n".join([*lines, ""])
 
 
 def _table(table: Table, runs: "_Runs") -> str:

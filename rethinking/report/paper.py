@@ -15,6 +15,8 @@ MODEL_TITLES = {
     "mlp_3x512": "MLP 3x512",
     "mlp_1x512": "MLP 1x512",
     "wide_resnet_28_1": "Wide ResNet 28-1",
+    "resnet_18": "ResNet-18",
+    "vit_patch4": "Vision Transformer",
     "inception_v3": "Inception V3",
 }
 LABEL_TITLES = {0.0: "true labels", 1.0: "random labels"}  # by the probability of corruption

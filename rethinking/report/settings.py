@@ -140,7 +140,7 @@ def split(
     known = row_settings(experiment, name) is not None
     varied = {*differing(runs)}
     if known and published:
-        varied = varied.union(*others.values()) - (own_code.SOURCES.keys() - varied)
+        varied = varied.union(*others.values()) - ({*own_code.PLACES} - varied)
 
     def apart(run: Run) -> dict[str, Any]:
         return {field: value for field, value in others[run.path].items() if field in varied}
@@ -158,10 +158,10 @@ def split(
     found = {}
     for key, group in grouped(sorted(runs, key=ascending), title).items():
         notes = discrepancies(group)
-        for field, what in own_code.SOURCES.items():
+        for field, place in own_code.PLACES.items():
             if field in varied:
                 notes.append(
-                    f"The code of the {what} differs between rows: {field} is a digest of it."
+                    f"The code of the {place.what} differs between rows: {field} is a digest of it."
                 )
         own = seeds_by([run for run in group if known and rest(run)], rest)
         if own:

@@ -80,7 +80,7 @@ class RunDirectory:
         self._write_metrics()
 
     def keep(self, lines: list[dict[str, Any]]) -> None:
-        """Makes `lines` the only ones."""
+        """Replaces all lines by `lines`."""
         self.metrics = lines
         self._write_metrics()
 
@@ -188,7 +188,7 @@ def _wait_for(file: epath.Path) -> None:
 def _refuse_another_in_time(path: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
     """`refuse_another`, but first waits a little if process 0 may be about to replace the config.
 
-    It does that if the run before was killed before its first result.
+    Process 0 does that if the previous run was killed before its first result.
     """
     deadline = time.monotonic() + REPLACE_SECONDS
     while has_begun(path) and time.monotonic() < deadline:
@@ -214,17 +214,16 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
     there = _read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
-    # A run from before these fields existed: nobody knows its code.
-    unknown = {field for field in own_code.SOURCES if field not in old}
-    fields = [field for field in fields if field not in unknown]
+    # In a config from before a field of a version existed, nobody knows the version.
+    fields = [field for field in fields if field in old or field not in own_code.PLACES]
     changed = [
         f"{field}: {old.get(field)!r} there, {new.get(field)!r} now"
         for field in fields
         if old.get(field) != new.get(field)
     ]
-    for field, what in own_code.SOURCES.items():
+    for field, place in own_code.PLACES.items():
         if field in fields and old[field] != new.get(field):
-            changed.append(f"so the code of the {what} has changed since")
+            changed.append(f"so the code of the {place.what} has changed since")
     if changed:
         raise InputError(
             f"{file.parent} holds a run of another config ({'; '.join(changed)}). "

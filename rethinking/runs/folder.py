@@ -24,7 +24,7 @@ class Folder:
 
     def __init__(self, path: epath.Path, lock: TextIO | None = None):
         self.path, self._lock = path, lock
-        # Whether the run before was killed before it had a result.
+        # Whether the previous run was killed before it had a result.
         self.is_abandoned = lock is not None and has_begun(path) and not self.has_result()
 
     def require_there(self) -> None:

@@ -58,7 +58,7 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_intact(record: dict[str, Any]) -> bool:
-    """Whether the digest in `record` belongs to it. Records from before have no digest."""
+    """Whether the digest in `record` belongs to it. True for old records, which have no digest."""
     if "sha256" not in record:
         return True
     others = {name: value for name, value in record.items() if name != "sha256"}
@@ -169,7 +169,7 @@ def read_each(file: epath.Path | pathlib.Path) -> list[Any]:
 def check_metrics(workdir: str | os.PathLike, result: dict[str, Any]) -> str | None:
     """Why metrics.jsonl is not the file that `result` was made from, in words; None if it is.
 
-    A result from before digests is compared with the last line alone.
+    An old result without a digest is compared with the last line alone.
     """
     file = epath.Path(workdir) / "metrics.jsonl"
     lines, damaged = read_undamaged(file)

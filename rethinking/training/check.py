@@ -2,55 +2,55 @@
 
 import contextlib
 import functools
-import inspect
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import flax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from rethinking import failures
 from rethinking.errors import InputError, require
+from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
-from rethinking.training.state import TrainState, made_variables, sown_collections
+from rethinking.training.state import TrainState, named
 
 _LOG = logging.getLogger(__name__)
 
 
 def check_model(
-    model: nn.Module,
+    model: Model,
     example: jax.ShapeDtypeStruct,
     num_classes: int,
     dtype: DTypeLike = jnp.float32,
+    alone: Model | None = None,
 ) -> None:
     """Raises InputError unless the network returns `num_classes` logits for an example.
 
     It must do so in training and in evaluation. In training it may return a pair of logits. Unless
-    `dtype` is float32, the network must compute something in it.
+    `dtype` is float32, the network must compute something in it. If batch norm averages over an
+    axis of devices, `alone` is the same network without that axis.
     """
-    name = type(model).__name__
-    _check_call(model)
+    name, field = model.name, model.words.field
+    model.check_call()
     with explained(model, example):
-        found = _apply(model, example)
-    _check_logits(name, found.logits, num_classes)
+        found = _apply(model, alone or model, example)
+    _check_logits(model, found.logits, num_classes)
     is_pair = type(found.outputs) is tuple and len(found.outputs) == 2
     for each in found.outputs if is_pair else (found.outputs,):
-        _check_logits(name, each, num_classes, " in training")
+        _check_logits(model, each, num_classes, " in training")
     dtype = jnp.dtype(dtype)
     short = {"bfloat16": "bf16"}.get(dtype.name, dtype.name)
     require(
         dtype == jnp.float32 or f"{short}[" in str(found.program),
         f"config.dtype={dtype.name} has no effect: the network {name} computes nothing in it. "
-        "Pass the network's field dtype on to its layers, or set config.dtype=float32.",
+        f"Pass the network's {field} dtype on to its layers, or set config.dtype=float32.",
     )
     require(
         found.uses_axis,
         f"config.model.sync_batch_norm=True has no effect: the network {name} does not use its "
-        "field bn_axis_name. Pass it to its batch norm as axis_name, or set "
+        f"{field} bn_axis_name. Pass it to its batch norm as axis_name, or set "
         "config.model.sync_batch_norm=False.",
     )
     if found.sown:
@@ -69,30 +69,22 @@ class _Applied(NamedTuple):
     logits: Any  # in evaluation
     outputs: Any  # in training
     sown: list[str]  # the collections of sown values
-    uses_axis: bool  # False if it has a bn_axis_name that it does not use
+    uses_axis: bool  # False if it should average over an axis of devices, and does not
 
 
-def _apply(model: nn.Module, example: jax.ShapeDtypeStruct) -> _Applied:
+def _apply(model: Model, alone: Model, example: jax.ShapeDtypeStruct) -> _Applied:
     examples = jax.ShapeDtypeStruct((2, *example.shape), example.dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    # Batch norm over an axis of devices can only be applied on these devices.
-    alone = model
-    if getattr(model, "bn_axis_name", None) is not None:
-        alone = model.clone(bn_axis_name=None)
-    made = jax.eval_shape(lambda *args: made_variables(model, *args), key, examples)
-    sown = sown_collections(model, made, examples)
-    for collection in sown:
-        del made[collection]
+    made = jax.eval_shape(model.init, key, examples)
 
     def evaluate(variables, examples):
-        return model.apply(variables, examples, train=False)
+        return model.apply(variables, examples, train=False)[0]
 
     def train(model, variables, examples, key):
-        mutable = [collection for collection in variables if collection != "params"]
-        streams = {"dropout": key}
-        return model.apply(variables, examples, train=True, mutable=mutable, rngs=streams)[0]
+        return model.apply(variables, examples, train=True, key=key)[0]
 
     program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, examples)
+    # Batch norm over an axis of devices can only be applied on these devices.
     outputs = jax.eval_shape(functools.partial(train, alone), made, examples, key)
     uses_axis = True
     if alone is not model:
@@ -100,11 +92,12 @@ def _apply(model: nn.Module, example: jax.ShapeDtypeStruct) -> _Applied:
         with contextlib.suppress(Exception):
             jax.eval_shape(functools.partial(train, model), made, examples, key)
             uses_axis = False
+    sown = [] if model.is_ours else alone.sown(examples)
     return _Applied(program, logits, outputs, sown, uses_axis)
 
 
 def check_training(
-    model: nn.Module,
+    model: Model,
     initialize: Callable,
     train_step: Callable,
     devices: DataParallel,
@@ -114,11 +107,11 @@ def check_training(
 
     `initialize` is that of `state.initializer` and `train_step` that of `steps.make_train_step`.
     """
-    name = type(model).__name__
+    name = model.name
     with explained(model, example):
         before = jax.eval_shape(initialize, jnp.uint32(0))
-    _check_dtypes(name, before)
-    if type(model).__module__.startswith("rethinking."):
+    _check_dtypes(model, before)
+    if model.is_ours:
         return before  # Tests train the networks of this project. Tracing Inception V3 takes long.
     # Two examples for each device: gradients of convolutions take long to trace for large batches.
     examples = jax.ShapeDtypeStruct((2 * devices.size, *example.shape), example.dtype)
@@ -134,25 +127,28 @@ def check_training(
             one == other,
             f"the network {name} cannot be trained, because a step on {devices.size} "
             f"device{'s' if devices.size > 1 else ''} changes the form of its state. {path} is "
-            f"{one} before the step and {other} after it. {_remedy(one, other, devices)}",
+            f"{one} before the step and {other} after it. {_remedy(model, one, other, devices)}",
         )
+    one, other = jax.tree.structure(before), jax.tree.structure(after)
+    require(
+        one == other,
+        f"the network {name} cannot be trained, because a step changes the types of the containers "
+        f"of its state, from {one} to {other}. {model.words.growth}",
+    )
     return before
 
 
 @contextlib.contextmanager
-def explained(model: nn.Module, example: jax.ShapeDtypeStruct) -> Iterator[None]:
+def explained(model: Model, example: jax.ShapeDtypeStruct) -> Iterator[None]:
     """Turns an error in the network's own code into InputError, with file and line."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # The network may be the user's own and raise anything.
-        name = type(model).__name__
-        remedy = f"Correct the network {name}, or config.model.options."
-        if isinstance(error, flax.errors.InvalidRngError):
-            remedy += ' Use self.make_rng("dropout"): training gives no other random numbers.'
         raise InputError(
-            f"{failures.placed_summary(error)} {remedy} It was tried on {in_words(example)}."
+            f"{failures.placed_summary(error)} {model.remedy(error)} "
+            f"It was tried on {in_words(example)}."
         ) from error
 
 
@@ -163,28 +159,19 @@ def in_words(example: jax.ShapeDtypeStruct) -> str:
         return f"images of {size} (height x width x channels)"
     if jnp.issubdtype(example.dtype, jnp.integer):
         return f"sequences of {example.shape[0]} tokens"
-    return f"vectors of {example.shape[0]} numbers"
+    return f"vectors of {example.shape[0]} features"
 
 
-def _check_call(model: nn.Module) -> None:
-    """Raises InputError unless the network can be called as model(x, train=True)."""
-    parameters = inspect.signature(type(model).__call__).parameters if callable(model) else {}
-    takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
-    require(
-        "train" in parameters or takes_all,
-        f"the network {type(model).__name__} does not take the argument `train`. Define "
-        "def __call__(self, x, train). In training, train is True.",
-    )
-
-
-def _check_logits(name: str, logits: Any, num_classes: int, when: str = "") -> None:
-    """Raises InputError unless these are the logits of two images."""
+def _check_logits(model: Model, logits: Any, num_classes: int, when: str = "") -> None:
+    """Raises InputError unless these are the logits of two examples."""
+    name = model.name
     shape = getattr(logits, "shape", None)
     found = type(logits).__name__ if shape is None else shape
     require(
         shape == (2, num_classes),
-        f"the network {name} returns {found} for 2 images{when}, but logits (2, {num_classes}) are "
-        "needed. Give the network a field num_classes, which is then set to the number of classes.",
+        f"the network {name} returns {found} for 2 examples{when}, but logits (2, {num_classes}) "
+        f"are needed. Give the network the {model.words.field} num_classes, which is then set to "
+        "the number of classes.",
     )
     require(
         jnp.issubdtype(logits.dtype, jnp.floating),
@@ -193,16 +180,17 @@ def _check_logits(name: str, logits: Any, num_classes: int, when: str = "") -> N
     )
 
 
-def _check_dtypes(name: str, state: TrainState) -> None:
+def _check_dtypes(model: Model, state: TrainState) -> None:
     """Raises InputError unless parameters are real numbers, and the rest of the state numbers."""
+    name = model.name
     params = _leaves({"params": state.params})
     require(bool(params), f"the network {name} has no parameters, so it cannot be trained.")
     for path, leaf in params.items():
         require(
             jnp.issubdtype(leaf.dtype, jnp.floating),
             f"the network {name} cannot be trained: its parameter {path} is {leaf}. Parameters "
-            "must be real floating-point numbers. Make two of a complex one, and keep whole "
-            "numbers in another collection.",
+            "must be real floating-point numbers. Make two of a complex one, and "
+            f"{model.words.integers}.",
         )
         require(
             all(leaf.shape),
@@ -213,7 +201,7 @@ def _check_dtypes(name: str, state: TrainState) -> None:
         require(
             jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_,
             f"the network {name} cannot be trained: its state {path} is {leaf}, and a checkpoint "
-            "holds numbers alone. Keep keys as jax.random.key_data(key).",
+            f"holds numbers alone. {model.words.keys}",
         )
 
 
@@ -229,22 +217,21 @@ class _Form(NamedTuple):
 
 def _leaves(tree: Any) -> dict[str, _Form]:
     """The form of each array of a tree, by a path such as "batch_stats/BatchNorm_0/mean"."""
-    leaves = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        leaves[name.removeprefix("model_state/")] = _Form(leaf.shape, leaf.dtype)
-    return leaves
+    forms = {}
+    for name, leaf in named(tree).items():
+        forms[name.removeprefix("model_state/")] = _Form(leaf.shape, leaf.dtype)
+    return forms
 
 
-def _remedy(before: _Form | str, after: _Form | str, devices: DataParallel) -> str:
+def _remedy(model: Model, before: _Form | str, after: _Form | str, devices: DataParallel) -> str:
     """What to do about a part of the state that a step changes from `before` to `after`."""
     if isinstance(before, str) or isinstance(after, str):
-        return "Make every variable at the start, and sow nothing into its collection."
+        return model.words.growth
     if before.shape != after.shape:
-        return "Its shape must not depend on the batch. Sow what need not be kept."
+        return f"Its shape must not depend on the batch. {model.words.shapes}"
     if devices.size > 1 and not jnp.issubdtype(before.dtype, jnp.inexact):
         return (
-            "The state is averaged over the devices, so it must be float32 there. Or set "
+            "It differs between the devices, which then average it, so it must be float32. Or set "
             "config.num_devices=1."
         )
     return "Give it the dtype that it has after the step."

@@ -2,31 +2,29 @@
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
 
+from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
 from rethinking.training.losses import as_float32
 from rethinking.training.state import TrainState
 
 
-def make_evaluate(
-    model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
-) -> Callable:
-    """A compiled function (state, images [n, h, w, c], labels [n]) -> {"loss", "accuracy"}.
+def make_evaluate(model: Model, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
+    """A compiled function (state, examples [n, ...], labels [n]) -> {"loss", "accuracy"}.
 
     Both are means over the n examples, with the model in evaluation mode. `batch_size` is per
-    device, and `view` turns stored images into what the network sees.
+    device, and `view` turns stored examples into what the network sees.
 
     The last batch starts early enough to be a full one, and a mask leaves out the examples that it
     repeats. Sums come first, with one division at the end.
     """
 
-    def evaluate(state, images, labels):
+    def evaluate(state, examples, labels):
         num = labels.shape[0]
         size = min(batch_size, num)
         batches_per_device = -(-num // (size * devices.size))
@@ -36,7 +34,7 @@ def make_evaluate(
             start = (first + i) * size
             slice_start = jnp.minimum(start, num - size)
             counted = slice_start + jnp.arange(size) >= start
-            x = lax.dynamic_slice_in_dim(images, slice_start, size)
+            x = lax.dynamic_slice_in_dim(examples, slice_start, size)
             y = lax.dynamic_slice_in_dim(labels, slice_start, size)
             logits = _logits(model, state, view(x))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
@@ -51,7 +49,7 @@ def make_evaluate(
     return devices.compile(evaluate)
 
 
-def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable) -> Callable:
+def make_evaluate_batch(model: Model, devices: DataParallel, view: Callable) -> Callable:
     """A compiled function (state, batch) -> {"loss", "accuracy", "accuracy_top5", "weight"}.
 
     Each is a sum over the batch, in which an example counts as much as its weight. The model is in
@@ -78,28 +76,27 @@ def make_evaluate_batch(model: nn.Module, devices: DataParallel, view: Callable)
     return devices.compile(evaluate_batch, split_argnums=(1,))
 
 
-def make_logits(
-    model: nn.Module, devices: DataParallel, batch_size: int, view: Callable
-) -> Callable:
-    """A function (state, images [n, h, w, c]) -> logits [n, num_classes] on the host.
+def make_logits(model: Model, devices: DataParallel, batch_size: int, view: Callable) -> Callable:
+    """A function (state, examples [n, ...]) -> logits [n, num_classes] on the host.
 
     The model is in evaluation mode. Every device computes all logits, in batches of `batch_size`.
     `view` is that of `make_evaluate`.
     """
 
     @devices.compile
-    def batch_logits(state, images):
-        return _logits(model, state, view(images))
+    def batch_logits(state, examples):
+        return _logits(model, state, view(examples))
 
-    def logits(state, images):
+    def logits(state, examples):
         batches = []
-        for start in range(0, images.shape[0], batch_size):
-            batches.append(batch_logits(state, images[start : start + batch_size]))
+        for start in range(0, examples.shape[0], batch_size):
+            batches.append(batch_logits(state, examples[start : start + batch_size]))
         return np.concatenate(batches)
 
     return logits
 
 
-def _logits(model: nn.Module, state: TrainState, images: jax.Array) -> jax.Array:
+def _logits(model: Model, state: TrainState, examples: jax.Array) -> jax.Array:
     """The logits of a batch in evaluation mode, in float32."""
-    return as_float32(model.apply(state.evaluated, images, train=False))
+    outputs, _ = model.apply(state.evaluated, examples, train=False)
+    return as_float32(outputs)

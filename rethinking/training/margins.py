@@ -5,7 +5,6 @@ not explain what its experiments show.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def norms_and_margins(
-    params: Mapping[str, Any], logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
+    params: Any, logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]
 ) -> dict[str, float | None]:
     """The fields of `norms` and `margin_quantiles`; no fields if the network diverged."""
     if not np.isfinite(logits).all():
@@ -51,7 +50,7 @@ def margin_quantiles(
     }
 
 
-def kernels(params: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "inputs outputs"]]:
+def kernels(params: Any) -> dict[str, Float[np.ndarray, "inputs outputs"]]:
     """The weight matrices of dense layers and convolutions, by their path in `params`.
 
     They are the parameters on which weight decay acts: see `optim.decayed`. A convolution's matrix
@@ -67,19 +66,19 @@ def kernels(params: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "inputs ou
     return matrices
 
 
-def weight_norm(params: Mapping[str, Any]) -> float:
+def weight_norm(params: Any) -> float:
     """The l2 norm of all `kernels` together. Weight decay penalizes it; biases do not count."""
     return math.sqrt(sum(float(np.square(kernel).sum()) for kernel in kernels(params).values()))
 
 
-def spectral_norms(params: Mapping[str, Any]) -> dict[str, float]:
+def spectral_norms(params: Any) -> dict[str, float]:
     """The largest singular value of each of `kernels`."""
     return {
         path: float(scipy.linalg.svdvals(kernel)[0]) for path, kernel in kernels(params).items()
     }
 
 
-def norms(params: Mapping[str, Any]) -> dict[str, float | None]:
+def norms(params: Any) -> dict[str, float | None]:
     """The fields "weight_norm" and "spectral_product"; no fields if the network diverged.
 
     Both are None for a network without `kernels`, since there is nothing to measure.

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
+from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
 from rethinking.training.losses import cross_entropy
 from rethinking.training.state import TrainState, variables
@@ -18,7 +18,7 @@ ORDER, AUGMENT, DROPOUT = 1, 2, 3
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Model,
     optimizer: optax.GradientTransformation,
     devices: DataParallel,
     batch_size: int,
@@ -38,11 +38,7 @@ def make_train_step(
     def train_step(state: TrainState, images, labels, key, weights=None):
         def mean_loss(params):
             outputs, model_state = model.apply(
-                variables(params, state.model_state),
-                images,
-                train=True,
-                mutable=list(state.model_state),
-                rngs={"dropout": key},
+                variables(params, state.model_state), images, train=True, key=key
             )
             losses = cross_entropy(outputs, labels, smoothing)
             if weights is not None:
@@ -72,7 +68,7 @@ def make_train_epoch(
 
     Args:
         train_step: see `make_train_step`.
-        devices: those that share a batch. Each has all `images` [n, h, w, c], `labels` [n] and
+        devices: those that share a batch. Each has all `images` [n, ...], `labels` [n] and
             `indices` [n], the positions in the source, on which augmentation depends.
         batch_size: over all devices.
         view: a function (stored images, one key per image) -> what the network sees.

@@ -49,7 +49,7 @@ def write_damaged(root, kind):
 
 MESSAGES = [
     rf"pictures-train\.array_record-{file:05d}-of-00002: record {place} cannot be used: .+\. In "
-    rf"the split train its index is {index}\. Set skip_bad=True .*prepare"
+    rf"the split train its index is {index}\. Set config\.data\.skip_bad=True .*prepare"
     for index, file, place in ((5, 0, 5), (15, 1, 2))
 ]
 

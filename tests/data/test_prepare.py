@@ -157,7 +157,7 @@ def test_a_builder_of_ones_own_is_found(tmp_path, monkeypatch, write_builder, na
 def test_a_builder_under_another_name_is_refused(tmp_path, write_builder):
     write_builder("pictures_of_mine.py", "MyPictures")
     with pytest.raises(
-        InputError, match=r"pictures_of_mine\.py defines the set my_pictures\. Call"
+        InputError, match=r"pictures_of_mine\.py defines the set my_pictures\. Rename"
     ):
         prepare.prepare("pictures_of_mine", str(tmp_path))
 

@@ -314,7 +314,7 @@ def test_names_that_are_no_function(function):
     function("return 5")
     for name, message in (
         ("no_such_module:load", "importing no_such_module failed"),
-        ("own_data:lode", r"has no function lode\. Did you mean 'load'"),
+        ("own_data:lode", r"has no lode\. Did you mean 'load'"),
         ("own_data:__name__", "__name__ is a str"),
         ("tests.data.own_sets:write_folder", "called without arguments"),
     ):

@@ -103,11 +103,7 @@ def test_subsets_are_those_of_sets_in_memory(tmp_path, held):
 def test_random_labels_stay_the_same(tmp_path, held):
     """They are those of `randomize.corrupt_labels`, in every epoch, subset and evaluation."""
     _, labels = held["train"]
-    table = randomize.corrupt_labels(np.full(NUM, -1, np.int32), np.arange(NUM), CLASSES, 0.7, 3)
-
-    def corrupt(labels, indices):
-        return np.where(table[indices] < 0, labels, table[indices])
-
+    corrupt = randomize.label_corruption(NUM, CLASSES, 0.7, 3)
     expected = randomize.corrupt_labels(labels, np.arange(NUM), CLASSES, 0.7, 3)
     assert np.any(expected != labels)
     for num_train in (0, 11):

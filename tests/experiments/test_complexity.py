@@ -256,7 +256,7 @@ def test_bad_settings_are_refused(override, reason, tmp_path):
 
 
 def test_too_few_examples_to_replace_others_are_refused(tmp_path):
-    with pytest.raises(InputError, match="Of the 1,437 images of digits, 1,436 are for training"):
+    with pytest.raises(InputError, match="Of the 1,437 examples of digits, 1,436 are for training"):
         run(tmp_path / "run", *REPLACED, "--config.data.num_train=1436")
     with runs.open_run(tmp_path / "run", config_of(*REPLACED), experiments.scientific):
         pass
@@ -274,7 +274,7 @@ def test_too_few_examples_to_replace_others_are_refused(tmp_path):
         (SIGNS, "data.num_test=9", "config.data.num_test=9 has no effect"),
         (SIGNS, "randomize.labels=0.5", "config.randomize.labels=0.5 has no effect"),
         (SIGNS, "stop_when_fit=False", "config.fit_accuracy=1.0 has no effect"),
-        (SIGNS, "halvings=2", "leaves 16 images, fewer than config.batch_size=32"),
+        (SIGNS, "halvings=2", "leaves 16 examples, fewer than config.batch_size=32"),
         (SIGNS, "decay_per_epoch=1.0", "config.epochs_per_decay=2.0 has no effect"),
     ],
 )

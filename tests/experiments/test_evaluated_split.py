@@ -8,7 +8,7 @@ from rethinking.data import arrays, shifts
 from rethinking.data.description import HELD_OUT
 from rethinking.data.splits import hold_out
 from rethinking.errors import InputError
-from rethinking.experiments import data_set, kernel_system, resident, streamed
+from rethinking.experiments import data_set, examples, kernel_system, streamed
 from tests.data.streams import CLASSES
 from tests.data.streams import NUM as NUM_STREAMED
 from tests.data.streams import write as write_pictures
@@ -35,7 +35,7 @@ def test_labels_on_disk_decide_what_a_held_out_image_is_and_indices_what_a_rando
     train, test = hold_out(NUM, 0.2)
     for seed in (0, 1):
         settings = {"randomize__labels": 0.5, "randomize__seed": 7, "data__test_fraction": 0.2}
-        found = resident.load_data(make("training", seed=seed, **settings))
+        found = examples.load(make("training", seed=seed, **settings))
         np.testing.assert_array_equal(found.train.indices, train)
         np.testing.assert_array_equal(found.train.labels, corrupted[train])
         np.testing.assert_array_equal(found.test.indices, test)
@@ -77,7 +77,7 @@ def test_a_run_evaluates_the_held_out_images(tmp_path):
 
 def test_shifted_test_sets_are_made_of_the_held_out_images():
     _, test = hold_out(NUM, 0.25)
-    found = resident.load_data(
+    found = examples.load(
         make("training", data__test_fraction=0.25),
         lambda split: shifts.build("contrast=1", split, seed=0),
     )
@@ -137,7 +137,7 @@ def test_kinds_that_evaluate_nothing_take_sets_without_a_test_set(tmp_path, kind
     config = make(kind, data__name="mixed", data__data_dir=root)
     assert data_set.describe(config).num_train == 40
     if kind == "complexity":
-        assert len(resident.load_data(config).train.labels) == 40
+        assert len(examples.load(config).train.labels) == 40
     else:
         assert experiments.run(config, tmp_path / "run")["num_points"] == 40
 

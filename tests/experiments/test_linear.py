@@ -103,9 +103,12 @@ def test_a_run_stops_wherever_it_looks_at_the_clock(last, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "overrides, reason",
     [
-        (["--config.data.num_train=1000"], "1,100 training and test images but 300 features"),
+        (["--config.data.num_train=1000"], "1,100 training and test examples but 300 features"),
         (["--config.features.name=pixels"], "config.features.num_frequencies=150 has no effect"),
-        (["--config.features.num_frequencies=32"], "160 training and test images but 64 features"),
+        (
+            ["--config.features.num_frequencies=32"],
+            "160 training and test examples but 64 features",
+        ),
         (["--config.features.name=fourrier"], "Did you mean 'fourier'"),
         (["--config.features.bandwidth=0.0"], "config.features.bandwidth"),
         (["--config.steps=9"], "config.steps=9: must be at least 10"),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rethinking import cli, experiments, sharding
 from rethinking.errors import InputError
-from rethinking.experiments import network, resident
+from rethinking.experiments import network, optimizers, resident
 from tests.experiments.trained import quickstart
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def test_learning_rate_of_table_2():
     """0.045 for 32 images, 1.44 for 1024; a ramp of five epochs; 0.94 every two epochs."""
     config = cli.parse_config(["--config=configs/table2.py:none"])
     steps_per_epoch = 1251
-    rate = network.learning_rate(config, steps_per_epoch)
+    rate = optimizers.learning_rate(config, steps_per_epoch)
     assert float(rate(0)) == pytest.approx(1.44 / (5 * steps_per_epoch))
     assert float(rate(5 * steps_per_epoch)) == pytest.approx(1.44 * 0.94**2, rel=1e-5)
     assert float(rate(20 * steps_per_epoch)) == pytest.approx(1.44 * 0.94**10, rel=1e-5)
@@ -76,7 +76,7 @@ PLAIN, SCALED = f"{__name__}:Plain", f"{__name__}:Scaled"
         ({"model__name": SCALED, "weight_decay": 0.5}, "config.weight_decay=0.5 has no effect"),
         ({"model__options": {"widht": 3}}, "no option 'widht'. Did you mean 'width'"),
         ({"model__options": {"name": "x"}}, "no option 'name'"),
-        ({"epochs_per_decay": 0.01}, "less than one of the 44 steps"),
+        ({"epochs_per_decay": 0.01}, "less than one step: an epoch has 44"),
         ({"max_epochs": 1, "workers": 45}, "44 steps, so the network is never trained"),
     ],
 )

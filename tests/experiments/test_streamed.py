@@ -94,7 +94,7 @@ def test_inception_v3_fits_random_labels_of_200_jpegs(tmp_path, tfds_dir):
         ("--config.randomize.pixels=shuffled", "sets that fit into memory"),
         ("--config.data.num_train=7000", "num_train"),
         ("--config.batch_size=12", "evenly over 8"),
-        ("--config.optimizer=adam", "Known are: rmsprop, sgd"),
+        ("--config.optimizer=adam", "Did you mean 'adamw'"),
         ("--config.data.image_size=0", "image_size"),
         ("--config.data.whiten=False", "never whitened"),
         ("--config.data.stream=False", "image_size and config.data.skip_bad are for streamed"),

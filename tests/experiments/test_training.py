@@ -1,5 +1,6 @@
 """Whole training runs on resident data: what they find, and what they leave on disk."""
 
+import itertools
 import json
 import math
 
@@ -9,7 +10,7 @@ import pytest
 
 from rethinking import experiments, runs
 from rethinking.errors import InputError
-from rethinking.experiments import training
+from rethinking.experiments import resident, training
 from tests.experiments.trained import final_state, lines, quickstart, saved_steps, untimed
 
 STEPS_PER_EPOCH = 1437 // 32
@@ -58,6 +59,16 @@ def test_random_labels_are_memorized_and_test_at_chance(tmp_path):
     assert result["train_accuracy"] >= 0.99
     assert result["fit_step"] == result["steps"] < 100 * STEPS_PER_EPOCH
     assert abs(result["test_accuracy"] - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 360)
+    assert (result["num_test"], result["num_classes"]) == (360, 10)
+    assert abs(result["chance_accuracy"] - 0.1) < 0.02
+
+
+def test_chance_is_the_mean_over_all_orders_of_the_predictions():
+    predicted, labels = np.array([0, 0, 2, 0]), np.array([0, 1, 2, 0])
+    orders = [
+        (predicted[list(order)] == labels).mean() for order in itertools.permutations(range(4))
+    ]
+    assert resident._chance(predicted, labels, 3) == pytest.approx(np.mean(orders))
 
 
 def test_only_the_last_evaluation_uses_all_training_images(tmp_path):
@@ -112,7 +123,7 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
 @pytest.mark.parametrize(
     "fields, reason",
     [
-        ({"batch_size": 2000}, "more than the 1437 training images"),
+        ({"batch_size": 2000}, "more than the 1437 training examples"),
         ({"batch_size": 30, "num_devices": 8}, "cannot be split evenly over 8"),
         ({"num_devices": 99}, "this machine has 8"),
         ({"data__num_train": 5000}, "1,437"),
@@ -124,7 +135,7 @@ def test_bfloat16_computes_nearly_the_same(tmp_path):
         ({"augment__hue": 0.1}, "channels"),
         (
             {"model__name": "tests.experiments.networks:FiveClasses"},
-            "returns (2, 5) for 2 images, but logits (2, 10) are needed",
+            "returns (2, 5) for 2 examples, but logits (2, 10) are needed",
         ),
         ({"model__name": "tests.experiments.networks:NoKeys"}, "noise"),
     ],

@@ -52,5 +52,5 @@ def test_fewer_devices_predict_the_same_up_to_rounding(monkeypatch, caplog):
     monkeypatch.setattr(jax, "devices", lambda *_: two)
     again = pickle.loads(pickled)
     assert again.system.backend.mesh.size == 2
-    assert "made on 3 cpu devices, and here are 2" in caplog.text
+    assert "made on 3 cpu devices, but this program has 2" in caplog.text
     np.testing.assert_allclose(again.predict(Z), model.predict(Z), rtol=1e-10)

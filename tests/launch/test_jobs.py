@@ -7,7 +7,9 @@ import pytest
 
 from launch import jobs, workers
 from rethinking import experiments, runs
+from rethinking.data.description import Info
 from rethinking.errors import InputError
+from rethinking.experiments import data_set
 
 QUICKSTART = "configs/quickstart.py"
 # A config file that sets no names, or those of its template.
@@ -22,6 +24,28 @@ def get_config(row):
 """
 FAST = ["--config.max_epochs=1", "--config.data.num_train=64", "--config.num_devices=1"]
 DAMAGE = [b"", b"{}", b"[]", b'"x"', b'{"status": "comp', b"\xff\xfe", b"[" * 10**5]
+
+
+def states(root, *overrides):
+    """The state of each row of the audit."""
+    planned = jobs.plan("configs/audit.py", root, overrides=overrides)
+    return {job.config.row.partition(":")[2]: job.state for job in planned}
+
+
+def test_rows_that_make_no_sense_for_the_data_are_left_out_by_name(tmp_path, monkeypatch):
+    assert set(states(tmp_path).values()) == {jobs.TO_DO}
+    streamed = states(tmp_path, "--config.data.stream=true")
+    left_out = {row: state for row, state in streamed.items() if state != jobs.TO_DO}
+    reason = "left out: streamed images keep their pixels"
+    assert left_out == dict.fromkeys(("shuffled_pixels", "random_pixels", "gaussian"), reason)
+
+    tokens = Info(
+        num_train=40, num_test=20, example_shape=(12,), num_classes=2, example_dtype="int32"
+    )
+    monkeypatch.setattr(data_set, "describe", lambda config: tokens)
+    found = states(tmp_path)
+    assert found.pop("gaussian") == "left out: tokens have no Gaussian noise"
+    assert set(found.values()) == {jobs.TO_DO}
 
 
 @pytest.fixture
@@ -57,9 +81,9 @@ def test_each_row_has_a_folder_of_its_own(names, experiment, row, folders):
     "names, reason",
     [
         ("config.row = 'mine:one'", "rows 'small' and 'large' are both named 'mine:one'"),
-        ("config.row = 'mine:' + 150 * 'é'", "a run, which cannot have this name"),
-        ("config.row = 'mine:../' + row", "a run, which cannot have this name"),
-        ("config.experiment, config.row = '/tmp', row", "a run, which cannot have this name"),
+        ("config.row = 'mine:' + 150 * 'é'", "no folder can have this name"),
+        ("config.row = 'mine:../' + row", "no folder can have this name"),
+        ("config.experiment, config.row = '/tmp', row", "no folder can have this name"),
     ],
 )
 def test_names_that_cannot_be_folders_are_refused(names, reason, folders):

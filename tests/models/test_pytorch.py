@@ -1,12 +1,14 @@
 """Networks against their restatement in PyTorch, with the same weights."""
 
+import functools
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from rethinking.models.alexnet import local_response_norm
-from tests.models.networks import X_V3, X, images, trained, trained_v3, variables_of
+from tests.models.networks import X_V3, images, trained, trained_v3, variables_of, x_of
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
 
@@ -103,6 +105,89 @@ def torch_wide_resnet(params, x):
     return dense(x.mean(dim=(2, 3)), params["Dense_0"])
 
 
+def torch_resnet(params, x):
+    """ResNet-18 for CIFAR10, with PyTorch's own padding and epsilon."""
+    functional = torch.nn.functional
+
+    def normalized(x, layers, number, stride=1):
+        kernel = torch.from_numpy(np.array(layers[f"Conv_{number}"]["kernel"])).permute(3, 2, 0, 1)
+        x = functional.conv2d(x, kernel, None, stride, padding=kernel.shape[-1] // 2)
+        norm = layers[f"BatchNorm_{number}"]
+        scale, bias = (torch.from_numpy(np.array(norm[key])) for key in ("scale", "bias"))
+        return functional.batch_norm(x, None, None, scale, bias, training=True, eps=1e-5)
+
+    x = torch.relu(normalized(x, params, 0))
+    for i in range(8):
+        layers = params[f"BasicBlock_{i}"]
+        stride = 2 if i in (2, 4, 6) else 1
+        y = torch.relu(normalized(x, layers, 0, stride))
+        y = normalized(y, layers, 1)
+        shortcut = normalized(x, layers, 2, stride) if stride == 2 else x
+        x = torch.relu(shortcut + y)
+    return dense(x.mean(dim=(2, 3)), params["Dense_0"])
+
+
+class TorchVisionTransformer(torch.nn.Module):
+    """The same from PyTorch's own encoder layers, for images of 12 x 12."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut = torch.nn.Conv2d(3, 192, 4, 4)
+        self.class_token = torch.nn.Parameter(torch.zeros(192))
+        self.positions = torch.nn.Parameter(torch.zeros(10, 192))
+        layer = functools.partial(
+            torch.nn.TransformerEncoderLayer,
+            *(192, 3, 4 * 192, 0.0, "gelu"),
+            layer_norm_eps=1e-6,
+            batch_first=True,
+            norm_first=True,
+        )
+        self.blocks = torch.nn.Sequential(*(layer() for _ in range(6)))
+        self.norm = torch.nn.LayerNorm(192, 1e-6)
+        self.head = torch.nn.Linear(192, 10)
+
+    def forward(self, x):
+        x = self.cut(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], 1) + self.positions
+        return self.head(self.norm(self.blocks(x)[:, 0]))
+
+    def take(self, params):
+        """Copies our weights."""
+
+        def copy(theirs, ours):
+            theirs.data = torch.from_numpy(np.array(ours))
+
+        def copy_layer(theirs, ours, prefix=""):
+            copy(getattr(theirs, f"{prefix}weight"), ours.get("kernel", ours.get("scale")).T)
+            copy(getattr(theirs, f"{prefix}bias"), ours["bias"])
+
+        self.cut.weight.data = torch.from_numpy(
+            np.array(params["Conv_0"]["kernel"]).transpose(3, 2, 0, 1)
+        )
+        copy(self.cut.bias, params["Conv_0"]["bias"])
+        copy(self.class_token, params["class_token"])
+        copy(self.positions, params["positions"])
+        for i, block in enumerate(self.blocks):
+            layers = params[f"Block_{i}"]
+            copy_layer(block.norm1, layers["LayerNorm_0"])
+            copy_layer(block.self_attn, layers["Dense_0"], "in_proj_")
+            copy_layer(block.self_attn.out_proj, layers["Dense_1"])
+            copy_layer(block.norm2, layers["LayerNorm_1"])
+            copy_layer(block.linear1, layers["Dense_2"])
+            copy_layer(block.linear2, layers["Dense_3"])
+        copy_layer(self.norm, params["LayerNorm_0"])
+        copy_layer(self.head, params["Dense_0"])
+
+
+def torch_vision_transformer(params, x):
+    network = TorchVisionTransformer()
+    ours = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert sum(parameter.numel() for parameter in network.parameters()) == ours
+    network.take(params)
+    with torch.no_grad():
+        return network(x)
+
+
 def torch_mlp(params, x):
     x = x.permute(0, 2, 3, 1).flatten(1)
     for i in range(len(params) - 1):
@@ -118,11 +203,13 @@ def torch_mlp(params, x):
         ("alexnet", torch_alexnet),
         ("mlp_3x512", torch_mlp),
         ("wide_resnet_28_1", torch_wide_resnet),
+        ("resnet_18", torch_resnet),
+        ("vit_patch4", torch_vision_transformer),
     ],
 )
 def test_forward_matches_pytorch(name, restatement):
     logits, _ = trained(name)
-    expected = restatement(variables_of(name)["params"], to_torch(X)).numpy()
+    expected = restatement(variables_of(name)["params"], to_torch(x_of(name))).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
 

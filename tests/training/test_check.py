@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from rethinking import sharding
 from rethinking.errors import InputError
+from rethinking.models.adapters import adapt
 from rethinking.training import check, optim, state, steps
 
 IMAGE = jax.ShapeDtypeStruct((4, 4, 1), jnp.float32)
@@ -52,12 +53,15 @@ class Kept(Head):
     after: str = "float32"
     of_batch: bool = False
     collection: str = "memory"
+    of_device: bool = False
 
     @nn.compact
     def __call__(self, x, train):
         shape = x.shape[:1] if self.of_batch else ()
         kept = self.variable(self.collection, "kept", jnp.zeros, shape, self.start)
-        if train:
+        if train and self.of_device:
+            kept.value = (x > 0).sum(dtype=self.after)
+        elif train:
             kept.value = jnp.ones(shape, self.after)
         return super().__call__(x, train)
 
@@ -154,7 +158,8 @@ def checked(model, num_devices=1, average_decay=0.0):
     devices = sharding.DataParallel(sharding.device_mesh(num_devices))
     optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.01)
     averager = optim.moving_average(average_decay) if average_decay else None
-    check.check_model(model, IMAGE, 10, getattr(model, "dtype", "float32"))
+    dtype, model = getattr(model, "dtype", "float32"), adapt(model)
+    check.check_model(model, IMAGE, 10, dtype)
     train_step = steps.make_train_step(model, optimizer, devices, 8, averager=averager)
     initialize = state.initializer(model, optimizer, IMAGE, averager)
     return check.check_training(model, initialize, train_step, devices, IMAGE)
@@ -184,14 +189,18 @@ def test_what_a_step_keeps_is_the_state(model, collections, num_devices, average
         (Kept(of_batch=True), 8, r"memory/kept is float32\[1\] before .* on the batch"),
         (Kept(start="bfloat16", collection="half"), 1, r"half/kept is bfloat16\[\] .* float32\[\]"),
         (Kept(after="int32"), 1, r"memory/kept is float32\[\] before .* int32\[\] after"),
-        (Kept(start="int32", after="int32", collection="n"), 8, "on 8 devices .*n/kept is int32"),
+        (
+            Kept(start="int32", after="int32", of_device=True),
+            8,
+            "on 8 devices .*kept is int32.*differs betw",
+        ),
         (Mixed(), 1, "mixed/sown/1 is nothing before"),
         (Text(), 1, "notes"),
         (Param(dtype_of_param="int32"), 1, "parameter params/w is int32"),
         (Param(dtype_of_param="complex64"), 1, "parameter params/w is complex64"),
         (Empty(), 1, "Empty has no parameters"),
         (Hollow(), 1, r"params/w is float32\[16,0\], which is empty"),
-        (Narrow(), 1, r"Narrow returns \(2, 5\) for 2 images in training"),
+        (Narrow(), 1, r"Narrow returns \(2, 5\) for 2 examples in training"),
         (Classes(), 1, "logits of dtype int32, which have no gradient"),
         (Untrained(), 1, r"Untrained does not take the argument `train`. Define def __call__"),
         (Noisy(), 1, r'"noise".*make_rng\("dropout"\)'),
@@ -203,9 +212,9 @@ def test_what_cannot_be_trained_is_refused_with_the_part_that_is_wrong(model, nu
         checked(model, num_devices)
 
 
-@pytest.mark.parametrize("average_decay", [0.0, 0.9])
-def test_a_counter_is_kept_on_one_device(average_decay):
-    form = checked(Kept(start="int32", after="int32"), 1, average_decay)
+@pytest.mark.parametrize("num_devices, average_decay", [(1, 0.0), (8, 0.9)])
+def test_a_counter_is_kept(num_devices, average_decay):
+    form = checked(Kept(start="int32", after="int32"), num_devices, average_decay)
     assert form.model_state["memory"]["kept"].dtype == jnp.int32
 
 

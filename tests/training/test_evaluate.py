@@ -8,12 +8,13 @@ from flax import linen as nn
 
 from rethinking import models, sharding
 from rethinking.data.stream import Batch
+from rethinking.models.adapters import adapt
 from rethinking.training import evaluate, optim, state
 
 
 def make_network(num_classes, image_shape):
     """A small network and its state before training."""
-    model = models.create("mlp_1x512", num_classes)
+    model = adapt(models.create("mlp_1x512", num_classes))
     optimizer = optim.sgd(lambda step: 0.1, 0.9, 0.0)
     example = jax.ShapeDtypeStruct(image_shape, jnp.float32)
     return model, state.initializer(model, optimizer, example)(0)
@@ -21,7 +22,7 @@ def make_network(num_classes, image_shape):
 
 def cross_entropies(model, fresh, images, labels):
     """Logits in float64, and each example's loss by its definition."""
-    logits = model.apply({"params": fresh.params}, jnp.asarray(images), train=False)
+    logits, _ = model.apply({"params": fresh.params}, jnp.asarray(images), train=False)
     logits = np.asarray(logits, np.float64)
     return logits, np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
 
@@ -82,15 +83,15 @@ def test_low_precision_logits_are_evaluated_in_float32():
     labels = random.integers(0, 6, 16).astype(np.int32)
     logits = np.asarray(jnp.asarray(images, jnp.bfloat16), np.float64).reshape(16, 6)
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(16), labels]
-    fresh = state.TrainState(0, {}, {}, ())
+    model, fresh = adapt(LowPrecision()), state.TrainState(0, {}, {}, ())
     devices = sharding.DataParallel(sharding.device_mesh(1))
-    whole = evaluate.make_evaluate(LowPrecision(), devices, 16, lambda x: x)(fresh, images, labels)
+    whole = evaluate.make_evaluate(model, devices, 16, lambda x: x)(fresh, images, labels)
     np.testing.assert_allclose(whole["loss"], losses.mean(), rtol=1e-6)
     numbers, ones = np.arange(16, dtype=np.uint32), np.ones(16, np.float32)
-    sums = evaluate.make_evaluate_batch(LowPrecision(), devices, lambda x: x)(
+    sums = evaluate.make_evaluate_batch(model, devices, lambda x: x)(
         fresh, Batch(images, labels, numbers, numbers, ones)
     )
     np.testing.assert_allclose(sums["loss"], losses.sum(), rtol=1e-6)
-    found = evaluate.make_logits(LowPrecision(), devices, 16, lambda x: x)(fresh, images)
+    found = evaluate.make_logits(model, devices, 16, lambda x: x)(fresh, images)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, logits)

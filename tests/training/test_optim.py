@@ -56,6 +56,23 @@ def test_schedule_is_a_staircase_with_warmup():
     np.testing.assert_allclose([warmed(t) for t in step], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_cosine_is_half_a_period_that_ends_at_zero(warmup):
+    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.2)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 20 - warmup)
+    theirs = [0.2 * (step + 1) / warmup for step in range(warmup)]
+    for _ in range(21 - warmup):
+        theirs.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        annealing.step()
+    ours = jax.jit(optim.cosine(0.2, 20, warmup))
+    np.testing.assert_allclose([ours(step) for step in range(21)], theirs, rtol=1e-5, atol=1e-8)
+    assert float(ours(20)) == float(ours(25)) == 0.0
+    with pytest.raises(ValueError, match="20 steps of warmup"):
+        optim.cosine(0.2, 20, 20)
+
+
 def test_learning_rate_scales_with_the_batch():
     assert optim.scaled(0.045, 32) == 0.045
     np.testing.assert_allclose(optim.scaled(0.045, 256), 0.36)
@@ -81,6 +98,40 @@ def test_sgd_equals_pytorch_with_momentum_decay_and_schedule():
         sgd.step()
         decay.step()
     np.testing.assert_allclose(params["kernel"], theirs.detach().numpy(), rtol=1e-5)
+
+
+def test_adamw_equals_pytorch_with_decoupled_decay_and_a_cosine_after_a_warmup():
+    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `oracle`")
+    optimizer = optim.adamw(optim.cosine(0.1, STEPS, 2), weight_decay=0.3)
+    params = {"kernel": jnp.asarray(START), "bias": jnp.asarray(START[0])}
+    opt_state = optimizer.init(params)
+    kernel, bias = (torch.nn.Parameter(torch.tensor(np.array(p))) for p in (START, START[0]))
+    groups = [{"params": [kernel], "weight_decay": 0.3}, {"params": [bias], "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, 0.1)
+    rates = [0.05, 0.1, 0.1, 0.075, 0.025]  # warmup; then 0.05 (1 + cos(pi t / 3)), t = 0, 1, 2
+    for grads, rate in zip(GRADS, rates, strict=True):
+        updates, opt_state = optimizer.update(
+            {"kernel": jnp.asarray(grads), "bias": jnp.asarray(grads[0])}, opt_state, params
+        )
+        params = optax.apply_updates(params, updates)
+        kernel.grad, bias.grad = torch.tensor(grads), torch.tensor(grads[0])
+        for group in adamw.param_groups:
+            group["lr"] = rate
+        adamw.step()
+    np.testing.assert_allclose(params["kernel"], kernel.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(params["bias"], bias.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_late_gradients_come_after_zeros_and_adamws_decay_is_not_late():
+    def late_gradient(step, params):
+        return GRADS[step - 2] if step >= 2 else np.zeros_like(START)
+
+    late = descend(
+        optim.adamw(constant(0.1), 0.3, workers=3), lambda step, params: GRADS[step], START, STEPS
+    )
+    expected = descend(optim.adamw(constant(0.1), 0.3), late_gradient, START, STEPS)
+    np.testing.assert_allclose(late, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(late[1], 0.97 * START, rtol=1e-6)
 
 
 def test_weight_decay_acts_on_weights_whatever_they_are_called():

@@ -8,6 +8,7 @@ import pytest
 
 from rethinking import models, sharding
 from rethinking.models import layers
+from rethinking.models.adapters import adapt
 from rethinking.models.batch_norm import BatchNorm
 from rethinking.training import evaluate, optim, state, steps
 
@@ -39,7 +40,8 @@ def train(
     """The mean loss of each epoch, the final state and its evaluation."""
     mesh = sharding.device_mesh(num_devices)
     devices = sharding.DataParallel(mesh)
-    model = models.create(name, CLASSES, jnp.float32, devices.axis_name if sync else None)
+    axis_name = devices.axis_name if sync else None
+    model = adapt(models.create(name, CLASSES, jnp.float32, axis_name))
     optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
     train_state = sharding.replicate(
         state.initializer(model, optimizer, image(SIZE, SIZE, 3))(seed), mesh
@@ -138,8 +140,9 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
 
     mesh, optimizer = sharding.device_mesh(4), optim.sgd(lambda step: 0.1, 0.9, 0.0)
     devices = sharding.DataParallel(mesh)
-    train_step = steps.make_train_step(Sum(), optimizer, devices, 8)
-    train_state = sharding.replicate(state.initializer(Sum(), optimizer, image(1, 1, 1))(0), mesh)
+    model = adapt(Sum())
+    train_step = steps.make_train_step(model, optimizer, devices, 8)
+    train_state = sharding.replicate(state.initializer(model, optimizer, image(1, 1, 1))(0), mesh)
     images = jnp.arange(40.0).reshape(40, 1, 1, 1)
     epoch = steps.make_train_epoch(train_step, devices, 8, lambda x, keys: x)
     losses = []

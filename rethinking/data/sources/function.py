@@ -19,7 +19,7 @@ def describe(name: str) -> ArrayDescription:
 
     Raises InputError if the function cannot be imported, raises an exception, or returns no set.
     """
-    function = own_code.load(name, f"The data set {name} cannot be used", "function")
+    function = own_code.load(name, "data set")
     require(
         callable(function),
         f"The data set {name} cannot be used: {name.partition(':')[2]} is a "

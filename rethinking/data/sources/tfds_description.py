@@ -1,4 +1,4 @@
-"""What the two JSON files of a TFDS set say about it. All that is used of them is checked."""
+"""What the two JSON files of a TFDS set say about it. Every value that is used is checked."""
 
 import dataclasses
 import json

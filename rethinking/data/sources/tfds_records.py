@@ -57,7 +57,7 @@ class TfdsRecords(Records):
         return [self.read(index) for index in indices]
 
     def read_any_label(self, index: int) -> tuple[bytes, int | None]:
-        """`read`, whatever the label is."""
+        """As `read`, but does not check the label, which may be missing."""
         try:
             record = self.data[index]
             encoded, label = record["image"], record["label"]
@@ -76,8 +76,8 @@ class TfdsRecords(Records):
         remedy = "Delete the folder and prepare the data set again."
         if self.streamed:
             remedy = (
-                "Set skip_bad=True to continue without it, or delete the folder and prepare the "
-                "data set again."
+                "Set config.data.skip_bad=True to continue without it, or delete the folder and "
+                "prepare the data set again."
             )
         return BadRecord(
             f"{file}: record {place} cannot be used: {cause}. In the split "

@@ -57,10 +57,14 @@ def test_random_labels_are_uniform_and_independent_of_the_true_ones(labels):
 def test_corrupted_sets_are_nested(labels):
     # Labels outside the classes show which labels were replaced, whatever the new class.
     nothing = np.full(N, -1, np.int32)
-    everything = corrupt(nothing, 1.0)
+
+    def replace(probability):
+        return randomize.label_corruption(N, K, probability, 0)(nothing, np.arange(N))
+
+    everything = replace(1.0)
     previous = np.zeros(N, bool)
     for probability in (0.1, 0.3, 0.5, 0.9, 1.0):
-        new = corrupt(nothing, probability)
+        new = replace(probability)
         replaced = new >= 0
         assert np.all(replaced[previous]) and replaced.sum() > previous.sum()
         np.testing.assert_array_equal(new[replaced], everything[replaced])
@@ -147,7 +151,7 @@ def test_pixels_depend_on_the_index_alone(pixels):
     def draw(indices):
         if pixels == "random":
             return randomize.random_pixels(images[indices], indices, 3, "test")
-        return randomize.gaussian_pixels((6, 5, 3), indices, np.zeros(3), np.ones(3), 3, "test")
+        return randomize.gaussian_pixels(images[indices], indices, 3, "test", like=images)
 
     np.testing.assert_array_equal(draw(chosen), draw(indices)[chosen])
 
@@ -230,7 +234,7 @@ def test_streams_stay_what_they_are():
         "random": "3f51aaec4fbdd966",
         "random, test": "57dd41b4e48660f5",
     }
-    gaussian = randomize.gaussian_pixels(
-        (2, 2, 1), indices[:2], np.zeros(1), np.ones(1), 0, "train"
-    )
+    # The values of `standard` have mean zero and variance one.
+    standard = np.array([-1.0, 1.0], np.float32).repeat(4).reshape(2, 2, 2, 1)
+    gaussian = randomize.gaussian_pixels(standard, indices[:2], 0, "train")
     np.testing.assert_allclose(gaussian[:, 0, 0, 0], [-0.44078845, 1.3390148], rtol=1e-6)

@@ -1,0 +1,150 @@
+"""Runs on vectors and on tokens: a real table of numbers, and made-up sentences."""
+
+import math
+
+import jaxtyping
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from rethinking import experiments
+from rethinking.data import vectors
+from rethinking.errors import InputError
+from rethinking.experiments import examples, resident
+from tests.experiments import kinds
+from tests.experiments.trained import quickstart
+
+
+@pytest.fixture(autouse=True)
+def _sets(monkeypatch):
+    kinds.use(monkeypatch)
+
+
+def wine(row="true_labels", **fields):
+    return quickstart(row, **{"data__name": "wine", "batch_size": 20, "max_epochs": 60} | fields)
+
+
+def sentences(row="true_labels", **fields):
+    fields = {"batch_size": 20, "max_epochs": 30, "learning_rate": 0.1} | fields
+    return quickstart(row, data__name="sentences", model__name=kinds.TOKENS, **fields)
+
+
+def is_chance(accuracy, num_classes, n):
+    chance = 1 / num_classes
+    return abs(accuracy - chance) < 4 * math.sqrt(chance * (1 - chance) / n)
+
+
+@pytest.mark.parametrize("row", ["true_labels", "random_labels"])
+def test_an_mlp_on_a_table_of_numbers_simply_works(row, tmp_path):
+    result = experiments.run(wine(row, stop_when_fit=True), tmp_path)
+    assert result["num_params"] == 13 * 512 + 512 + 512 * 3 + 3
+    assert result["train_accuracy"] >= 0.99
+    if row == "true_labels":
+        assert result["test_accuracy"] > 0.9
+    else:
+        assert is_chance(result["test_accuracy"], 3, 58)
+
+
+@pytest.mark.parametrize(
+    "row, generalizes",
+    [
+        ("true_labels", True),
+        ("random_labels", False),
+        ("random_pixels", False),  # The classes differ in the order of their tokens alone.
+    ],
+)
+def test_a_network_with_an_embedding_learns_20_classes_of_sentences(row, generalizes, tmp_path):
+    result = experiments.run(sentences(row, stop_when_fit=True), tmp_path)
+    # The vocabulary has 12 tokens, each with an embedding of 16 numbers in each of 12 places.
+    assert result["num_params"] == 12 * 12 * 16 + (12 * 16 + 1) * 128 + 129 * 20
+    assert result["train_accuracy"] >= 0.99
+    if generalizes:
+        assert result["test_accuracy"] > 0.7
+    else:
+        assert is_chance(result["test_accuracy"], 20, 400)
+
+
+def test_vectors_are_standardized_as_by_scikit_learn():
+    seen = examples.load(wine())
+    raw = kinds.load("wine")
+    scaler = StandardScaler().fit(raw.train.images.astype(np.float64))
+    for ours, theirs in ((seen.train, raw.train), (seen.test, raw.test)):
+        assert ours.images.dtype == np.float32
+        np.testing.assert_allclose(ours.images, scaler.transform(theirs.images), atol=1e-5)
+    plain = examples.load(wine(data__whiten=False))
+    np.testing.assert_array_equal(plain.train.images, raw.train.images)
+
+
+def test_standardizing_leaves_constant_features_alone():
+    train = np.full((7, 3), 0.1, np.float32)
+    train[:, 1] = 1e8 + 8 * np.arange(7)
+    train[:, 2] = 1e-30 * np.arange(7)
+    test = np.full((1, 3), 2.1, np.float32)
+    seen, other = vectors.standardize(train, test)
+    expected = (np.arange(7) - 3) / 2
+    np.testing.assert_allclose(seen, np.stack([0 * expected, expected, expected], 1), atol=1e-6)
+    assert other[0, 0] == pytest.approx(2)
+
+
+def test_shuffled_and_random_features_are_those_of_the_standardized_table():
+    plain = examples.load(wine()).train.images
+    shuffled = examples.load(wine("shuffled_pixels")).train.images
+    order = [int(np.flatnonzero((plain == column[:, None]).all(0))[0]) for column in shuffled.T]
+    assert sorted(order) == list(range(13)) != order
+    mixed = examples.load(wine("random_pixels")).train.images
+    np.testing.assert_array_equal(np.sort(mixed, 1), np.sort(plain, 1))
+
+
+def test_tokens_reach_the_network_as_they_are():
+    seen = examples.load(sentences())
+    assert seen.train.images.dtype == np.int32
+    np.testing.assert_array_equal(seen.train.images, kinds.load("sentences").train.images)
+
+
+WINE, SENTENCES = "wine has vectors of 13 features", "sentences has sequences of 12 tokens"
+
+
+@pytest.mark.parametrize(
+    "config, reason",
+    [
+        ((wine, {"data__crop_size": 4}), f"config.data.crop_size=4 is for images, but {WINE}. Set"),
+        ((wine, {"augment__flip": True}), f"config.augment.flip=True is for images, but {WINE}"),
+        ((wine, {"augment__hue": 0.1}), f"config.augment.hue=0.1 is for images, but {WINE}"),
+        ((wine, {"eval__shifts": "noise"}), "config.eval.shifts=noise=1 distorts images"),
+        ((wine, {"model__name": "alexnet"}), "Small AlexNet is a convolutional network"),
+        ((wine, {"model__name": "inception"}), "Small Inception is a convolutional network"),
+        ((wine, {"model__name": "wide_resnet_28_1"}), "Wide ResNet is a convolutional network"),
+        ((wine, {"model__name": kinds.TOKENS}), "missing a required argument: 'vocab_size'"),
+        ((sentences, {"data__crop_size": 4}), f"is for images, but {SENTENCES}"),
+        ((sentences, {"eval__shifts": "sentences"}), f"is not for tokens, and {SENTENCES}"),
+        ((sentences, {"data__whiten": False}), f"has no effect, because {SENTENCES}"),
+        ((sentences, {"row": "gaussian"}), f"pixels=gaussian needs numbers, but {SENTENCES}"),
+    ],
+)
+def test_what_makes_no_sense_for_a_set_is_refused_by_name(config, reason, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    make, fields = config
+    with pytest.raises(InputError) as error:
+        resident.ResidentTrainer(make(**fields))
+    assert reason in str(error.value)
+
+
+def test_an_mlp_refuses_tokens():
+    config = quickstart(data__name="sentences", batch_size=20)
+    with pytest.raises(InputError, match=r"MLP takes images or vectors .* tokens of int32"):
+        resident.ResidentTrainer(config)
+
+
+def test_negative_tokens_are_refused(monkeypatch):
+    made = kinds.sentences()
+    made[0][3, 2] = -1
+    monkeypatch.setitem(kinds.SETS, "sentences", lambda: made)
+    with pytest.raises(InputError, match="has the token -1, but tokens are numbers from 0 on"):
+        resident.ResidentTrainer(sentences())
+
+
+def test_another_set_of_vectors_is_a_shifted_test_set(tmp_path, monkeypatch):
+    """It is standardized by the training set, so the same wines give the same result."""
+    monkeypatch.setitem(kinds.SETS, "other_wine", kinds.wine)
+    result = experiments.run(wine(eval__shifts="other_wine", max_epochs=1), tmp_path)
+    assert result["shifts"]["other_wine"]["accuracy"] == result["test_accuracy"]
