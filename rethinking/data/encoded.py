@@ -55,9 +55,7 @@ class LabelledRecords(Records):
         """The error to raise for a bad image. It names the file."""
         remedy = "Replace or remove it."
         if self.streamed:
-            remedy = (
-                "Set config.data.skip_bad=True to continue without it, or replace or remove it."
-            )
+            remedy = "Set config.data.skip_bad=True to skip it, or replace or remove it."
         return BadRecord(
             f"{self.place(index)} cannot be used: {cause}. In the split {self.split} its index is "
             f"{index}. {remedy}"

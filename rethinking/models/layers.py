@@ -24,14 +24,18 @@ Dense = partial(nn.Dense, kernel_init=kernel_init)
 Classifier = partial(Dense, dtype=jnp.float32)
 
 
-def check_size(x: Num[Array, "batch *example"], minimum: int, network: str) -> None:
-    """Raises InputError unless these are images of at least `minimum` pixels on a side."""
+def check_images(x: Num[Array, "batch *example"], network: str) -> None:
+    """Raises InputError unless these are images."""
     if x.ndim != 4:
         raise InputError(
-            f"{network} is a convolutional network for images [batch, height, width, channels], "
-            f"but these are examples of shape {x.shape[1:]}. Use an MLP, which takes vectors, or a "
-            "network of your own."
+            f"{network} takes images [batch, height, width, channels], but these are examples of "
+            f"shape {x.shape[1:]}. Use an MLP, which takes vectors, or a network of your own."
         )
+
+
+def check_size(x: Num[Array, "batch *example"], minimum: int, network: str) -> None:
+    """Raises InputError unless these are images of at least `minimum` pixels on a side."""
+    check_images(x, network)
     height, width = x.shape[1:3]
     if min(height, width) < minimum:
         raise InputError(

@@ -84,6 +84,7 @@ class VisionTransformer(nn.Module):
         return layers.Classifier(self.num_classes)(features)
 
     def _check(self, x: Float[Array, "batch height width channels"]) -> None:
+        layers.check_images(x, "The Vision Transformer")
         height, width = x.shape[1:3]
         if height % self.patch or width % self.patch or 0 in (height, width):
             raise InputError(

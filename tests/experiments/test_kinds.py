@@ -10,23 +10,22 @@ from sklearn.preprocessing import StandardScaler
 from rethinking import experiments
 from rethinking.data import vectors
 from rethinking.errors import InputError
-from rethinking.experiments import examples, resident
+from rethinking.experiments import examples
+from rethinking.experiments.resident import ResidentTrainer
+from rethinking.experiments.streamed import StreamedTrainer
 from tests.experiments import kinds
 from tests.experiments.trained import quickstart
 
 
-@pytest.fixture(autouse=True)
-def _sets(monkeypatch):
-    kinds.use(monkeypatch)
-
-
 def wine(row="true_labels", **fields):
-    return quickstart(row, **{"data__name": "wine", "batch_size": 20, "max_epochs": 60} | fields)
+    return quickstart(
+        row, **{"data__name": kinds.WINE, "batch_size": 20, "max_epochs": 60} | fields
+    )
 
 
 def sentences(row="true_labels", **fields):
     fields = {"batch_size": 20, "max_epochs": 30, "learning_rate": 0.1} | fields
-    return quickstart(row, data__name="sentences", model__name=kinds.TOKENS, **fields)
+    return quickstart(row, data__name=kinds.SENTENCES, model__name=kinds.TOKENS, **fields)
 
 
 def is_chance(accuracy, num_classes, n):
@@ -66,13 +65,13 @@ def test_a_network_with_an_embedding_learns_20_classes_of_sentences(row, general
 
 def test_vectors_are_standardized_as_by_scikit_learn():
     seen = examples.load(wine())
-    raw = kinds.load("wine")
-    scaler = StandardScaler().fit(raw.train.images.astype(np.float64))
-    for ours, theirs in ((seen.train, raw.train), (seen.test, raw.test)):
+    (train, _), (test, _) = kinds.wine()
+    scaler = StandardScaler().fit(train)
+    for ours, theirs in ((seen.train, train), (seen.test, test)):
         assert ours.images.dtype == np.float32
-        np.testing.assert_allclose(ours.images, scaler.transform(theirs.images), atol=1e-5)
+        np.testing.assert_allclose(ours.images, scaler.transform(theirs), atol=1e-5)
     plain = examples.load(wine(data__whiten=False))
-    np.testing.assert_array_equal(plain.train.images, raw.train.images)
+    np.testing.assert_array_equal(plain.train.images, train.astype(np.float32))
 
 
 def test_standardizing_leaves_constant_features_alone():
@@ -98,10 +97,11 @@ def test_shuffled_and_random_features_are_those_of_the_standardized_table():
 def test_tokens_reach_the_network_as_they_are():
     seen = examples.load(sentences())
     assert seen.train.images.dtype == np.int32
-    np.testing.assert_array_equal(seen.train.images, kinds.load("sentences").train.images)
+    np.testing.assert_array_equal(seen.train.images, kinds.sentences()[0][0])
 
 
-WINE, SENTENCES = "wine has vectors of 13 features", "sentences has sequences of 12 tokens"
+WINE = f"{kinds.WINE} has vectors of 13 features"
+SENTENCES = f"{kinds.SENTENCES} has sequences of 12 tokens"
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,15 @@ WINE, SENTENCES = "wine has vectors of 13 features", "sentences has sequences of
         ((wine, {"augment__flip": True}), f"config.augment.flip=True is for images, but {WINE}"),
         ((wine, {"augment__hue": 0.1}), f"config.augment.hue=0.1 is for images, but {WINE}"),
         ((wine, {"eval__shifts": "noise"}), "config.eval.shifts=noise=1 distorts images"),
-        ((wine, {"model__name": "alexnet"}), "Small AlexNet is a convolutional network"),
-        ((wine, {"model__name": "inception"}), "Small Inception is a convolutional network"),
-        ((wine, {"model__name": "wide_resnet_28_1"}), "Wide ResNet is a convolutional network"),
+        ((wine, {"model__name": "alexnet"}), "Small AlexNet takes images"),
+        ((wine, {"model__name": "inception"}), "Small Inception takes images"),
+        ((wine, {"model__name": "wide_resnet_28_1"}), "Wide ResNet takes images"),
+        ((wine, {"model__name": "resnet_18"}), "ResNet takes images"),
+        ((wine, {"model__name": "vit_patch4"}), "The Vision Transformer takes images"),
+        ((wine, {"data__stream": True}), "cannot be streamed, because its examples are not images"),
         ((wine, {"model__name": kinds.TOKENS}), "missing a required argument: 'vocab_size'"),
         ((sentences, {"data__crop_size": 4}), f"is for images, but {SENTENCES}"),
-        ((sentences, {"eval__shifts": "sentences"}), f"is not for tokens, and {SENTENCES}"),
+        ((sentences, {"eval__shifts": kinds.SENTENCES}), f"is not for tokens, and {SENTENCES}"),
         ((sentences, {"data__whiten": False}), f"has no effect, because {SENTENCES}"),
         ((sentences, {"row": "gaussian"}), f"pixels=gaussian needs numbers, but {SENTENCES}"),
     ],
@@ -124,27 +127,20 @@ WINE, SENTENCES = "wine has vectors of 13 features", "sentences has sequences of
 def test_what_makes_no_sense_for_a_set_is_refused_by_name(config, reason, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     make, fields = config
+    config = make(**fields)
+    trainer = StreamedTrainer if config.data.stream else ResidentTrainer
     with pytest.raises(InputError) as error:
-        resident.ResidentTrainer(make(**fields))
+        trainer(config)
     assert reason in str(error.value)
 
 
 def test_an_mlp_refuses_tokens():
-    config = quickstart(data__name="sentences", batch_size=20)
+    config = quickstart(data__name=kinds.SENTENCES, batch_size=20)
     with pytest.raises(InputError, match=r"MLP takes images or vectors .* tokens of int32"):
-        resident.ResidentTrainer(config)
+        ResidentTrainer(config)
 
 
-def test_negative_tokens_are_refused(monkeypatch):
-    made = kinds.sentences()
-    made[0][3, 2] = -1
-    monkeypatch.setitem(kinds.SETS, "sentences", lambda: made)
-    with pytest.raises(InputError, match="has the token -1, but tokens are numbers from 0 on"):
-        resident.ResidentTrainer(sentences())
-
-
-def test_another_set_of_vectors_is_a_shifted_test_set(tmp_path, monkeypatch):
+def test_another_set_of_vectors_is_a_shifted_test_set(tmp_path):
     """It is standardized by the training set, so the same wines give the same result."""
-    monkeypatch.setitem(kinds.SETS, "other_wine", kinds.wine)
-    result = experiments.run(wine(eval__shifts="other_wine", max_epochs=1), tmp_path)
-    assert result["shifts"]["other_wine"]["accuracy"] == result["test_accuracy"]
+    result = experiments.run(wine(eval__shifts=kinds.WINE, max_epochs=1), tmp_path)
+    assert result["shifts"][kinds.WINE]["accuracy"] == result["test_accuracy"]
