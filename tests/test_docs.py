@@ -2,10 +2,8 @@
 
 import pathlib
 import re
-import shlex
 import sys
 
-import datasets
 import jax
 import nbclient
 import nbformat
@@ -13,9 +11,8 @@ import numpy as np
 import pytest
 
 from rethinking import cli, experiments
-from rethinking.data import arrays, prepare, stream
-from rethinking.experiments import data_set, optimizers
-from tests.data import own_sets
+from rethinking.data import arrays
+from rethinking.experiments import optimizers
 from tests.test_commands import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -91,42 +88,6 @@ def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
         rate, _ = optimizers.build(config, steps_per_epoch=44)
         assert float(rate(0)) == pytest.approx(0.001)
         assert float(rate(44 * config.max_epochs)) == 0
-
-
-@pytest.mark.parametrize("trains", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_commands_of_the_page_on_data_run(trains, tmp_path, monkeypatch):
-    """Each finds the set that the page describes, and trains on it for an epoch."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    file, function = blocks("docs/own_data.md", "python")
-    exec(file, {})
-    (tmp_path / "my_data.py").write_text(function)
-    held = own_sets.digits(100, 40)
-    own_sets.write_folder(tmp_path / "photos", held)
-    tables = {}
-    for key in ("train", "test"):
-        columns = {"x": held[f"x_{key}"].tolist(), "label": held[f"y_{key}"].tolist()}
-        tables[key] = datasets.Dataset.from_dict(columns)
-    own_sets.write_saved(tmp_path / "my_hub_set", tables)
-    pages = "".join(blocks("docs/own_data.md", "sh")).replace("\\\n", " ")
-    for number, line in enumerate(pages.splitlines()):
-        module, *arguments = shlex.split(line)[2:]
-        if module == "rethinking.data.prepare":
-            said = prepare.prepare(*arguments)
-            assert said in " ".join((ROOT / "docs/own_data.md").read_text().split())
-            continue
-        given = [each for each in arguments if each.startswith("--config")]
-        short = ["--config.max_epochs=1", "--config.num_devices=1", "--config.batch_size=20"]
-        config = cli.parse_config([*given, *short])
-        experiments.check(config)
-        if trains:
-            result = experiments.run(config, tmp_path / "runs" / str(number))
-            assert result["status"] == "complete"
-        elif config.data.stream:
-            stream.check(config.data.name)
-        else:
-            assert data_set.describe(config).num_train in (100, 320, 400)
 
 
 def test_the_kernel_examples_of_the_page_run():

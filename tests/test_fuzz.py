@@ -61,7 +61,17 @@ MEASURED = {
 }
 # Texts for the fields that take any text.
 TEXTS = {
-    "data.name": ["digits", "digitz", "", "cifar10/../..", "é", "digits:1.0.0"],
+    "data.name": [
+        "digits",
+        "digitz",
+        "",
+        "cifar10/../..",
+        "é",
+        "digits:1.0.0",
+        "./x.npz",
+        "~nobody/x.npz",
+        "x:y",
+    ],
     "data.data_dir": ["", "/no/such/folder", "~nobody/x", "gs://bucket/x", "\0"],
     "model.name": ["mlp_1x512", "mlp_3x512", "mlp", "os:path", "no_such_module:Net", ":", "a:b:c"],
     "optimizer": ["sgd", "rmsprop", "adamw", "adamw", "adam", "os:path", "no_such_module:f"],

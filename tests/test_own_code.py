@@ -183,7 +183,9 @@ def test_a_run_of_an_edited_function_that_returns_data_is_another_run(folder, tm
         runs.open_run(tmp_path / "run", second, experiments.scientific),
     ):
         pass
-    with pytest.raises(InputError, match="is not the present version of the data set own_data"):
+    with pytest.raises(
+        InputError, match="is not the present version of the data set own_data:load"
+    ):
         experiments.with_source(first)
     assert experiments.with_source(quickstart(data__name="mnist:3.0.1")).data.source == ""
 

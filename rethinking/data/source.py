@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from rethinking import own_code, paths
 from rethinking.data.description import Description, Info, Source
+from rethinking.data.faults import naming
 from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
 
@@ -90,7 +91,9 @@ def _describe(name: str, data_dir: str | None, streamed: bool) -> Description:
 def _describe_path(name: str, path: pathlib.Path, streamed: bool) -> Description:
     from rethinking.data.sources import hugging_face, image_folder, npz
 
-    if not path.exists():
+    with naming(path):
+        is_there = path.exists()
+    if not is_there:
         raise InputError(
             f"{name}: there is no such file or folder ({path.absolute()}). Correct the path."
         )

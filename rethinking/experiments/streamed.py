@@ -120,7 +120,7 @@ def _means(sums: list[dict[str, jax.Array]], num_images: int) -> dict[str, float
     require(
         count > 0,
         f"none of the {num_images} images of a split can be read, and config.data.skip_bad=True "
-        "skips them all. Prepare the data set again: python -m rethinking.data.prepare.",
+        "skips them all. Check the files of the data set, or prepare it again.",
     )
     means = {name: value / count for name, value in total.items()}
     return means | {"skipped": num_images - round(count)}

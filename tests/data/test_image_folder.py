@@ -222,7 +222,9 @@ def test_streamed_images_that_are_bad_are_named_or_skipped(tmp_path, caplog):
         files[bad].write_bytes(b"plain text")
     stream.check(name)
     split = stream.load(name).train
-    with pytest.raises(BadRecord, match=rf"{files[0]} cannot .* index is 0\. Set skip_bad=True"):
+    with pytest.raises(
+        BadRecord, match=rf"{files[0]} cannot .* index is 0\. Set config.data.skip_bad=True"
+    ):
         evaluate(split)
     rows = joined(evaluate(split, skip_bad=True))
     np.testing.assert_array_equal(np.flatnonzero(rows.weights[:23] == 0), [0, 15])

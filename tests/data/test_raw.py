@@ -280,17 +280,18 @@ def test_a_function_is_called_once(function):
         "return (x, y), (x, y)"
     )
     arrays.describe(name)
-    arrays.load(name)
+    assert not arrays.load(name).train.images.flags.writeable, "later loads give the same array"
     assert sys.modules["own_data"].load.calls == 1
 
 
 @pytest.mark.parametrize(
     "body, message",
     [
-        ("x = 1\nreturn x / 0", r"own_data\.py, line 6: ZeroDivisionError.*Correct that line"),
+        ("x = 1\nreturn x / 0", r"own_data\.py, line 6: ZeroDivisionError.*Correct it there"),
         ("return np.load('/no/such.npy')", r"own_data\.py, line 5: FileNotFoundError"),
-        ("return 5", "returned a int. It must return a dictionary with x_train"),
-        ("return 1, 2, 3", "returned a tuple of 3"),
+        ("return np.ones() + 1", r"own_data\.py, line 5: TypeError"),
+        ("return 5", r"returned this: int\. It must return a dictionary with x_train"),
+        ("return 1, 2, 3", "returned this: tuple of 3"),
         ("return (1, 2), (3, 4)", "x_train has the shape"),
         ("return {'x': 1}", r"dictionary of own_data:load has no x_train"),
         (

@@ -33,18 +33,26 @@ def describe(name: str) -> ArrayDescription:
 @functools.lru_cache(maxsize=1)
 def _call(function: Callable[[], Any], name: str) -> tuple[dict[str, Arrays], int]:
     """What the function returns, checked, and the number of classes."""
-    with failures.users_code(f"The data set {name} cannot be made"):
-        try:
-            returned = function()
-        except TypeError as error:
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                raise
-            # The call itself failed, before any line of the function.
+    try:
+        returned = function()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # The function is the user's own and may raise anything.
+        if isinstance(error, TypeError) and _is_of_call(error):
             raise InputError(
-                f"The data set {name} cannot be made: it is called without arguments ({error}). "
-                "Give all its arguments defaults."
+                f"The data set {name} cannot be made: the function is called without arguments "
+                f"({error}). Give all its arguments defaults."
             ) from error
+        raise InputError(
+            f"{failures.placed_summary(error)} So the data set {name} cannot be made. Correct it "
+            "there."
+        ) from error
     return raw.prepared(_pairs(returned, name), name)
+
+
+def _is_of_call(error: TypeError) -> bool:
+    """Whether the call of a function failed before the function's first line."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 def _pairs(returned: Any, name: str) -> Mapping[str, tuple[Any, Any]]:
@@ -53,10 +61,10 @@ def _pairs(returned: Any, name: str) -> Mapping[str, tuple[Any, Any]]:
     is_pairs = isinstance(returned, tuple | list) and len(returned) == 2
     if is_pairs and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in returned):
         return dict(zip(("train", "test"), map(tuple, returned), strict=True))
-    shown = f"a {type(returned).__name__}"
+    shown = type(returned).__name__
     if isinstance(returned, tuple | list):
         shown += f" of {len(returned)}"
     raise InputError(
-        f"{name} returned {shown}. It must return a dictionary with x_train, y_train, x_test and "
-        "y_test, or ((x_train, y_train), (x_test, y_test))."
+        f"{name} returned this: {shown}. It must return a dictionary with x_train, y_train, x_test "
+        "and y_test, or ((x_train, y_train), (x_test, y_test))."
     )

@@ -63,7 +63,15 @@ def prepared(
         )
     _require_same_form(examples, where)
     numbered, num_classes = number_classes(labels, where, num_classes)
-    return {split: (examples[split], numbered[split]) for split in pairs}, num_classes
+    found = {split: (_read_only(examples[split]), _read_only(numbered[split])) for split in pairs}
+    return found, num_classes
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to: several loads share it. `array` stays as it is."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def class_values(values: Any, where: str) -> Shaped[np.ndarray, " n"]:
