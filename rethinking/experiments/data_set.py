@@ -23,14 +23,14 @@ def check(config: ConfigDict) -> None:
 
 
 def describe(config: ConfigDict) -> Info:
-    """The sizes of the data set, before images are chosen. See `arrays.describe`."""
+    """The sizes of the data set, before examples are chosen. See `arrays.describe`."""
     return arrays.describe(
         config.data.name, config.data.data_dir or None, evaluation=evaluation(config)
     )
 
 
 def load(config: ConfigDict) -> Dataset[arrays.Split]:
-    """The images that the config chooses, and their labels on disk. See `arrays.load`."""
+    """The examples that the config chooses, and their labels on disk. See `arrays.load`."""
     data = config.data
     return arrays.load(
         data.name,

@@ -69,6 +69,7 @@ def test_constructions_on_vectors(tmp_path):
     assert result["num_weights"] == 2 * 120 + 13
 
 
+@pytest.mark.slow
 def test_rademacher_complexity_on_vectors(tmp_path):
     settings = ["data.num_train=32", "draws=1", "halvings=0", "doublings=0"]
     result = experiments.run(complexity("rademacher+mlp_1x512", kinds.WINE, *settings), tmp_path)
@@ -77,6 +78,7 @@ def test_rademacher_complexity_on_vectors(tmp_path):
     assert result["linear_span"] == pytest.approx(np.sqrt(13 / 32), abs=0.2)
 
 
+@pytest.mark.slow
 def test_stability_on_tokens(tmp_path):
     settings = ["data.num_train=64", "data.num_test=30", "replacements=1", "max_epochs=2"]
     config = complexity(
