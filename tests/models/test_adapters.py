@@ -356,7 +356,7 @@ def test_the_version_of_every_kind_is_recorded(name):
         ("Batchwise", r"last is float32\[1,4\] before .* float32\[2,4\] after .* on the batch"),
         ("Keyed", r"batch_stats/key is key<fry>.* Keep nnx.Rngs in place of a key"),
         ("Whole", "parameter params/number is int32.* in another kind of nnx.Variable"),
-        ("FiveClasses", r"returns \(2, 5\) for 2 images.* the argument num_classes"),
+        ("FiveClasses", r"returns \(2, 5\) for 2 examples.* the argument num_classes"),
         ("Mistaken", r"test_adapters.py, line \d+: TypeError: dot_general.* network Mistaken"),
         ("TakesTrain", "called as model.x., but its call has the argument `train`. .*model.train"),
         ("TakesMode", "its call has the argument `deterministic`. Leave it out"),
