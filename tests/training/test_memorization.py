@@ -23,12 +23,9 @@ SLOW_DECAY = (
 
 # Today's networks see a centre crop, since training them takes long on two cores.
 RESNET_18 = (
+    *SMALL_BATCHES,
     "--config.model.name=resnet_18",
-    "--config.data.num_train=1000",
     "--config.data.crop_size=8",
-    "--config.batch_size=50",
-    "--config.schedule=constant",
-    "--config.fit_accuracy=1.0",
 )
 VIT = (
     "--config.model.name=vit_patch4",
