@@ -66,7 +66,11 @@ def cosine(learning_rate: float, num_steps: int, warmup_steps: int = 0) -> optax
     if not 0 <= warmup_steps < num_steps:
         raise ValueError(f"cosine: {warmup_steps} steps of warmup are not fewer than {num_steps}")
     falling = optax.cosine_decay_schedule(learning_rate, num_steps - warmup_steps)
-    return _warmed(lambda step: falling(jnp.maximum(step - warmup_steps, 0)), warmup_steps)
+
+    def after_warmup(step):
+        return falling(jnp.maximum(step - warmup_steps, 0).astype(jnp.float32))
+
+    return _warmed(after_warmup, warmup_steps)
 
 
 def _warmed(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:

@@ -257,3 +257,9 @@ def test_an_average_of_bfloat16_is_float32_and_a_counter_has_none():
     assert average["w"].dtype == jnp.float32
     np.testing.assert_allclose(average["w"], 1.001, rtol=1e-6)  # in bfloat16 it would stay 1
     assert (average["steps"], average["steps"].dtype) == (7, jnp.int32)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 2])
+def test_a_cosine_of_more_steps_than_can_be_counted(warmup_steps):
+    schedule = optim.cosine(0.5, 2**40, warmup_steps)
+    assert float(jax.jit(schedule)(jnp.int32(2))) == 0.5
