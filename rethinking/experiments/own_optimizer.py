@@ -3,9 +3,8 @@
 import contextlib
 import inspect
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -14,6 +13,7 @@ from rethinking import failures, own_code
 from rethinking.config import refuse_without_effect
 from rethinking.errors import InputError, require
 from rethinking.experiments.training_fields import FIELDS
+from rethinking.training.state import forms
 
 # The fields that decide the learning rate of each step.
 _RATE = (
@@ -94,7 +94,7 @@ def _guarded(name: str, made: optax.GradientTransformation) -> optax.GradientTra
     def init(params):
         with _explained(name):
             state = made.init(params)
-        for path, form in _forms(state).items():
+        for path, form in forms(state).items():
             require(
                 jnp.issubdtype(form.dtype, jnp.number) or form.dtype == jnp.bool_,
                 f"The optimizer {name} cannot be used: its state {path} is {form.dtype}, and a "
@@ -114,33 +114,15 @@ def _guarded(name: str, made: optax.GradientTransformation) -> optax.GradientTra
 
 def _require_same_form(name: str, what: str, before: Any, after: Any) -> None:
     """Raises InputError unless two trees have the same paths, shapes and dtypes."""
-    old, new = _forms(before), _forms(after)
+    old, new = forms(before), forms(after)
     for path in old | new:
         one, other = old.get(path, "nothing"), new.get(path, "nothing")
+        where = f"{what} {path}" if path else what
         require(
             one == other,
-            f"The optimizer {name} cannot be used: {what}{path} must be {one}, but a step makes "
-            f"it {other}. Keep the shapes and the dtypes.",
+            f"The optimizer {name} cannot be used: {where} must be {one}, but a step makes it "
+            f"{other}. Keep the shapes and the dtypes.",
         )
-
-
-class _Form(NamedTuple):
-    """The shape and the dtype of an array."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{list(self.shape)}"
-
-
-def _forms(tree: Any) -> dict[str, _Form]:
-    """The form of each array of a tree, by its path."""
-    forms = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        leaf = jnp.asarray(leaf)
-        forms[jax.tree_util.keystr(path)] = _Form(leaf.shape, leaf.dtype)
-    return forms
 
 
 @contextlib.contextmanager

@@ -48,9 +48,12 @@ class VisionTransformer(nn.Module):
     design is the authors': a class token, whose features after a last layer norm are classified.
     There is no dropout.
 
-    The number of parameters, for n patches of p numbers, width w, depth d and k classes, is
-    p w + w, for positions and the class token (n + 2) w, in the blocks d (12 w^2 + 13 w), and at
-    the end 2 w + w k + k.
+    It has these parameters, for n patches of p numbers, width w, depth d and k classes:
+
+        p w + w                  the embedding of patches
+        (n + 2) w                the positions and the class token
+        d (12 w^2 + 13 w)        the blocks
+        2 w + w k + k            the last layer norm and the logits
     """
 
     num_classes: int

@@ -14,7 +14,7 @@ from rethinking import failures
 from rethinking.errors import InputError, require
 from rethinking.models.adapters import Model
 from rethinking.sharding import DataParallel
-from rethinking.training.state import TrainState, named
+from rethinking.training.state import Form, TrainState, forms
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def check_training(
     step = devices.compile(train_step, split_argnums=(1, 2))
     with explained(model, example):
         after, _ = jax.eval_shape(step, before, examples, labels, key)
-    old, new = _leaves(before), _leaves(after)
+    old, new = _forms(before), _forms(after)
     for path in old | new:
         one, other = old.get(path, "nothing"), new.get(path, "nothing")
         require(
@@ -183,7 +183,7 @@ def _check_logits(model: Model, logits: Any, num_classes: int, when: str = "") -
 def _check_dtypes(model: Model, state: TrainState) -> None:
     """Raises InputError unless parameters are real numbers, and the rest of the state numbers."""
     name = model.name
-    params = _leaves({"params": state.params})
+    params = forms({"params": state.params})
     require(bool(params), f"the network {name} has no parameters, so it cannot be trained.")
     for path, leaf in params.items():
         require(
@@ -197,7 +197,7 @@ def _check_dtypes(model: Model, state: TrainState) -> None:
             f"the network {name} cannot be trained: its parameter {path} is {leaf}, which is "
             "empty. Choose larger sizes in config.model.options.",
         )
-    for path, leaf in _leaves(state.model_state).items():
+    for path, leaf in forms(state.model_state).items():
         require(
             jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == jnp.bool_,
             f"the network {name} cannot be trained: its state {path} is {leaf}, and a checkpoint "
@@ -205,25 +205,12 @@ def _check_dtypes(model: Model, state: TrainState) -> None:
         )
 
 
-class _Form(NamedTuple):
-    """The shape and the dtype of an array."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-
-    def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+def _forms(state: TrainState) -> dict[str, Form]:
+    """The `forms` of a state, with the names of collections as its network has them."""
+    return {path.removeprefix("model_state/"): form for path, form in forms(state).items()}
 
 
-def _leaves(tree: Any) -> dict[str, _Form]:
-    """The form of each array of a tree, by a path such as "batch_stats/BatchNorm_0/mean"."""
-    forms = {}
-    for name, leaf in named(tree).items():
-        forms[name.removeprefix("model_state/")] = _Form(leaf.shape, leaf.dtype)
-    return forms
-
-
-def _remedy(model: Model, before: _Form | str, after: _Form | str, devices: DataParallel) -> str:
+def _remedy(model: Model, before: Form | str, after: Form | str, devices: DataParallel) -> str:
     """What to do about a part of the state that a step changes from `before` to `after`."""
     if isinstance(before, str) or isinstance(after, str):
         return model.words.growth

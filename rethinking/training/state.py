@@ -1,7 +1,7 @@
 """The state that training changes, and its start."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -60,3 +60,22 @@ def named(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by their names, such as "params/Dense_0/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+class Form(NamedTuple):
+    """The shape and the dtype of an array. As text it is such as "float32[2,3]"."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def forms(tree: Any) -> dict[str, Form]:
+    """The form of each array of a tree, by the names of `named`. Arrays may be Python numbers."""
+    found = {}
+    for name, leaf in named(tree).items():
+        array = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        found[name] = Form(array.shape, array.dtype)
+    return found
