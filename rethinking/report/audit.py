@@ -76,6 +76,11 @@ def _fits(rows: Rows) -> Answer:
     else:
         epochs = max(run.value("epochs") or 0 for run in runs)
         word = f"No, not in {epochs:,.0f} epochs."
+        if not any(map(_is_fitted, rows[TRUE])):
+            word = (
+                f"Unknown: in {epochs:,.0f} epochs it does not fit even the true labels. Train for "
+                "longer, or change the learning rate."
+            )
     enough = runs[0].settings.get("fit_accuracy", 0.99)
     text = (
         f"{word} It reaches {_percent(runs, 'train_accuracy')} of the training labels when these "

@@ -75,6 +75,12 @@ def test_runs_that_do_not_fit_are_no_answer_to_how_long(tmp_path):
     assert found["How much longer does that take?"].startswith("Unknown: not every run fits random")
 
 
+def test_a_network_that_fits_nothing_is_no_answer_to_whether_it_fits_noise(tmp_path):
+    fill(tmp_path, ["true_labels", "random_labels"], train=0.4, fit_step=None)
+    text = answers(tmp_path)["Does it fit noise?"]
+    assert text.startswith("Unknown: in 200 epochs it does not fit even the true labels.")
+
+
 def test_a_fit_at_the_first_evaluation_gives_a_lower_bound(tmp_path):
     fill(tmp_path, ["random_labels"])
     fill(tmp_path, ["true_labels"], fit_step=45)
