@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from rethinking import failures
@@ -40,6 +42,12 @@ def check_model(
     is_pair = type(found.outputs) is tuple and len(found.outputs) == 2
     for each in found.outputs if is_pair else (found.outputs,):
         _check_logits(model, each, num_classes, " in training")
+    require(
+        found.is_pure,
+        f"the network {name} computes something else in each call, but a compiled step would "
+        "repeat the first call. Draw random numbers by jax.random, and keep what changes "
+        "among the variables.",
+    )
     dtype = jnp.dtype(dtype)
     short = {"bfloat16": "bf16"}.get(dtype.name, dtype.name)
     require(
@@ -68,6 +76,7 @@ class _Applied(NamedTuple):
     program: Any  # the jaxpr of evaluation
     logits: Any  # in evaluation
     outputs: Any  # in training
+    is_pure: bool  # whether each trace of training gives the same program
     sown: list[str]  # the collections of sown values
     uses_axis: bool  # False if it should average over an axis of devices, and does not
 
@@ -86,6 +95,14 @@ def _apply(model: Model, alone: Model, example: jax.ShapeDtypeStruct) -> _Applie
     program, logits = jax.make_jaxpr(evaluate, return_shape=True)(made, examples)
     # Batch norm over an axis of devices can only be applied on these devices.
     outputs = jax.eval_shape(functools.partial(train, alone), made, examples, key)
+    is_pure = True
+    if not model.is_ours:
+        # JAX remembers the program of a function, so each trace is one of a new partial function.
+        one, other = (
+            _text(jax.make_jaxpr(functools.partial(train, alone))(made, examples, key))
+            for _ in range(2)
+        )
+        is_pure = one == other
     uses_axis = True
     if alone is not model:
         # Outside of any axis, a network that uses one raises an error.
@@ -93,7 +110,17 @@ def _apply(model: Model, alone: Model, example: jax.ShapeDtypeStruct) -> _Applie
             jax.eval_shape(functools.partial(train, model), made, examples, key)
             uses_axis = False
     sown = [] if model.is_ours else alone.sown(examples)
-    return _Applied(program, logits, outputs, sown, uses_axis)
+    return _Applied(program, logits, outputs, is_pure, sown, uses_axis)
+
+
+def _text(program: Any) -> str:
+    """A program with the values of its constants, without addresses of the computer's memory."""
+    is_key = [jax.dtypes.issubdtype(each.dtype, jax.dtypes.prng_key) for each in program.consts]
+    values = [
+        np.asarray(jax.random.key_data(each) if key else each).tobytes()
+        for each, key in zip(program.consts, is_key, strict=True)
+    ]
+    return re.sub(r"0x[0-9a-f]+", "", f"{program} {values}")
 
 
 def check_training(

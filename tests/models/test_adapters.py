@@ -120,6 +120,24 @@ class Whole(Head):
         self.number = nnx.Param(jnp.zeros((), jnp.int32))
 
 
+class Counting(Head):
+    calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return super().__call__(x) * self.calls
+
+
+class Listing(Head):
+    def __init__(self, num_classes, *, rngs):
+        super().__init__(num_classes, rngs=rngs)
+        self.seen = [0]
+
+    def __call__(self, x):
+        self.seen.append(1)
+        return super().__call__(x)
+
+
 class FiveClasses(Head):
     def __init__(self, *, rngs):
         super().__init__(5, rngs=rngs)
@@ -163,6 +181,12 @@ class Linear:
 
     def apply(self, variables, x, train, key):
         return x @ variables["params"]["w"], {"steps": {"n": variables["steps"]["n"] + 1}}
+
+
+class Redrawn(Linear):
+    def apply(self, variables, x, train, key):
+        logits, state = super().apply(variables, x, train, key)
+        return logits * np.random.default_rng().normal(size=(1, 10)).astype(np.float32), state
 
 
 class NoParams(Linear):
@@ -356,6 +380,9 @@ def test_the_version_of_every_kind_is_recorded(name):
         ("Batchwise", r"last is float32\[1,4\] before .* float32\[2,4\] after .* on the batch"),
         ("Keyed", r"batch_stats/key is key<fry>.* Keep nnx.Rngs in place of a key"),
         ("Whole", "parameter params/number is int32.* in another kind of nnx.Variable"),
+        ("Counting", "Counting sets calls in its call. .* Make an nnx.Variable of it"),
+        ("Listing", r"Listing sets seen\.\d in its call"),
+        ("Redrawn", "computes something else in each call.* by jax.random"),
         ("FiveClasses", r"returns \(2, 5\) for 2 examples.* the argument num_classes"),
         ("Mistaken", r"test_adapters.py, line \d+: TypeError: dot_general.* network Mistaken"),
         ("TakesTrain", "called as model.x., but its call has the argument `train`. .*model.train"),

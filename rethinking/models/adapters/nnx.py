@@ -119,10 +119,31 @@ class Nnx(Model):
             model.train()
         else:
             model.eval()
-        for each in self._parameters:
-            if each.name == "rngs" and (train or each.default is each.empty):
-                return model(x, rngs=nnx.Rngs(key))
-        return model(x)
+        before = _constants(model)
+        takes_rngs = any(
+            each.name == "rngs" and (train or each.default is each.empty)
+            for each in self._parameters
+        )
+        outputs = model(x, rngs=nnx.Rngs(key)) if takes_rngs else model(x)
+        after = _constants(model)
+        changed = [name for name in after if before.get(name) != after[name]]
+        require(
+            not (train and changed),
+            f"the network {self.name} sets {', '.join(changed)} in its call. This would be lost "
+            "after each step, because training keeps nothing but variables. Make an nnx.Variable "
+            "of it in the constructor, or use a local variable if no later call needs it.",
+        )
+        return outputs
+
+
+def _constants(model: nnx.Module) -> dict[str, str]:
+    """The attributes of a network and its layers that are not arrays, such as numbers, as text."""
+    return {
+        ".".join(map(str, path)): repr(value)
+        for path, value in nnx.iter_graph(model)
+        if not isinstance(value, (nnx.Variable, nnx.Pytree, jax.Array, list, dict))
+        and not any(str(part).startswith("_pytree__") for part in path)
+    }
 
 
 def _collection(variable: Any) -> str:
