@@ -33,6 +33,7 @@ from benchmarks import processes
 from rethinking import cli, provenance, sharding
 from rethinking.errors import InputError, require_known
 from rethinking.kernels import cholesky, gram, layout, memory
+from rethinking.kernels import count as counts
 from rethinking.kernels.sharded import ShardedBackend
 
 _PEER_NAMES = ("scipy", "jax", "torch")
@@ -85,7 +86,7 @@ def time_factor(n: int, dtype: str, num_devices: int, num_panels: int, repeats: 
         "num_devices": mesh.size,
         "num_panels": backend.layout.num_panels,
         "seconds": round(best, 3),
-        "gflops": round(n**3 / 3 / best / 1e9, 1),
+        "gflops": round(counts.least_operations(n) / best / 1e9, 1),
         "seconds_first": round(all_seconds[0], 3),
         "factor_gb_per_device": round(backend.layout.entries * backend.dtype.itemsize / 1e9, 3),
     }
@@ -111,7 +112,7 @@ def time_peer(name: str, n: int, dtype: str, repeats: int) -> dict:
     error = "" if wrong < 1e-3 else f"the factor's last row is wrong by {wrong:g}"
     return line | {
         "seconds": round(best, 3),
-        "gflops": round(n**3 / 3 / best / 1e9, 1),
+        "gflops": round(counts.least_operations(n) / best / 1e9, 1),
         "matrix_gb": round(matrix.nbytes / 1e9, 3),
         "error": error,
     }
@@ -148,17 +149,12 @@ def _torch(matrix: jax.Array) -> tuple[float, np.ndarray]:
 def count(n: int, num_devices: int, itemsize: int) -> dict:
     """The cost of `rethinking.kernels.sharded` per device; `work` is relative to n^3 / 3 in all."""
     places = layout.make(n, num_devices)
-    width, tile = places.width, places.block * places.width
-    work = sent = 0
-    for g in range(places.num_panels):
-        slots = places.num_panels - g
-        work += 2 * slots * g * tile * width + (slots - 1) * tile * width + width**3 / 3
-        sent += (g + 1) * tile * (num_devices - 1)
+    work = num_devices * counts.operations(places) / counts.least_operations(n)
     return {
         "devices": num_devices,
         "panels": places.num_panels,
-        "work": round(num_devices * work / (n**3 / 3), 3),
-        "sent_gb": round(sent * itemsize / 1e9, 2),
+        "work": round(work, 3),
+        "sent_gb": round(counts.numbers_sent(places) * itemsize / 1e9, 2),
         "held_gb": round(places.entries * itemsize / 1e9, 3),
     }
 

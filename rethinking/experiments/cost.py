@@ -1,143 +1,71 @@
 """What a training step costs each chip, read from a program compiled without the chips."""
 
-import dataclasses
 import re
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import sharding
-from rethinking.data.stream import Batch
-from rethinking.errors import InputError, require
-from rethinking.experiments import streamed
-
-# ILSVRC 2012. The step is compiled for its size and its classes, without the data.
-IMAGENET_TRAIN, IMAGENET_CLASSES = 1_281_167, 1000
-# Bytes of a number, by its type in XLA's text.
-NUMBER_BYTES = {
-    "f64": 8,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "bf16": 2,
-    "f16": 2,
-    "u8": 1,
-    "s8": 1,
-    "pred": 1,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """A chip's published memory and rates."""
-
-    memory: float  # bytes
-    flops: float  # bfloat16 operations a second
-    bandwidth: float  # bytes a second, to and from its memory
-    links: float  # bytes a second that it sends to other chips, over all its links
-
-
-# From Google Cloud's documentation of its TPU versions, and from NVIDIA's data sheets of the A100,
-# H100 and H200 (dense, NVLink).
-CHIPS = {
-    "TPU v4": Chip(32e9, 275e12, 1228e9, 300e9),
-    "TPU v5 lite": Chip(16e9, 197e12, 819e9, 200e9),
-    "TPU v5": Chip(95e9, 459e12, 2765e9, 600e9),
-    "TPU v6 lite": Chip(32e9, 918e12, 1640e9, 448e9),
-    "NVIDIA A100-SXM4-80GB": Chip(80e9, 312e12, 2039e9, 300e9),
-    "NVIDIA H100 80GB HBM3": Chip(80e9, 989e12, 3350e9, 450e9),
-    "NVIDIA H200": Chip(141e9, 989e12, 4800e9, 450e9),
-}
-
-
-def make_mesh(topology: str | None) -> Mesh:
-    """A mesh over the chips of `topology`, or over this machine's devices if that is None.
-
-    Raises InputError if there is no such topology.
-    """
-    if topology is None:
-        return sharding.device_mesh(0)
-    try:
-        devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
-    except Exception as error:  # The compiler raises errors of many kinds.
-        raise InputError(
-            f"topology {topology}: {str(error).splitlines()[0]}. "
-            "Write topologies like v5e:4x4. They need the package libtpu (pip install libtpu) "
-            "and the environment TPU_SKIP_MDS_QUERY=1."
-        ) from error
-    return Mesh(np.array(devices), (sharding.DATA_AXIS,))
-
-
-def compile_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
-    """The compiled training step of a streamed row on ImageNet, for the devices of `mesh`."""
-    require(
-        config.data.stream,
-        f"{config.row} does not stream its data, and only rows that do (configs/table2.py) are "
-        "compiled here.",
-    )
-    net = streamed.build_network(config, mesh, IMAGENET_TRAIN, IMAGENET_CLASSES)
-    train_step = streamed.build_train_step(config, net)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    by_rows = NamedSharding(mesh, PartitionSpec(sharding.DATA_AXIS))
-
-    def on_mesh(array):
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=replicated)
-
-    def rows(*shape, dtype):
-        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=by_rows)
-
-    size = config.data.image_size
-    batch = Batch(
-        images=rows(size, size, 3, dtype=jnp.uint8),
-        labels=rows(dtype=jnp.int32),
-        indices=rows(dtype=jnp.uint32),
-        epochs=rows(dtype=jnp.uint32),
-        weights=rows(dtype=jnp.float32),
-    )
-    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated)
-    state = jax.tree.map(on_mesh, jax.eval_shape(net.initialize, seed))
-    return train_step.lower(state, batch, seed).compile()
+from rethinking.chips import CHIPS, Chip
+from rethinking.errors import require
+from rethinking.experiments import compiled, hlo
 
 
 def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
     """Compiles the row's step; returns its cost per chip and, for a known chip, its `roofline`."""
     start = time.perf_counter()
-    compiled = compile_step(config, mesh)
+    step = compiled.compile_step(config, mesh)
     seconds = time.perf_counter() - start
-    memory, program = compiled.memory_analysis(), compiled.cost_analysis()
-    sent = collective_bytes(compiled.as_text())
-    images = config.batch_size // mesh.size * config.data.image_size**2 * 3
+    memory, text = step.compiled.memory_analysis(), step.compiled.as_text()
+    sent = collective_bytes(text)
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     total = held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    device = mesh.devices.flat[0]
     line = {
         "row": config.row,
         "chips": mesh.size,
-        "chip": mesh.devices.flat[0].device_kind,
+        "chip": device.device_kind,
         "batch": config.batch_size,
         "dtype": config.dtype,
         "compile_seconds": round(seconds, 1),
-        "state_gb": round((held - images) / 1e9, 4),
-        "batch_gb": round(images / 1e9, 4),
+        "state_gb": round((held - step.examples_bytes) / 1e9, 4),
+        "data_gb" if step.loops else "batch_gb": round(step.examples_bytes / 1e9, 4),
         "temporary_gb": round(memory.temp_size_in_bytes / 1e9, 4),
         "total_gb": round(total / 1e9, 4),
-        "tflop": round(program["flops"] / 1e12, 4),
-        "accessed_gb": round(program["bytes accessed"] / 1e9, 4),
+    }
+    kernels = 0
+    if device.platform == "gpu":
+        program = hlo.Program(text)
+        launches = program.launches_of_largest_loop() if step.loops else program.launches()
+        kernels, convolutions = launches.kernels, launches.convolutions
+        line |= {"launches": kernels, "convolutions": convolutions}
+        costs = {"flops": step.operations, "bytes accessed": launches.bytes}
+    else:
+        costs = step.compiled.cost_analysis()
+    line |= {
+        "tflop": round(costs["flops"] / 1e12, 4),
+        "accessed_gb": round(costs["bytes accessed"] / 1e9, 4),
         "collectives_gb": round(sent / 1e9, 4),
     }
     if line["chip"] in CHIPS:
         chip = CHIPS[line["chip"]]
-        line |= roofline(chip, config.batch_size, mesh.size, program, sent, total)
+        line |= roofline(
+            chip, config.batch_size, mesh.size, costs, sent, total, config.dtype, kernels
+        )
+        line["epoch_seconds"] = round(step.per_epoch * line["step_ms"] / 1e3, 2)
     return line
 
 
 def roofline(
-    chip: Chip, batch_size: int, chips: int, program: dict, sent: float | int, total: float | int
+    chip: Chip,
+    batch_size: int,
+    chips: int,
+    program: dict,
+    sent: float | int,
+    total: float | int,
+    dtype: str = "bfloat16",
+    launches: int = 0,
 ) -> dict[str, Any]:
     """Whether a step fits into a chip's memory, and lower bounds on its time.
 
@@ -148,15 +76,18 @@ def roofline(
         program: the compiled program's "flops" and "bytes accessed", per chip.
         sent: bytes that the collectives sum.
         total: bytes of memory that the step needs.
+        dtype: in which the network computes.
+        launches: the number of kernels, on a chip that starts each by itself.
     """
-    work = program["flops"] / chip.flops
+    work = program["flops"] / chip.rate(dtype)
     memory = program["bytes accessed"] / chip.bandwidth
+    starts = launches * chip.launch_seconds
     # To sum a byte over P chips, a ring passes it on 2 (P - 1) / P times.
     collectives = 2 * (chips - 1) / chips * sent / chip.links
-    step = max(work, memory) + collectives
-    return {
-        "memory_gb": chip.memory / 1e9,
-        "fits": total < chip.memory,
+    step = max(work, memory, starts) + collectives
+    line = {
+        "memory_gb": chip.memory * chip.usable / 1e9,
+        "fits": total < chip.memory * chip.usable,
         "work_ms": round(1e3 * work, 2),
         "memory_ms": round(1e3 * memory, 2),
         "collectives_ms": round(1e3 * collectives, 2),
@@ -164,6 +95,7 @@ def roofline(
         "images_per_second": round(batch_size / step),
         "collectives_share": round(collectives / step, 3),
     }
+    return line | {"launches_ms": round(1e3 * starts, 2)} if launches else line
 
 
 def collective_bytes(text: str) -> int:
@@ -173,38 +105,44 @@ def collective_bytes(text: str) -> int:
         r"(?:-start)?\(",
         text,
     )
-    total = 0
-    for result in collectives:
-        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
-            sides = [int(side) for side in shape.split(",") if side]
-            total += NUMBER_BYTES.get(dtype, 4) * int(np.prod(sides))
-    return total
+    return sum(hlo.size(result) for result in collectives)
 
 
 def largest_batch(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
     """The line of `describe` for the largest batch, a power of two per chip, that fits.
 
-    Raises InputError if the chip's memory is not known.
+    It changes `config.batch_size`. Raises InputError if the chip's memory is not known.
     """
     kind = mesh.devices.flat[0].device_kind
     require(
         kind in CHIPS,
         f"the memory of {kind!r} is not known here. Known chips are: {', '.join(CHIPS)}.",
     )
-    best, per_chip = None, 8
+    # From the row's own batch, upwards if it fits, else downwards.
+    per_chip = 1 << max(3, (config.batch_size // mesh.size).bit_length() - 1)
+    line = _describe_if_it_fits(config, mesh, per_chip)
+    if line is None:
+        while line is None and per_chip > 1:
+            per_chip //= 2
+            line = _describe_if_it_fits(config, mesh, per_chip)
+        return line or {"row": config.row, "fits": False, "batch": config.batch_size}
     while True:
-        config.batch_size = per_chip * mesh.size
-        line = _describe_if_it_compiles(config, mesh)
-        if line is None or not line["fits"]:
-            return best or {"row": config.row, "fits": False, "batch": config.batch_size}
-        best, per_chip = line, 2 * per_chip
+        per_chip *= 2
+        larger = _describe_if_it_fits(config, mesh, per_chip)
+        if larger is None:
+            return line
+        line = larger
 
 
-def _describe_if_it_compiles(config: ConfigDict, mesh: Mesh) -> dict[str, Any] | None:
-    """The line of `describe`; None if the compiler refuses the step because it does not fit."""
+def _describe_if_it_fits(config: ConfigDict, mesh: Mesh, per_chip: int) -> dict[str, Any] | None:
+    """The line of `describe`; None if the step does not fit, or the set has fewer examples."""
+    config.batch_size = per_chip * mesh.size
+    if config.batch_size > compiled.num_train(config):
+        return None
     try:
-        return describe(config, mesh)
+        line = describe(config, mesh)
     except Exception as error:  # The compiler has an error type of its own.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return None
+    return line if line["fits"] else None

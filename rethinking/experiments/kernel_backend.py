@@ -1,5 +1,6 @@
 """Where the system of a Table 3 run is stored, and the checks before its data are loaded."""
 
+import dataclasses
 import math
 
 from ml_collections import ConfigDict
@@ -16,34 +17,63 @@ from rethinking.kernels.random_conv import RandomConv
 from rethinking.kernels.systems import CENTERS_PER_BLOCK
 
 
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The sizes of the system of a row, known before its data are loaded.
+
+    Attributes:
+        n: the number of examples.
+        num_features: of an example, as the kernel sees it.
+        num_outputs: the number of classes.
+        example_shape: of an example on the disk.
+        stored: how many numbers of an example exist at once: its pixels, and a block of features.
+        conv: the net that computes the features, if one does.
+    """
+
+    n: int
+    num_features: int
+    num_outputs: int
+    example_shape: tuple[int, ...]
+    stored: int
+    conv: RandomConv | None
+
+
+def size(config: ConfigDict, info: Info) -> Size:
+    """The sizes of the system of a row on a data set.
+
+    Raises InputError for examples without such features, and for too few features.
+    """
+    n = config.data.num_train or info.num_train
+    if config.random_test_labels:
+        n += config.data.num_test or info.num_test
+    num_features = _num_features(config, info)
+    _check_num_features(config, num_features, n)
+    stored, conv = math.prod(info.example_shape), None
+    if config.features.name == "random_conv":
+        conv = RandomConv(config.features.num_filters)
+        blocks = math.ceil(config.features.num_filters / config.features.filters_per_block)
+        stored += math.ceil(num_features / blocks)
+    return Size(n, num_features, info.num_classes, info.example_shape, stored, conv)
+
+
 def make_backend(config: ConfigDict) -> Backend:
     """Where the system is stored and solved.
 
     Raises InputError for missing data or devices, too few features, or too little memory. It reads
     only the data set's description. So a run that cannot work ends before its data are loaded.
     """
-    info = data_set.describe(config)
-    n = config.data.num_train or info.num_train
-    if config.random_test_labels:
-        n += config.data.num_test or info.num_test
-    num_features = _num_features(config, info)
-    _check_num_features(config, num_features, n)
+    sizes = size(config, data_set.describe(config))
     mesh = sharding.device_mesh(config.num_devices, "rows")
-    backend = cholesky.make_backend(n, config.dtype, mesh)
-    stored = math.prod(info.example_shape)
-    random_conv = config.features.name == "random_conv"
-    if random_conv:
-        blocks = math.ceil(config.features.num_filters / config.features.filters_per_block)
-        stored += math.ceil(num_features / blocks)
+    backend = cholesky.make_backend(sizes.n, config.dtype, mesh)
     try:
-        memory.require(backend, info.num_classes, stored)
+        memory.require(backend, sizes.num_outputs, sizes.stored)
         if config.choose_ridge:
-            ridge.require_memory(n, features=random_conv)
+            ridge.require_memory(sizes.n, features=sizes.conv is not None)
         if config.random_centers:
-            centers = config.random_centers * n
+            centers = config.random_centers * sizes.n
             memory.require_on_host(
                 f"{centers:,} random centers",
-                8.0 * (centers * num_features + n * min(centers, CENTERS_PER_BLOCK)),
+                8.0 * (centers * sizes.num_features + sizes.n * min(centers, CENTERS_PER_BLOCK)),
                 "a smaller config.random_centers",
             )
     except InputError as error:

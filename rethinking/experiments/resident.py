@@ -141,35 +141,46 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
 
     Raises InputError for devices, a batch size, a network or an augmentation that cannot work.
     """
+    net = build_network(config, sharding.device_mesh(config.num_devices), info, num_train)
+    seen = examples.views(config, info.kind)
+    initial = net.initial_state(config.seed)
+    return Programs(
+        network=net,
+        initial=initial,
+        steps_per_epoch=num_train // config.batch_size,
+        train_epoch=build_train_epoch(config, net, info, steps.use_scan(initial.params)),
+        evaluate=evaluate.make_evaluate(net.model, net.devices, config.eval_batch_size, seen.test),
+        logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
+        store=seen.store,
+    )
+
+
+def build_network(config: ConfigDict, mesh: Mesh, info: Info, num_train: int) -> Network:
+    """The network of `config` on the devices of `mesh`. For the errors see `build`."""
     examples.check(config, info)
-    mesh = sharding.device_mesh(config.num_devices)
     vocab_size = data_set.vocab_size(config) if info.kind == "tokens" else None
-    steps_per_epoch = num_train // config.batch_size
     net = network.build(
         config,
         mesh,
         examples.form(config, info),
         info.num_classes,
         num_train,
-        steps_per_epoch,
+        num_train // config.batch_size,
         vocab_size,
     )
-    seen = examples.views(config, info.kind)
     if info.kind == "image":
+        seen = examples.views(config, info.kind)
         examples.check_augmentation(config, seen, info.example_shape)
-    initial = net.initial_state(config.seed)
-    scan = steps.use_scan(initial.params)
-    return Programs(
-        network=net,
-        initial=initial,
-        steps_per_epoch=steps_per_epoch,
-        train_epoch=steps.make_train_epoch(
-            net.train_step, net.devices, config.batch_size, seen.train, scan
-        ),
-        evaluate=evaluate.make_evaluate(net.model, net.devices, config.eval_batch_size, seen.test),
-        logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
-        store=seen.store,
-    )
+    return net
+
+
+def build_train_epoch(config: ConfigDict, net: Network, info: Info, scan: bool) -> Callable:
+    """The program (state, examples, labels, indices, seed, epoch) -> (state, mean loss).
+
+    `scan` is that of `steps.make_train_epoch`.
+    """
+    view = examples.views(config, info.kind).train
+    return steps.make_train_epoch(net.train_step, net.devices, config.batch_size, view, scan)
 
 
 def _chance(

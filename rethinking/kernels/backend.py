@@ -30,10 +30,12 @@ class Backend(abc.ABC):
         """Differs for backends whose storages differ."""
         return f"{type(self).__name__}, {self.layout}, {self.dtype}"
 
-    @property
     @abc.abstractmethod
-    def working_bytes(self) -> int:
-        """Bytes of a device's temporary arrays, for a panel or for a product with the matrix."""
+    def working_bytes(self, cores: int | None = None) -> int:
+        """Bytes of a device's temporary arrays, for a panel or for a product with the matrix.
+
+        A CPU device has so many `cores`, by default those that this process may use.
+        """
 
     @abc.abstractmethod
     def like(self, n: int) -> "Backend":

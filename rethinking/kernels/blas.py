@@ -49,17 +49,17 @@ class BlasBackend(Backend):
     def __reduce__(self) -> tuple:
         return BlasBackend, (self.layout, str(self.dtype))
 
-    @property
-    def working_bytes(self) -> int:
-        panel = 4 * ROWS * self.layout.width * self.dtype.itemsize
-        return max(panel, self.product_bytes)
+    def working_bytes(self, cores: int | None = None) -> int:
+        rows = min(self.layout.n, ROWS)
+        num_threads = threads.count(math.ceil(self.layout.n / ROWS), cores)
+        panel = num_threads * ARRAYS * rows * self.layout.width * self.dtype.itemsize
+        return max(panel, self.product_bytes(cores))
 
-    @property
-    def product_bytes(self) -> int:
-        """Bytes of the temporary arrays of `gram_product` and `predict`."""
+    def product_bytes(self, cores: int | None = None) -> int:
+        """Bytes of the temporary arrays of `gram_product` and `predict`. See `working_bytes`."""
         parts = math.ceil(self.layout.n / ROWS)
         side = min(self.layout.n, ROWS)
-        num_threads = threads.count(parts * (parts + 1) // 2)
+        num_threads = threads.count(parts * (parts + 1) // 2, cores)
         return num_threads * ARRAYS * side**2 * self.dtype.itemsize
 
     def like(self, n: int) -> "BlasBackend":
@@ -107,10 +107,12 @@ class BlasBackend(Backend):
     ) -> Storage:
         columns = self.layout.columns(g)
         panel = self._panel(g, np.empty)
-        for first in range(0, len(panel), ROWS):
-            stop = min(first + ROWS, len(panel))
-            rows = x[columns.start + first : columns.start + stop]
-            panel[first:stop] = kernel(rows, x[columns])
+
+        def fill(part: slice) -> None:
+            panel[part] = kernel(x[columns.start :][part], x[columns])
+
+        for _ in threads.in_order(fill, _slices(len(panel))):
+            pass
         storage[g] = panel
         return self.add_ridge(storage, ridge, g)
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from rethinking.kernels import threads
 from rethinking.kernels.backend import Backend
 from rethinking.kernels.sharded import ShardedBackend
+from rethinking.kernels.tiles import Placed
 
 # How many examples a device computes features of at once, and a thread of the host multiplies.
 EXAMPLES = 256
@@ -73,7 +74,7 @@ class Block:
     `precise` multiplies in float64: on the devices, or on this host if they have no float64.
     """
 
-    def __init__(self, backend: ShardedBackend, precise: Backend, rows: jax.Array):
+    def __init__(self, backend: ShardedBackend, precise: Backend, rows: Placed):
         self.rows = rows
         self._backend = backend
         self._precise = precise

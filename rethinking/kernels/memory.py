@@ -4,14 +4,32 @@ import psutil
 
 from rethinking.errors import InputError
 from rethinking.kernels.backend import Backend
+from rethinking.kernels.blas import BlasBackend
 
 
-def needed(backend: Backend, num_outputs: int, num_features: int) -> int:
-    """Bytes that each device needs: the factor, one panel's work, examples, right-hand sides."""
+def needed(backend: Backend, num_outputs: int, num_features: int, cores: int | None = None) -> int:
+    """Bytes that each device needs: the factor, one panel's work, examples, right-hand sides.
+
+    For `cores` see `Backend.working_bytes`.
+    """
     layout, itemsize = backend.layout, backend.dtype.itemsize
     rows = layout.size // layout.num_devices
     vectors = rows * (num_features + 6 * num_outputs) * 8
-    return layout.entries * itemsize + backend.working_bytes + vectors
+    return layout.entries * itemsize + backend.working_bytes(cores) + vectors
+
+
+def needed_on_host(
+    backend: Backend, num_outputs: int, num_features: int, cores: int | None = None
+) -> int:
+    """Bytes that a host needs if it multiplies in float64 for devices that cannot, else 0.
+
+    For `cores` see `Backend.working_bytes`.
+    """
+    precise = backend.in_float64()
+    if isinstance(backend, BlasBackend) or not isinstance(precise, BlasBackend):
+        return 0
+    # The examples, and a copy of them.
+    return 16 * backend.layout.n * (num_features + 6 * num_outputs) + precise.product_bytes(cores)
 
 
 def require(backend: Backend, num_outputs: int, num_features: int) -> None:
@@ -33,9 +51,17 @@ def require(backend: Backend, num_outputs: int, num_features: int) -> None:
             f"{in_all / 1e9:.1f} GB in all. The memory of {name} serves {num_devices} of them and "
             f"has {free / 1e9:.1f} GB free. Remedies: {', '.join(remedies)}."
         )
+    on_host = needed_on_host(backend, num_outputs, num_features)
+    if on_host:
+        require_on_host(
+            f"computing the residuals of {layout.n} examples in float64, which the devices do not "
+            "have,",
+            on_host,
+            "fewer examples, or a host with more memory",
+        )
 
 
-def require_on_host(what: str, size: float, remedies: str) -> None:
+def require_on_host(what: str, size: float | int, remedies: str) -> None:
     """Raises InputError, with numbers and remedies, unless this machine has `size` bytes free."""
     free = psutil.virtual_memory().available
     if size > free:

@@ -22,7 +22,7 @@ from rethinking.kernels.backend import Backend
 from rethinking.kernels.blas import BlasBackend, wide_layout
 from rethinking.kernels.gram import Kernel
 from rethinking.kernels.layout import Layout
-from rethinking.kernels.tiles import Tiles
+from rethinking.kernels.tiles import Placed, Tiles
 from rethinking.kernels.triangular import solve_lower
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ class ShardedBackend(Backend):
     def __reduce__(self) -> tuple:
         return _unpickle, (self.layout, str(self.dtype), self.platform)
 
-    @property
-    def working_bytes(self) -> int:
+    def working_bytes(self, cores: int | None = None) -> int:
         # The kernel and the update of a panel hold about four arrays of this size.
         return 4 * self.layout.block * self.layout.width * self.dtype.itemsize
 
@@ -79,32 +78,32 @@ class ShardedBackend(Backend):
         with jax.default_matmul_precision("highest"):
             return np.asarray(jax.jit(kernel)(*placed))
 
-    def distribute(self, rows: np.ndarray) -> jax.Array:
+    def distribute(self, rows: np.ndarray) -> Placed:
         return self.tiles.distribute(rows)
 
-    def distribute_examples(self, x: np.ndarray) -> jax.Array:
+    def distribute_examples(self, x: np.ndarray) -> Placed:
         # The kernel is called with the padding too, and it may be undefined for zeros.
         return self.tiles.distribute(x, padding=None)
 
-    def zeros(self) -> jax.Array:
+    def zeros(self) -> Placed:
         return self.tiles.zeros()
 
-    def empty(self) -> jax.Array:
+    def empty(self) -> Placed:
         return self.tiles.zeros()
 
     def panel_shape(self, g: int) -> tuple[int, ...]:
         layout = self.layout
         return layout.num_devices, layout.num_panels - g, layout.block, layout.width
 
-    def get_panel(self, storage: jax.Array, g: int) -> np.ndarray:
+    def get_panel(self, storage: Placed, g: int) -> np.ndarray:
         return self.tiles.get_panel(storage, g)
 
-    def put_panel(self, storage: jax.Array, g: int, panel: np.ndarray) -> jax.Array:
+    def put_panel(self, storage: Placed, g: int, panel: np.ndarray) -> Placed:
         return self.tiles.put_panel(storage, g, panel)
 
     def gram_panel(
-        self, storage: jax.Array, kernel: Kernel, x: jax.Array, ridge: float, g: int
-    ) -> jax.Array:
+        self, storage: Placed, kernel: Kernel, x: Placed, ridge: float, g: int
+    ) -> Placed:
         tiles = self.tiles
 
         def compute(storage, x, ridge, g):
@@ -122,7 +121,7 @@ class ShardedBackend(Backend):
     def gram_product(
         self,
         kernel: Kernel,
-        x: jax.Array,
+        x: Placed,
         ridge: float,
         v: np.ndarray,
         before_part: Callable[[], None] = lambda: None,
@@ -151,7 +150,7 @@ class ShardedBackend(Backend):
         name = ("gram product", kernel)
         return tiles.collect(tiles.run(name, compute, x, self.distribute(v), shared=shared))
 
-    def add_product(self, storage: jax.Array, features: np.ndarray | jax.Array) -> jax.Array:
+    def add_product(self, storage: Placed, features: np.ndarray | Placed) -> Placed:
         """The storage plus features features^T. The devices may have the rows already."""
         tiles = self.tiles
 
@@ -169,16 +168,16 @@ class ShardedBackend(Backend):
 
             return tiles.loop(0, add_panel, storage)
 
-        if not isinstance(features, jax.Array):
+        if isinstance(features, np.ndarray):
             # In their own type, so that float32 features take half the memory of float64 ones.
             features = tiles.distribute(features, features.dtype)
         return tiles.run("add product", compute, storage, features, donate=True)
 
-    def whole(self, storage: jax.Array) -> np.ndarray:
+    def whole(self, storage: Placed) -> np.ndarray:
         """The symmetric matrix of a storage, in float64 on every process."""
         return self.tiles.symmetric(storage)
 
-    def add_ridge(self, storage: jax.Array, ridge: float, g: int) -> jax.Array:
+    def add_ridge(self, storage: Placed, ridge: float, g: int) -> Placed:
         tiles = self.tiles
 
         def compute(storage, ridge, g):
@@ -191,7 +190,7 @@ class ShardedBackend(Backend):
         shared = (tiles.number(ridge), jnp.int32(g))
         return tiles.run("add ridge", compute, storage, shared=shared, donate=True)
 
-    def factor_panel(self, storage: jax.Array, g: int) -> tuple[jax.Array, int]:
+    def factor_panel(self, storage: Placed, g: int) -> tuple[Placed, int]:
         run = self.tiles.run
         panel = (jnp.int32(g),)
         storage, diagonal = run("update", self.update, storage, shared=panel, donate=True)
@@ -237,7 +236,7 @@ class ShardedBackend(Backend):
 
         return tiles.loop(g + 1, solve, tiles.set(storage, g, g, tiles.own(lower)))
 
-    def solve(self, storage: jax.Array, b: np.ndarray) -> np.ndarray:
+    def solve(self, storage: Placed, b: np.ndarray) -> np.ndarray:
         tiles = self.tiles
 
         def forward(storage, x, g):
@@ -267,7 +266,7 @@ class ShardedBackend(Backend):
 
         return tiles.collect(tiles.run("solve", compute, storage, self.distribute(b)))
 
-    def multiply(self, storage: jax.Array, v: np.ndarray) -> np.ndarray:
+    def multiply(self, storage: Placed, v: np.ndarray) -> np.ndarray:
         tiles = self.tiles
 
         def compute(storage, v):
@@ -287,7 +286,7 @@ class ShardedBackend(Backend):
 
         return tiles.collect(tiles.run("multiply", compute, storage, self.distribute(v)))
 
-    def predict(self, kernel: Kernel, x: jax.Array, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def predict(self, kernel: Kernel, x: Placed, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         tiles = self.tiles
 
         def compute(x, alpha, z):

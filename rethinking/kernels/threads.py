@@ -12,9 +12,9 @@ from rethinking import provenance
 MOST_THREADS = 32
 
 
-def count(num_items: int) -> int:
-    """The number of threads for so many items: one for each core that this process may use."""
-    return max(1, min(provenance.usable_cores(), num_items, MOST_THREADS))
+def count(num_items: int, cores: int | None = None) -> int:
+    """The number of threads for so many items: one a core, by default those of this process."""
+    return max(1, min(cores or provenance.usable_cores(), num_items, MOST_THREADS))
 
 
 def in_order(

@@ -13,6 +13,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rethinking import sharding
 from rethinking.kernels.layout import Layout
 
+# An array on the devices. It is only a shape if programs are compiled and not run.
+Placed = jax.Array | jax.ShapeDtypeStruct
+
 
 class Tiles:
     """Places arrays on the devices of a mesh, and runs programs on every device's part of them.
@@ -40,7 +43,7 @@ class Tiles:
 
     def distribute(
         self, rows: np.ndarray, dtype: Any = None, padding: float | None = 0.0
-    ) -> jax.Array:
+    ) -> Placed:
         """`rows`, one for each row of the matrix, on the devices that own the matrix's rows.
 
         `padding` fills the rows that pad the matrix; None repeats the last row there.
@@ -59,7 +62,7 @@ class Tiles:
         shape = (*order.shape, *rows.shape[1:])
         return jax.make_array_from_callback(shape, self.by_rows, part)
 
-    def collect(self, distributed: jax.Array) -> np.ndarray:
+    def collect(self, distributed: Placed) -> np.ndarray:
         """The rows that `distribute` placed, in the matrix's order, on every process."""
         layout = self.layout
         rows = self._everywhere(distributed)
@@ -87,7 +90,7 @@ class Tiles:
         replicate = self._cached("collect", lambda: jax.jit(lambda x: x, out_shardings=everywhere))
         return np.asarray(replicate(sharded).addressable_data(0))
 
-    def zeros(self) -> jax.Array:
+    def zeros(self) -> Placed:
         """A storage filled with zeros."""
         layout = self.layout
         shape = (layout.num_tiles * layout.num_devices, layout.block, layout.width)
@@ -121,7 +124,7 @@ class Tiles:
         self,
         name: Any,
         function: Callable,
-        *sharded: jax.Array,
+        *sharded: Placed,
         shared: tuple = (),
         donate: bool = False,
     ) -> Any:

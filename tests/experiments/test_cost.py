@@ -1,11 +1,13 @@
-"""What a training step costs each chip, against counts by hand, without any TPU."""
+"""What a training step costs each chip, against counts by hand, without any GPU or TPU."""
+
+import importlib.util
 
 import jax
 import pytest
 
 from rethinking import cli
 from rethinking.errors import InputError
-from rethinking.experiments import cost
+from rethinking.experiments import cost, topologies
 
 ROW = (
     "--config=configs/figure1.py:mlp_1x512+true_labels",
@@ -18,8 +20,13 @@ ROW = (
 NUM_PARAMS = 3072 * 512 + 512 + 512 * 1000 + 1000
 
 
+def has_gpu_compiler():
+    found = importlib.util.find_spec("jax_plugins")
+    return found is not None and importlib.util.find_spec("jax_plugins.xla_cuda13") is not None
+
+
 def test_memory_work_and_traffic_are_those_of_the_network():
-    line = cost.describe(cli.parse_config(ROW), cost.make_mesh(None))
+    line = cost.describe(cli.parse_config(ROW), topologies.make_mesh(None))
     assert (line["chips"], line["batch"]) == (8, 64)
     # The state is parameters and momentum. Gradients are summed once.
     assert line["state_gb"] == pytest.approx(2 * 4 * NUM_PARAMS / 1e9, rel=0.02)
@@ -28,24 +35,88 @@ def test_memory_work_and_traffic_are_those_of_the_network():
     # own gradient, and, except in the first layer, as many for the gradient of its input.
     weights = 2 * 3072 * 512 + 3 * 512 * 1000
     large = cost.describe(
-        cli.parse_config((*ROW, "--config.batch_size=65536")), cost.make_mesh(None)
+        cli.parse_config((*ROW, "--config.batch_size=65536")), topologies.make_mesh(None)
     )
     assert large["tflop"] == pytest.approx(2 * 8192 * weights / 1e12, rel=0.1)
     assert "step_ms" not in line  # no rates are published for this CPU
 
 
-def test_largest_batch_is_the_last_power_of_two_that_fits(monkeypatch):
-    mesh, config = cost.make_mesh(None), cli.parse_config(ROW)
+def test_a_row_on_the_device_has_its_data_set_there():
+    """Of CIFAR10, which need not be prepared."""
+    row = ["--config=configs/table1.py:mlp_1x512", "--config.data.data_dir=/nowhere"]
+    line = cost.describe(cli.parse_config(row), topologies.make_mesh(None))
+    assert (line["chips"], line["batch"]) == (8, 128)
+    # Whitened crops in float32, and the label and the index of each.
+    assert line["data_gb"] == pytest.approx(50_000 * (28 * 28 * 3 * 4 + 8) / 1e9, abs=1e-4)
+    num_params = 2352 * 512 + 512 + 512 * 10 + 10
+    assert line["state_gb"] == pytest.approx(2 * 4 * num_params / 1e9, abs=3e-4)
+    assert line["collectives_gb"] == pytest.approx(4 * num_params / 1e9, abs=1e-4)
+
+
+# What benchmarks/README.md says was compiled for an H200.
+H200 = [
+    ("mlp_1x512", "float32", 23, 0, 0.06, 12),
+    ("mlp_3x512", "bfloat16", 41, 0, 0.08, 9),
+    ("inception", "float32", 264, 56, 3.96, 410),
+    ("inception", "bfloat16", 282, 56, 2.04, 218),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model, dtype, launches, convolutions, gigabytes, megabytes", H200)
+def test_a_row_compiled_for_an_h200_is_that_of_the_committed_table(
+    model, dtype, launches, convolutions, gigabytes, megabytes
+):
+    if not has_gpu_compiler():
+        pytest.skip("XLA's compiler for GPUs is not installed: pip install -e '.[compile_gpu]'")
+    config = cli.parse_config([f"--config=configs/table1.py:{model}", f"--config.dtype={dtype}"])
+    line = cost.describe(config, topologies.make_mesh("h200"))
+    assert (line["chip"], line["fits"]) == ("NVIDIA H200", True)
+    assert (line["launches"], line["convolutions"]) == (launches, convolutions)
+    assert line["accessed_gb"] == pytest.approx(gigabytes, abs=0.005)
+    assert line["temporary_gb"] == pytest.approx(megabytes / 1000, abs=0.0005)
+
+
+def test_a_card_is_described_to_xla_by_its_published_facts():
+    lines = [line.strip() for line in topologies.description("h200").splitlines()]
+    for fact in (
+        "core_count: 132",
+        "memory_bandwidth: 4800000000000",
+        "shared_memory_per_block_optin: 232448",  # 227 KiB
+        'device_description_str: "NVIDIA H200"',
+    ):
+        assert fact in lines
+    assert "core_count: 108" in topologies.description("a100")
+
+
+@pytest.mark.parametrize("batch", [64, 2048, 8 * 2048])
+def test_largest_batch_is_the_last_power_of_two_that_fits(batch, monkeypatch):
+    """It is found upwards from a batch that fits, and downwards from one that does not."""
+    mesh, config = topologies.make_mesh(None), cli.parse_config(ROW)
     with pytest.raises(InputError, match=r"'cpu' is not known here. Known chips are: TPU v4"):
         cost.largest_batch(config, mesh)
-    total_gb = []
-    for per_chip in (512, 1024):
-        larger = cli.parse_config((*ROW, f"--config.batch_size={8 * per_chip}"))
-        total_gb.append(cost.describe(larger, mesh)["total_gb"])
-    fits, does_not = total_gb
-    assert fits < does_not
-    monkeypatch.setitem(cost.CHIPS, "cpu", cost.Chip(1e9 * (fits + does_not) / 2, 1e12, 1e11, 1e10))
+    monkeypatch.setitem(cost.CHIPS, "cpu", cost.Chip(1e9, 1e12, 1e11, 1e10))
+
+    def describe(config, mesh):
+        if config.batch_size > 8 * 1024:
+            raise RuntimeError("RESOURCE_EXHAUSTED: of the compiler")
+        return {"batch": config.batch_size, "fits": config.batch_size < 5000}
+
+    monkeypatch.setattr(cost, "describe", describe)
+    config.batch_size = batch
     assert cost.largest_batch(config, mesh)["batch"] == 8 * 512
+    monkeypatch.setattr(cost, "describe", lambda config, mesh: {"fits": False})
+    assert cost.largest_batch(config, mesh)["fits"] is False
+
+
+def test_no_batch_is_larger_than_the_set(monkeypatch):
+    monkeypatch.setitem(cost.CHIPS, "cpu", cost.Chip(1e9, 1e12, 1e11, 1e10))
+    row = ["--config=configs/table1.py:mlp_1x512", "--config.data.num_train=1000"]
+    monkeypatch.setattr(
+        cost, "describe", lambda config, mesh: {"batch": config.batch_size, "fits": True}
+    )
+    line = cost.largest_batch(cli.parse_config(row), topologies.make_mesh(None))
+    assert line["batch"] == 512
 
 
 def test_roofline_adds_collectives_to_the_slower_of_work_and_memory():
@@ -56,6 +127,10 @@ def test_roofline_adds_collectives_to_the_slower_of_work_and_memory():
     assert line["collectives_ms"] == 15  # 2 * 3/4 * 1e9 / 1e11 seconds
     assert line["step_ms"] == 35
     assert line["images_per_second"] == round(256 / 0.035)
+    assert "launches_ms" not in line
+    started = cost.Chip(16e9, 100e12, 1e12, 1e11, float32=10e12, launch_seconds=1e-3)
+    line = cost.roofline(started, 256, 1, program, 0, 15e9, "float32", launches=150)
+    assert (line["work_ms"], line["launches_ms"], line["step_ms"]) == (100, 150, 150)
     assert line["fits"] and not cost.roofline(chip, 256, 4, program, 1e9, total=17e9)["fits"]
 
 
@@ -67,11 +142,16 @@ def test_collectives_are_found_in_a_programs_text():
 
 
 def test_what_cannot_work_is_refused():
-    mesh = cost.make_mesh(None)
+    mesh = topologies.make_mesh(None)
     assert jax.device_count() == 8
     with pytest.raises(InputError, match="cannot be split evenly over 8"):
         cost.describe(cli.parse_config([*ROW, "--config.batch_size=12"]), mesh)
-    with pytest.raises(InputError, match=r"configs/table2.py"):
-        cost.describe(cli.parse_config(["--config=configs/table1.py:alexnet"]), mesh)
+    with pytest.raises(InputError, match="does not train a network"):
+        cost.describe(cli.parse_config(["--config=configs/expressivity.py:mnist"]), mesh)
+    with pytest.raises(InputError, match="h100:8"):
+        topologies.make_mesh("h300:2")
+    if not has_gpu_compiler():
+        with pytest.raises(InputError, match=r"topology h100:8: .*compile_gpu.* version of jax"):
+            topologies.make_mesh("h100:8")
     with pytest.raises(InputError, match="libtpu"):
-        cost.make_mesh("v5e:three")
+        topologies.make_mesh("v5e:three")

@@ -1,12 +1,22 @@
 """Features that stay on the devices, and products in float64 where the devices have none."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from rethinking import sharding
 from rethinking.errors import InputError
-from rethinking.kernels import cholesky, device_features, gram, interpolate, systems, threads
+from rethinking.kernels import (
+    cholesky,
+    device_features,
+    gram,
+    interpolate,
+    memory,
+    systems,
+    threads,
+)
 from rethinking.kernels.blas import BlasBackend
 from rethinking.kernels.random_conv import RandomConv
 from rethinking.kernels.sharded import ShardedBackend
@@ -109,6 +119,24 @@ def test_random_centers_stay_on_devices_that_have_float64(dtype):
         np.testing.assert_allclose(system.product(v, 0.0), features @ features.T @ v, rtol=1e-12)
         on_tpu = systems.CentersSystem(kernel, centers, x, make_backend("float32", "tpu"))
     assert on_tpu.on_devices is None
+
+
+def test_too_small_a_host_of_a_tpu_is_refused_before_anything_is_computed(monkeypatch):
+    """n = 60,000 takes 0.9 GB on each of 8 chips, and the host has the examples twice."""
+    backend = cholesky.make_backend(60_000, "float32", sharding.device_mesh(8, "rows"))
+    backend.platform = "tpu"
+    monkeypatch.setattr(ShardedBackend, "memories", lambda self: [("a chip", 1, 16e9)])
+    monkeypatch.setattr("rethinking.provenance.usable_cores", lambda: 2)
+    needed = memory.needed_on_host(backend, 10, 784)
+    assert needed == 2 * 60_000 * (784 + 60) * 8 + 2 * 6 * 2048**2 * 8
+    machine = SimpleNamespace(available=needed)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: machine)
+    memory.require(backend, 10, 784)
+    machine.available -= 1
+    with pytest.raises(InputError, match=r"residuals of 60000 .* 1\.21 GB .* Remedies: fewer"):
+        memory.require(backend, 10, 784)
+    backend.platform = "gpu"
+    assert memory.needed_on_host(backend, 10, 784) == 0
 
 
 @pytest.mark.parametrize("cores", [1, 3])
