@@ -2,7 +2,6 @@
 
     python -m benchmarks.cholesky --n=16000 [--dtype=float32] [--num_devices=0] [--peers=scipy,jax]
     python -m benchmarks.cholesky --n=60000 --dtype=float32 --count
-    TPU_SKIP_MDS_QUERY=1 python -m benchmarks.cholesky --n=60000 --dtype=float32 --topology=v5e:4x4
 
 The first command prints one JSON line. GFLOP/s are n^3 / 3 over the seconds of the factorization
 alone, the best of `--repeats`. Each peer gets such a line too: scipy is LAPACK's potrf, jax and
@@ -10,10 +9,7 @@ torch are these libraries' functions on the first device. Peers factor the full 
 measurement has a process of its own, so that the crash of a library does not end the others.
 
 `--count` prints the work, the bytes sent and the bytes held per device, for 1 to 256 devices.
-
-`--topology` compiles the factorization's programs for TPU chips that this machine need not have. It
-needs the package libtpu. It prints the seconds of compilation, and the memory used on each chip,
-matrix included.
+`launch.compile` compiles the programs of a row of Table 3 for chips that are not there.
 """
 
 import json
@@ -26,15 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from absl import app, flags
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding
 
 from benchmarks import processes
 from rethinking import cli, provenance, sharding
 from rethinking.errors import InputError, require_known
 from rethinking.kernels import cholesky, gram, layout, memory
 from rethinking.kernels import count as counts
-from rethinking.kernels.sharded import ShardedBackend
 
 _PEER_NAMES = ("scipy", "jax", "torch")
 _N = flags.DEFINE_integer("n", 16_000, "Rows of the matrix.", lower_bound=1)
@@ -49,9 +42,6 @@ _REPEATS = flags.DEFINE_integer(
 )
 _COUNT = flags.DEFINE_boolean(
     "count", False, "Count work, traffic and memory instead of measuring."
-)
-_TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Compile for TPU chips such as v5e:4x4 instead of measuring."
 )
 
 
@@ -159,58 +149,8 @@ def count(n: int, num_devices: int, itemsize: int) -> dict:
     }
 
 
-def compile_for(topology: str, n: int, dtype: str) -> Iterator[dict]:
-    """Yields the compile time and the memory per chip of each program of the factorization."""
-    devices = topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
-    mesh = Mesh(np.array(devices), ("rows",))
-    backend = ShardedBackend(layout.make(n, len(devices)), dtype, mesh)
-    places, tiles = backend.layout, backend.tiles
-    matrix = places.entries * backend.dtype.itemsize
-    for name, function, sharded, shared in _factor_programs(backend):
-        stores = name != "diagonal block"
-        start = time.perf_counter()
-        program = tiles.program(name, function, len(sharded), len(shared), donate=stores)
-        used = program.lower(*sharded, *shared).compile().memory_analysis()
-        seconds = time.perf_counter() - start
-        total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
-        total -= used.alias_size_in_bytes
-        if not stores:
-            total += matrix
-        yield {
-            "topology": topology,
-            "chips": len(devices),
-            "n": n,
-            "dtype": dtype,
-            "panels": places.num_panels,
-            "program": name,
-            "compile_seconds": round(seconds, 1),
-            "matrix_gb_per_chip": round(matrix / 1e9, 3),
-            "gb_per_chip": round(total / 1e9, 3),
-        }
-
-
-def _factor_programs(backend: ShardedBackend) -> list[tuple]:
-    """(name, function, sharded arguments, shared arguments) of each program of a panel."""
-    places, tiles = backend.layout, backend.tiles
-    by_rows = NamedSharding(backend.mesh, tiles.sharded)
-    everywhere = NamedSharding(backend.mesh, tiles.replicated)
-
-    def shape(first: int, *rest: int) -> jax.ShapeDtypeStruct:
-        whole = (places.num_devices * first, *rest)
-        return jax.ShapeDtypeStruct(whole, backend.dtype, sharding=by_rows)
-
-    storage = shape(places.num_tiles, places.block, places.width)
-    square = shape(places.width, places.width)
-    g = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
-    return [
-        ("update", backend.update, (storage,), (g,)),
-        ("diagonal block", backend.factor_diagonal, (square,), ()),
-        ("below", backend.solve_below, (storage, square), (g,)),
-    ]
-
-
 def main(argv: list[str]) -> None:
-    """Measures, counts or compiles, as the flags say."""
+    """Measures or counts, as the flags say."""
     if len(argv) > 1:
         cli.fail(f"unknown arguments: {' '.join(argv[1:])}")
     with jax.enable_x64(_DTYPE.value == "float64"):
@@ -226,9 +166,6 @@ def _lines() -> Iterator[dict]:
     if _COUNT.value:
         for num_devices in (1, 4, 16, 64, 256):
             yield count(n, num_devices, np.dtype(dtype).itemsize)
-        return
-    if _TOPOLOGY.value:
-        yield from compile_for(_TOPOLOGY.value, n, dtype)
         return
     for peer in _PEERS.value:
         require_known(peer, _PEER_NAMES, "--peers: unknown")

@@ -12,7 +12,9 @@
   and on the 10,000 test images with random ones.
 
 In float64 a row of MNIST takes 16 GB and 20 minutes on a CPU core. 32,000 random filters need an
-accelerator: 2,000 of them took an hour and a half on a core. Settings: `rethinking.rows.table3`.
+accelerator: 2,000 of them took an hour and a half on a core. On an H200 they take 12 GB and at
+least half a minute. This is counted by `launch.compile`, not measured. Settings:
+`rethinking.rows.table3`.
 """
 
 from rethinking import rows

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from absl.testing import flagsaver
 from benchmarks import cholesky as benchmark
 from benchmarks import processes
 from rethinking.errors import InputError
-from rethinking.kernels import cholesky, layout
+from rethinking.kernels import cholesky
 
 
 def test_work_is_close_to_a_third_of_n_cubed():
@@ -108,15 +107,3 @@ def test_a_peer_that_crashes_is_one_line_and_ours_is_measured(monkeypatch):
     error = "its process ended with SIGSEGV"
     assert scipy == {"peer": "scipy", "n": 50, "dtype": "float64", "error": error}
     assert other == {"measured": ["time_peer", "float64", "jax", 50, "float64", 1]}
-
-
-def test_memory_of_the_programs_is_counted(monkeypatch):
-    topology = SimpleNamespace(devices=jax.devices()[:2])
-    monkeypatch.setattr(benchmark.topologies, "get_topology_desc", lambda **_: topology)
-    lines = list(benchmark.compile_for("v5e:1x2", 8192, "float32"))
-    assert [line["program"] for line in lines] == ["update", "diagonal block", "below"]
-    matrix = layout.make(8192, 2).entries * 4 / 1e9
-    for line in lines:
-        assert line["matrix_gb_per_chip"] == round(matrix, 3)
-        # The matrix, and not twice: the programs overwrite it.
-        assert matrix - 1e-3 < line["gb_per_chip"] < 1.2 * matrix
