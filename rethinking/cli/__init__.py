@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from rethinking import experiments
 from rethinking.cli import flag_types
+from rethinking.cli.output import outlive_terminal
 from rethinking.config import fields, get, load, require_field, with_types
 from rethinking.errors import InputError, require
 
@@ -105,7 +106,11 @@ def _shorten(argument: str) -> str:
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:
-    """Shows the log of this package on stderr, without prefixes. Other libraries show warnings."""
+    """Shows the log of this package on stderr, without prefixes. Other libraries show warnings.
+
+    The program goes on when the terminal is gone: see `outlive_terminal`.
+    """
+    outlive_terminal()
     absl_logging.set_verbosity(absl_logging.WARNING)
     logger = logging.getLogger("rethinking")
     logger.setLevel(level)
