@@ -3,7 +3,8 @@
     python -m launch.sweep --config=configs/FILE.py --workdir=ROOT [--rows=REGEX] [--seeds=3] \\
         [--time_budget=SECONDS] [--parallel=N] [--dry_run] [--report] [--config.field=value ...]
 
-The sweep skips finished runs and continues unfinished ones. Seed 0 of every row comes first.
+The sweep skips finished runs, and runs that another process is making. It continues unfinished
+ones. Seed 0 of every row comes first.
 
 Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training and for corruption
 (config.seed and config.randomize.seed).
