@@ -198,12 +198,12 @@ def parse_flags(argv: Sequence[str], required: Sequence[str]) -> list[str]:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _parse(argv, flags.FLAGS, required)
+        return parse_into(argv, flags.FLAGS, required)
     except InputError as error:
         fail(f"{error} See --help.")
 
 
-def _parse(argv: Sequence[str], values: flags.FlagValues, required: Sequence[str]) -> list[str]:
+def parse_into(argv: Sequence[str], values: flags.FlagValues, required: Sequence[str]) -> list[str]:
     """Parses `argv`, the program's name first, into `values`; returns the overrides.
 
     Raises InputError for what does not fit.
@@ -252,7 +252,7 @@ def check_forwarded(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
         if module == "absl.logging":
             for flag in known:
                 values[flag.name] = copy.deepcopy(flag)
-    overrides = _parse(["rethinking.main", *arguments], values, ())
+    overrides = parse_into(["rethinking.main", *arguments], values, ())
     require(
         values.config is not None and values.workdir is not None,
         "needed: -- --config=FILE:ROW --workdir=DIR. Put the arguments of rethinking.main "
