@@ -46,7 +46,7 @@ class DataSet(NamedTuple):
 
     def __str__(self) -> str:
         title = DATA_TITLES.get(self.name, self.name)
-        return f"{title}, {self.num_train:,} training images" if self.num_train else title
+        return f"{title}, {self.num_train:,} training examples" if self.num_train else title
 
     @property
     def key(self) -> str:

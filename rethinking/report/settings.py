@@ -16,7 +16,7 @@ from rethinking.report.run import Run, number
 
 _SKIPPED = {*experiments.UNSCIENTIFIC, *experiments.SEEDS}
 # The settings that say how large a linear system is, in words.
-SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
+SIZES = {"features.num_filters": "filters", "data.num_train": "examples"}
 
 
 def command(run: Run) -> str:

@@ -125,7 +125,7 @@ def test_a_split_without_labels_is_not_evaluated(write):
     )
     assert arrays.describe(name).eval_split == "validation"
     assert_holds(arrays.load(name), held)
-    with pytest.raises(InputError, match="eval_split=test: its images have no labels"):
+    with pytest.raises(InputError, match="eval_split=test: its examples have no labels"):
         arrays.describe(name, evaluation=Evaluation("test"))
 
 

@@ -82,7 +82,7 @@ UNLABELLED = {"train": NUM, "validation": 5, "test": 9}
         ({"train": NUM, "extra": 9}, Evaluation(), r"has train, extra\. Name .*eval_split=extra"),
         (UNLABELLED, Evaluation("test"), r"eval_split=test: .*no labels.*mixed \(validation\)"),
         (UNLABELLED, Evaluation("tset"), r"mixed has no split 'tset'\. Did you mean 'test'"),
-        (UNLABELLED, Evaluation("train"), r"would evaluate the training images"),
+        (UNLABELLED, Evaluation("train"), r"would evaluate the training examples"),
         (UNLABELLED, Evaluation("test", 0.1), r"eval_split=test has no effect beside"),
         (UNLABELLED, Evaluation(fraction=0.01), r"test_fraction=0\.01 of 40 .* is 0\."),
         (UNLABELLED, Evaluation(fraction=0.99), r"test_fraction=0\.99 of 40 .* is 40\."),

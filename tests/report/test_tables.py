@@ -242,7 +242,7 @@ def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):
     assert found["table1"].missing == list(paper.TABLES["table1"])
     assert (
         found["table1_cifar10_1000"].title
-        == "Table 1 on CIFAR10, 1,000 training images: accuracy in percent"
+        == "Table 1 on CIFAR10, 1,000 training examples: accuracy in percent"
     )
     assert row_of(tmp_path, "table1_digits", "mlp_1x512")[2] == "25.00 (1)"
 
