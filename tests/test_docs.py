@@ -10,9 +10,11 @@ import nbformat
 import numpy as np
 import pytest
 
-from rethinking import cli, experiments
+from rethinking import cli, experiments, models
 from rethinking.data import arrays
 from rethinking.experiments import optimizers
+from rethinking.models import adapters
+from rethinking.training import check
 from tests.test_commands import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,11 +45,20 @@ def test_the_notebook_runs_to_its_end(monkeypatch):
     assert float(accuracy) >= 99.9
 
 
+def write_networks(folder, monkeypatch):
+    """Writes the networks of docs/own_network.md to a folder, from which they are imported."""
+    for source in blocks("docs/own_network.md", "python"):
+        name = source.partition("\n")[0].removeprefix("# ")
+        (folder / name).write_text(source)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.syspath_prepend(folder)
+
+
 @pytest.mark.parametrize(
     "network, library, num_params",
     [
-        ("my_network:SmallNet", "flax", 9 * 64 + 2 * 64 + 64 * 10 + 10),  # the page's own command
-        ("my_linen:SmallNet", "flax", 9 * 32 + 2 * 32 + 32 * 10 + 10),
+        ("my_network:SmallNet", "flax", 11 * 64 + 1024 * 256 + 256 + 2570),  # the page's command
+        ("my_linen:SmallNet", "flax", 11 * 32 + 512 * 256 + 256 + 2570),
         ("my_equinox:EquinoxNet", "equinox", 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10),
         ("my_haiku:HaikuNet", "haiku", 64 * 64 + 64 + 2 * 64 + 64 * 10 + 10),
     ],
@@ -56,12 +67,9 @@ def test_the_networks_of_the_page_run_by_config_alone(
     network, library, num_params, tmp_path, monkeypatch
 ):
     pytest.importorskip(library)
-    for source in blocks("docs/own_network.md", "python"):
-        name = source.partition("\n")[0].removeprefix("# ")
-        (tmp_path / name).write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
+    write_networks(tmp_path, monkeypatch)
     page = commands("docs/own_network.md")
-    (arguments,) = (words[1:] for words in page if words[0] == "rethinking.main")
+    arguments = next(words[1:] for words in page if words[0] == "rethinking.main")
     if network != "my_network:SmallNet":
         arguments += [f"--config.model.name={network}", "--config.model.options={}"]
     arguments += ["--config.data.num_train=320", "--config.max_epochs=2", "--config.num_devices=1"]
@@ -71,8 +79,13 @@ def test_the_networks_of_the_page_run_by_config_alone(
     assert result["num_params"] == num_params
     assert result["status"] == "complete"
     assert result["network_source"]
-    for name in ("my_network", "my_linen", "my_equinox", "my_haiku"):
-        sys.modules.pop(name, None)
+
+
+def test_the_network_for_tokens_of_the_page_takes_tokens(tmp_path, monkeypatch):
+    write_networks(tmp_path, monkeypatch)
+    made = models.create("my_tokens:BagOfTokens", num_classes=4, vocab_size=12)
+    tokens = jax.ShapeDtypeStruct((3,), jax.numpy.int32)
+    check.check_model(adapters.adapt(made), tokens, num_classes=4)  # refuses other outputs
 
 
 def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
