@@ -88,19 +88,19 @@ def test_the_network_for_tokens_of_the_page_takes_tokens(tmp_path, monkeypatch):
     check.check_model(adapters.adapt(made), tokens, num_classes=4)  # refuses other outputs
 
 
-def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
+@pytest.mark.parametrize("block, first, last", [(0, 0.05, 0.05), (1, 0.0003, 0)])
+def test_the_optimizers_of_the_page_have_its_learning_rates(
+    block, first, last, tmp_path, monkeypatch
+):
     (source,) = blocks("docs/own_optimizer.md", "python")
     (tmp_path / "my_optimizer.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    (command,) = blocks("docs/own_optimizer.md", "sh")
-    flags = [flag for flag in command.split() if flag.startswith("--config")]
-    own = ["--config.optimizer=my_optimizer:make", "--config.weight_decay=0.1"]
-    for changed in ([], own):
-        config = cli.parse_config([*flags, *changed])
-        experiments.check(config)
-        rate, _ = optimizers.build(config, steps_per_epoch=44)
-        assert float(rate(0)) == pytest.approx(0.001)
-        assert float(rate(44 * config.max_epochs)) == 0
+    command = blocks("docs/own_optimizer.md", "sh")[block]
+    config = cli.parse_config([flag for flag in command.split() if flag.startswith("--config")])
+    experiments.check(config)
+    rate, _ = optimizers.build(config, steps_per_epoch=44)
+    assert float(rate(0)) == pytest.approx(first)
+    assert float(rate(44 * config.max_epochs)) == pytest.approx(last)
 
 
 def test_the_kernel_examples_of_the_page_run():
