@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rethinking import sharding
 from rethinking.data import arrays, shifts
 from rethinking.data.source import Info
-from rethinking.experiments import data_set, examples, network
+from rethinking.experiments import data_set, devices, examples, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Leg, Trainer, choose_sample
 from rethinking.training import evaluate, margins, steps
@@ -142,7 +142,7 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
     Raises InputError for devices, a batch size, a network or an augmentation that cannot work.
     """
     examples.check(config, info)
-    mesh = sharding.device_mesh(config.num_devices)
+    mesh = devices.mesh(config)
     vocab_size = data_set.vocab_size(config) if info.kind == "tokens" else None
     steps_per_epoch = num_train // config.batch_size
     net = network.build(
