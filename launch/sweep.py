@@ -17,12 +17,14 @@ continues. A second SIGTERM ends the sweep at once.
 
 import functools
 import math
+import os
 import pathlib
 import sys
 import time
 
 from absl import app, flags
 
+from launch import devices
 from launch.jobs import Job, plan
 from launch.workers import OUT_OF_TIME, run_all
 from rethinking import cli, distributed
@@ -41,7 +43,10 @@ _TIME_BUDGET = flag_types.define_seconds(
     "time_budget", math.inf, "Seconds after which the sweep saves its runs and stops."
 )
 _PARALLEL = flags.DEFINE_integer(
-    "parallel", 1, "Number of runs at once. They share the machine evenly.", lower_bound=1
+    "parallel",
+    1,
+    "Number of runs at once. They share devices, cores and memory evenly.",
+    lower_bound=1,
 )
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List the runs without making any.")
 _REPORT = flags.DEFINE_boolean(
@@ -65,7 +70,10 @@ def main(overrides: list[str]) -> None:
     if _DRY_RUN.value:
         print(f"{len(left)} of {len(jobs)} to run")
         return
-    ended = _run(left, deadline, root / "logs")
+    try:
+        ended = _run(left, deadline, root / "logs")
+    except InputError as error:  # the devices cannot be shared
+        cli.fail(error)
     if _REPORT.value:
         _write_report(root)
     if any(how.startswith("failed") for how in ended):
@@ -75,6 +83,9 @@ def main(overrides: list[str]) -> None:
 def _run(jobs: list[Job], deadline: float, log: pathlib.Path) -> list[str]:
     """Makes the runs and prints how each one ended. Returns how they ended."""
     ended: dict[pathlib.Path, str] = {}
+    idle = devices.idle(jobs, _PARALLEL.value, os.environ)
+    if idle:
+        print(idle, file=sys.stderr)
     with distributed.notice_sigterm():
         for job, how in run_all(jobs, _PARALLEL.value, deadline, log):
             ended[job.workdir] = how

@@ -1,5 +1,6 @@
 """launch.sweep: which runs it plans, skips, shares and continues."""
 
+import json
 import math
 import os
 import signal
@@ -171,8 +172,14 @@ def test_the_command_runs_skips_and_reports(tmp_path):
     assert not list(tmp_path.iterdir())
     late = run(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
     assert LEFT in late.stdout
-    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--parallel=2", "--report")
+    # Four runs side by side, on two of the eight fake devices each.
+    at_once = ("--parallel=4", "--config.num_devices=2", "--report")
+    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", *at_once)
     assert first.returncode == 0, first.stderr
+    assert len(list((tmp_path / "logs").iterdir())) == 4
+    for result in tmp_path.rglob("result.json"):
+        used = json.loads(result.read_text())
+        assert (used["num_devices"], used["devices"]) == (2, ["cpu:0", "cpu:1"])
     assert first.stdout.count(": complete (") == 4
     assert "| true_labels " in first.stdout
     assert (tmp_path / "report/index.html").exists()
