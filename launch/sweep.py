@@ -1,9 +1,11 @@
-"""Makes the runs of a config file: all its rows, with several seeds each.
+"""Makes the runs of config files: all their rows, with several seeds each.
 
-    python -m launch.sweep --config=configs/FILE.py --workdir=ROOT [--rows=REGEX] [--seeds=3] \\
-        [--time_budget=SECONDS] [--parallel=N] [--dry_run] [--report] [--config.field=value ...]
+    python -m launch.sweep --config=configs/FILE.py[,configs/FILE.py...] --workdir=ROOT \\
+        [--rows=REGEX] [--seeds=3] [--time_budget=SECONDS] [--parallel=N] [--dry_run] [--report] \\
+        [--config.field=value ...]
 
 The sweep skips finished runs and continues unfinished ones. Seed 0 of every row comes first.
+Without --rows, a file's most telling rows (TELLING) come before its others. Files take turns.
 
 Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training and for corruption
 (config.seed and config.randomize.seed).
@@ -31,7 +33,9 @@ from rethinking import cli, distributed
 from rethinking.cli import flag_types
 from rethinking.errors import InputError
 
-_CONFIG = flag_types.define_path("config", None, "configs/FILE.py. Its ROWS are run.")
+_CONFIG = flag_types.define_paths(
+    "config", None, "configs/FILE.py, or several with commas between them. Their ROWS are run."
+)
 _WORKDIR = flag_types.define_path("workdir", None, "The folder of all run directories.")
 _ROWS = flags.DEFINE_string(
     "rows", "", "Run only the rows that this regular expression matches somewhere."
