@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from launch.jobs import Job
 from rethinking.errors import InputError, require
+from rethinking.experiments import chips
 
 # The part of a GPU's memory that several runs on it take together.
 _MEMORY = 0.9
@@ -47,13 +48,12 @@ def share(parallel: int, environment: Mapping[str, str]) -> Shares:
     too. Raises InputError for TPU chips that do not suffice, and for settings of the memory that
     several runs cannot have.
     """
-    platforms = environment.get("JAX_PLATFORMS", "")
     gpus = visible_gpus(environment)
     if gpus:
         return _share_gpus(parallel, gpus, environment)
-    chips = [] if platforms and "tpu" not in platforms else visible_chips(environment)
-    if chips:
-        return _share_chips(parallel, chips)
+    tpus = visible_chips(environment) if _sees_tpus(environment) else []
+    if tpus:
+        return _share_chips(parallel, tpus)
     fake = re.findall(rf"{_FAKE}(\d+)", environment.get("XLA_FLAGS", ""))
     if fake:
         per_run = max(1, int(fake[-1]) // parallel)
@@ -74,12 +74,34 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
         # CUDA ignores the first invalid name and all that follow. To hide all, users write -1.
         end = names.index("-1") if "-1" in names else len(names)
         return [name for name in names[:end] if name]
+    return _ask_nvidia_smi("index")
+
+
+def _ask_nvidia_smi(field: str) -> list[str]:
+    """A field of each GPU of this machine; none if there is no GPU."""
     if not shutil.which("nvidia-smi"):
         return []
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True)
-    # After an error, nvidia-smi prints a sentence and no numbers.
-    return answer.stdout.split() if answer.returncode == 0 else []
+    # After an error, nvidia-smi prints a sentence and no fields.
+    return answer.stdout.splitlines() if answer.returncode == 0 else []
+
+
+def accelerator(environment: Mapping[str, str]) -> str | None:
+    """JAX's name of the first visible accelerator, found without JAX; None without one."""
+    if visible_gpus(environment):
+        return next(iter(_ask_nvidia_smi("name")), "the GPU at hand")
+    if not _sees_tpus(environment) or not visible_chips(environment):
+        return None
+    from jax._src import hardware_utils
+
+    version = hardware_utils.num_available_tpu_chips_and_device_id()[1]
+    return chips.SHORT.get(getattr(version, "name", ""), "the TPU at hand")
+
+
+def _sees_tpus(environment: Mapping[str, str]) -> bool:
+    platforms = environment.get("JAX_PLATFORMS", "")
+    return not platforms or "tpu" in platforms
 
 
 def visible_chips(environment: Mapping[str, str]) -> list[str]:
@@ -137,19 +159,19 @@ def _share_gpus(parallel: int, gpus: Sequence[str], environment: Mapping[str, st
     return Shares(variables, per_run, f"{len(gpus)} GPUs")
 
 
-def _share_chips(parallel: int, chips: Sequence[str]) -> Shares:
+def _share_chips(parallel: int, tpus: Sequence[str]) -> Shares:
     require(
-        parallel <= len(chips),
-        f"--parallel={parallel}: this host has {len(chips)} TPU chips, and two processes cannot "
-        f"share a chip. Choose at most {len(chips)}.",
+        parallel <= len(tpus),
+        f"--parallel={parallel}: this host has {len(tpus)} TPU chips, and two processes cannot "
+        f"share a chip. Choose at most {len(tpus)}.",
     )
     variables = []
     for number in range(parallel):
         port = _FIRST_TPU_PORT + number
         variables.append(
             {
-                "TPU_VISIBLE_CHIPS": chips[number],
-                "TPU_VISIBLE_DEVICES": chips[number],
+                "TPU_VISIBLE_CHIPS": tpus[number],
+                "TPU_VISIBLE_DEVICES": tpus[number],
                 "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
                 "TPU_PROCESS_BOUNDS": "1,1,1",
                 "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
@@ -158,7 +180,7 @@ def _share_chips(parallel: int, chips: Sequence[str]) -> Shares:
                 "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             }
         )
-    return Shares(variables, 1, f"{len(chips)} TPU chips")
+    return Shares(variables, 1, f"{len(tpus)} TPU chips")
 
 
 def _memory(runs: int, environment: Mapping[str, str]) -> dict[str, str]:
