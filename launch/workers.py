@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
+from launch import devices
 from launch.jobs import Job
 from rethinking import cli, distributed, experiments, failures
 from rethinking.errors import InputError
@@ -26,7 +27,9 @@ def run_all(
     """Makes the runs, `parallel` at once. Yields each one, and how it ended, when it ends.
 
     With several at once, each worker process writes its messages to a file in the folder `log`.
+    Raises InputError, before the first run, if they cannot share the devices of this machine.
     """
+    parallel = min(parallel, len(jobs))
     if parallel > 1:
         yield from _run_in_workers(jobs, parallel, deadline, log)
         return
@@ -67,9 +70,12 @@ def _explain(error: BaseException, workdir: pathlib.Path) -> str:
 def _run_in_workers(
     jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path
 ) -> Iterator[tuple[Job, str]]:
+    shares = devices.share(parallel, os.environ)
+    for job in jobs:
+        shares.check(job.config.num_devices)
     # A new interpreter for each worker, because JAX does not survive a fork.
     spawn = multiprocessing.get_context("spawn")
-    initializer = functools.partial(_begin_worker, spawn.Value("i", 0), parallel, log)
+    initializer = functools.partial(_begin_worker, spawn.Value("i", 0), shares.environments, log)
     with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
         pending = {pool.submit(run_job, job, deadline): job for job in jobs}
         forwarded = False
@@ -112,8 +118,10 @@ def _how_it_ended(future: concurrent.futures.Future, forwarded: bool) -> str:
     return f"failed: {error}"
 
 
-def _begin_worker(counter, parallel: int, log: pathlib.Path) -> None:
-    """Prepares this worker process: signals, cores, accelerator memory and its log file.
+def _begin_worker(counter, environments: list[dict[str, str]], log: pathlib.Path) -> None:
+    """Prepares this worker process: signals, devices, cores and its log file.
+
+    `environments` has the variables that give each worker its devices.
 
     The worker ends when the sweep ends, even if the sweep is killed. The next sweep then
     continues its run.
@@ -126,21 +134,21 @@ def _begin_worker(counter, parallel: int, log: pathlib.Path) -> None:
     with counter.get_lock():
         number = counter.value
         counter.value += 1
-    _take_share(number, parallel)
+    os.environ.update(environments[number])
+    _take_cores(number, len(environments))
     log.mkdir(parents=True, exist_ok=True)
     file = os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, sys.stderr.fileno())
     cli.log_to_terminal()
 
 
-def _take_share(number: int, parallel: int) -> None:
-    """Gives worker `number` its own cores, and its part of the memory of the accelerator."""
+def _take_cores(number: int, parallel: int) -> None:
+    """Gives worker `number` its own cores."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         share = max(1, len(cores) // parallel)
         first = number * share % len(cores)
         os.sched_setaffinity(0, cores[first : first + share])
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / parallel:.3f}")
 
 
 def _end_with_parent() -> None:

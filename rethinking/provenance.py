@@ -53,11 +53,17 @@ def revision() -> str:
         tracked = ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__]
         subprocess.run(tracked, capture_output=True, check=True)
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
-    source = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        source.update(file.read_bytes())
     try:
         version = importlib.metadata.version("rethinking")
     except importlib.metadata.PackageNotFoundError:
         version = "uninstalled"
-    return f"{version}+source.{source.hexdigest()[:12]}"
+    return f"{version}+source.{source_digest()}"
+
+
+@functools.cache
+def source_digest() -> str:
+    """Twelve hex digits that change with every file of this package."""
+    source = hashlib.sha256()
+    for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        source.update(file.read_bytes())
+    return source.hexdigest()[:12]

@@ -18,7 +18,7 @@ from rethinking import randomize, sharding
 from rethinking.data import images, stream
 from rethinking.data.source import Dataset
 from rethinking.errors import require
-from rethinking.experiments import data_set, network
+from rethinking.experiments import data_set, devices, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
 from rethinking.training import evaluate, margins, steps
@@ -37,7 +37,7 @@ class StreamedTrainer(Trainer):
         Raises InputError for what cannot work.
         """
         stream.check(config.data.name, config.data.data_dir or None, data_set.evaluation(config))
-        self.mesh = sharding.device_mesh(config.num_devices)
+        self.mesh = devices.mesh(config)
         dataset = load_data(config)
         self.eval_split = dataset.eval_split
         self.num_train = len(dataset.train)

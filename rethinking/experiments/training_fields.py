@@ -109,7 +109,8 @@ FIELDS: Fields = COMMON | {
         scientific=False,
     ),
     "num_devices": COMMON["num_devices"].replace(
-        doc="number of devices that share a batch; 0: all"
+        doc="number of devices that share a batch; 0: one if the data are in memory; all of them "
+        "if the data are streamed, or if several processes make the run"
     ),
     "data.num_test": NUM_TEST,
     "data.crop_size": Field(
