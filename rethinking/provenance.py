@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+import socket
 import subprocess
 
 
@@ -29,6 +30,14 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def place() -> str:
+    """The host and the cores that this process may use, as a text that is the same for both."""
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id")
+    host = boot.read_text().strip() if boot.exists() else socket.gethostname()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "all"
+    return f"{host}: {cores}"
 
 
 @functools.cache

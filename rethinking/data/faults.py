@@ -12,7 +12,20 @@ from rethinking.errors import InputError
 # The text of a failed system call, as the ArrayRecord reader reports it.
 _SYSTEM_CALL = re.compile(r"\b\w+\(\) failed: ([^;\[]+)")
 # A name that leads nowhere says nothing about the state of the system.
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+# Libraries may report these by their text alone.
+_TEXTS = [
+    os.strerror(code)
+    for code in (
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    )
+]
 
 
 class BadRecord(InputError):
@@ -54,8 +67,12 @@ def system_cause(error: BaseException | None) -> str | None:
             raise error
         if isinstance(error, OSError) and error.errno and error.errno not in _NOT_THERE:
             return os.strerror(error.errno)
-        found = _SYSTEM_CALL.search(str(error))
+        text = str(error)
+        found = _SYSTEM_CALL.search(text)
         if found:
             return found[1].strip()
+        named = [cause for cause in _TEXTS if cause in text]
+        if named:
+            return named[0]
         error = error.__cause__ or error.__context__
     return None

@@ -28,6 +28,7 @@ class Leg(NamedTuple):
 
     state: TrainState  # its buffers are reused by the next leg
     loss: jax.Array  # mean over the leg's steps
+    waited: float | None = None  # seconds that the devices waited for images; None: they hold all
 
 
 class Trainer(abc.ABC):

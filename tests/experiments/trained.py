@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from rethinking import cli, runs
 
 ROOT = pathlib.Path(__file__).parents[2]
-TIMES = {"seconds", "examples_per_second"}
+TIMES = {"seconds", "examples_per_second", "epoch_seconds", "input_wait_seconds"}
 # A streamed run on small images: 100 of them are 6 and a quarter batches.
 STREAMED = (
     "--config.data.stream=true",
