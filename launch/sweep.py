@@ -24,7 +24,7 @@ import time
 from absl import app, flags
 
 from launch.jobs import Job, plan
-from launch.workers import OUT_OF_TIME, run_all
+from launch.workers import OUT_OF_TIME, check_devices, run_all
 from rethinking import cli, distributed
 from rethinking.cli import flag_types
 from rethinking.errors import InputError
@@ -65,6 +65,11 @@ def main(overrides: list[str]) -> None:
     if _DRY_RUN.value:
         print(f"{len(left)} of {len(jobs)} to run")
         return
+    try:
+        if left:
+            check_devices(_PARALLEL.value)
+    except InputError as error:
+        cli.fail(error)
     ended = _run(left, deadline, root / "logs")
     if _REPORT.value:
         _write_report(root)
