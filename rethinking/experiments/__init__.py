@@ -123,6 +123,7 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "device": provenance.device_name(),
         "num_devices": config.num_devices or jax.device_count(),
         "jax": jax.__version__,
+        **provenance.numerics(),
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
         "optimizer_source": config.get("optimizer_source") or None,
