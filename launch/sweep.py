@@ -31,7 +31,7 @@ from absl import app, flags
 
 from launch import devices
 from launch.jobs import Job, plan
-from launch.workers import OUT_OF_TIME, run_all
+from launch.workers import OUT_OF_TIME, check_devices, run_all
 from rethinking import cli, distributed
 from rethinking.cli import flag_types
 from rethinking.errors import InputError, require
@@ -91,8 +91,10 @@ def main(overrides: list[str]) -> None:
         if not job.is_left:
             print(f"{job}: {job.state}")
     try:
+        if left:
+            check_devices(_PARALLEL.value)
         ended = _run(left, deadline, root / "logs")
-    except InputError as error:  # the devices cannot be shared
+    except InputError as error:  # no device for the runs, or they cannot share the devices
         cli.fail(error)
     if _REPORT.value:
         _write_report(root)

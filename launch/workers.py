@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from launch import devices
 from launch.jobs import Job
-from rethinking import cli, distributed, experiments, failures
+from rethinking import accelerator, cli, distributed, experiments, failures
 from rethinking.errors import InputError
 
 OUT_OF_TIME = "out of time"
@@ -35,6 +35,27 @@ def run_all(
         return
     for job in jobs:
         yield job, run_job(job, deadline)
+
+
+def check_devices(parallel: int) -> None:
+    """Raises InputError if JAX would leave an accelerator of this machine idle, or has no device.
+
+    JAX takes memory of the accelerator. So if workers make the runs, another process looks.
+    """
+    if not accelerator.idle():
+        return
+    if parallel == 1:
+        _look()
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        pool.submit(_look).result()
+
+
+def _look() -> None:
+    from rethinking import sharding  # here: JAX imports slowly, and a plan needs none of it
+
+    sharding.all_devices()
 
 
 def run_job(job: Job, deadline: float) -> str:

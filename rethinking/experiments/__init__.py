@@ -126,6 +126,7 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
         "num_devices": devices.count(config),
         "devices": devices.names(config),
         "jax": jax.__version__,
+        **provenance.numerics(),
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
         "optimizer_source": config.get("optimizer_source") or None,

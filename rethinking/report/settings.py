@@ -108,7 +108,10 @@ def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dic
 
 
 def discrepancies(runs: Sequence[Run]) -> list[str]:
-    """Sentences on the revisions, devices and configs in which `runs`, seeds of one row, differ."""
+    """Sentences on what sets `runs`, seeds of one row, apart.
+
+    These are revisions, numbers of devices, precisions and configs.
+    """
     sentences = []
     revisions = seeds_by([run for run in runs if run.result], lambda run: run.revision)
     if len(revisions) > 1:
@@ -119,6 +122,13 @@ def discrepancies(runs: Sequence[Run]) -> list[str]:
         sentences.append(
             "Made on different numbers of devices, on which batch norm and dropout depend: "
             f"{listed(devices)}."
+        )
+    # The other kinds of experiments always multiply with full precision.
+    multiplied = [run for run in runs if run.kind in ("training", "complexity") and run.products]
+    precisions = seeds_by(multiplied, lambda run: run.products)
+    if len(precisions) > 1:
+        sentences.append(
+            f"Made with different precisions of products of float32 numbers: {listed(precisions)}."
         )
     digests = seeds_by(runs, lambda run: run.digest)
     if len(digests) > 1:
