@@ -1,11 +1,11 @@
 """What the runs of a sweep will take: their work, and an estimate of their seconds on a device."""
 
 import collections
-import time
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from launch import devices
 from launch.jobs import FINISHED, Job
@@ -16,13 +16,12 @@ from rethinking.experiments.work import Part
 
 # The parts of a chip's published rates that a run is assumed to reach. Nobody has measured them.
 _OPERATIONS, _BANDWIDTH = 0.3, 0.5
-# The parts of a CPU's measured rate of matrix products. A step of an MLP reaches 0.9 of it on two
-# cores, and steps of AlexNet and Inception 0.35: see benchmarks/README.md.
-_PRODUCTS, _CONVOLUTIONS = 0.9, 0.35
+# The parts of a CPU's measured rate of matrix products that networks reach: see docs/gpu.md.
+_PRODUCTS, _CONVOLUTIONS = 0.8, 0.33
 # Seconds of a run in which a program starts, reads the data and compiles.
 _START = 10.0
 _STARTING = f"Each run takes {_START:g} s more to start and compile."
-_SIDE = 2048  # of the matrices whose product is measured
+_SIDE = 1024  # of the matrices whose product is measured
 _UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 
 
@@ -94,14 +93,21 @@ def _cpu() -> Device:
 
 
 def product_rate(dtype: str) -> float:
-    """The operations a second of matrix products on this CPU, the best of three."""
-    factor = np.ones((_SIDE, _SIDE), dtype)
-    best = np.inf
-    for _ in range(3):
-        began = time.perf_counter()
-        factor @ factor
-        best = min(best, time.perf_counter() - began)
-    return 2 * _SIDE**3 / best
+    """The operations a second of matrix products on all usable cores of this CPU.
+
+    It is that of one thread, in the thread's own time, so other programs disturb it little.
+    """
+    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    setup = f"import numpy; a = numpy.ones(({_SIDE}, {_SIDE}), '{dtype}')"
+    code = f"print(min(timeit.repeat('a @ a', {setup!r}, time.process_time, 9, 1)))"
+    measured = subprocess.run(
+        [sys.executable, "-c", f"import time, timeit; {code}"],
+        env=os.environ | one_thread,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return provenance.usable_cores() * 2 * _SIDE**3 / float(measured.stdout)
 
 
 class Estimate(NamedTuple):
