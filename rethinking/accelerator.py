@@ -24,8 +24,8 @@ _HIDDEN = ("", "-1", "NoDevFiles", "none", "void")
 # Google's number as a vendor of PCI cards, and its numbers of TPUs, as in jax/_src/hardware_utils.
 _GOOGLE = "0x1ae0"
 _TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+ASK_DOCTOR = "`python -m launch.doctor` shows the reason."
 _PCI = pathlib.Path("/sys/bus/pci/devices")
-_ONLY_CPU = "To compute on the processor all the same, set JAX_PLATFORMS=cpu."
 
 
 class Card(NamedTuple):
@@ -140,7 +140,7 @@ def idle(environment: Mapping[str, str] = os.environ) -> str | None:
     there = [] if is_hidden and not granted else cards()
     if there:
         model = f"{len(there)} x {there[0].name}" if len(there) > 1 else there[0].name
-        return f"nvidia-smi finds {model} (driver {there[0].driver}). {_cause(there[0])}"
+        return f"nvidia-smi finds {model} (driver {there[0].driver}). {cause(there[0])}"
     if granted:
         return (
             f"Slurm granted cards ({granted}), but nvidia-smi finds none on {os.uname().nodename}. "
@@ -152,7 +152,7 @@ def idle(environment: Mapping[str, str] = os.environ) -> str | None:
     return None
 
 
-def _cause(card: Card) -> str:
+def cause(card: Card) -> str:
     """Why JAX cannot use an NVIDIA card, and what to install."""
     fitting, plugins = fitting_cuda(card), cuda_plugins()
     if fitting is None:
@@ -176,7 +176,7 @@ def _cause(card: Card) -> str:
             f"JAX ignores its plugin for CUDA: version {plugins[present]} does not fit jaxlib "
             f"{jaxlib}. Install the one that fits: {install}"
         )
-    return "JAX cannot start the card. `python -m launch.doctor` shows the reason."
+    return f"JAX cannot start the card. {ASK_DOCTOR}"
 
 
 def _cause_on_tpu() -> str:
@@ -184,7 +184,7 @@ def _cause_on_tpu() -> str:
         return 'JAX is installed without libtpu. Install it: pip install -e ".[tpu]"'
     return (
         "JAX cannot start them. Another process may hold them, for instance an earlier run. "
-        "`python -m launch.doctor` shows the reason."
+        f"{ASK_DOCTOR}"
     )
 
 
@@ -197,4 +197,6 @@ def require_use(platform: str, chosen: str | None) -> None:
         return
     reason = idle()
     if reason:
-        raise InputError(f"JAX would compute on the processor, but {reason} {_ONLY_CPU}")
+        raise InputError(
+            f"JAX would compute on the processor, which JAX_PLATFORMS=cpu asks for. But {reason}"
+        )
