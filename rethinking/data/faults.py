@@ -1,10 +1,11 @@
-"""The errors for files that are damaged, and for files that the system cannot read."""
+"""The errors for damaged files, for files that the system cannot read, and for full disks."""
 
 import contextlib
 import errno
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator
 
 from rethinking.errors import InputError
@@ -76,3 +77,17 @@ def system_cause(error: BaseException | None) -> str | None:
             return named[0]
         error = error.__cause__ or error.__context__
     return None
+
+
+def require_space(data_dir: pathlib.Path, num_bytes: float | int, what: str) -> None:
+    """Raises InputError if the disk of `data_dir` has less room than `num_bytes`."""
+    there = data_dir
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < num_bytes:
+        raise InputError(
+            f"{what} takes {num_bytes / 1e9:,.1f} GB in {data_dir}, but the disk has only "
+            f"{free / 1e9:,.1f} GB left. Free some space, or choose a folder on another disk by "
+            "--data_dir."
+        )

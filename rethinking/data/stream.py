@@ -76,7 +76,7 @@ def check(name: str, data_dir: str | None = None, evaluation: Evaluation = DEFAU
             not image classification, without colour, or not in ArrayRecord files; if it has nothing
             to evaluate; or if one of its files is missing, damaged or cut short.
     """
-    source = _find_coloured(name, data_dir, evaluation)
+    source = find_coloured(name, data_dir, evaluation)
     evaluation.held_out(source.info)
     source.check()
     evaluation.require_labels(source)
@@ -95,7 +95,7 @@ def load(
     Arguments and errors are those of `rethinking.data.arrays.load`, except that the images may
     differ in size. Also raises InputError if the set has more files than this process may open.
     """
-    source = _find_coloured(name, data_dir, evaluation)
+    source = find_coloured(name, data_dir, evaluation)
     info = evaluation.held_out(source.info)
     check_subset(name, info, num_train, num_test)
     chosen = choose_records(info, evaluation, num_train, num_test, seed)
@@ -106,7 +106,8 @@ def load(
     return Dataset(name, train, test, info.num_classes, info.eval_split)
 
 
-def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
+def find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
+    """The set `name`. Raises InputError unless it holds coloured images that can be decoded."""
     source = find(name, data_dir, evaluation=evaluation, streamed=True)
     if not source.is_encoded:
         raise InputError(
