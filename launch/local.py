@@ -23,7 +23,7 @@ from absl import app, flags
 
 from launch import devices, processes
 from rethinking import cli, rendezvous
-from rethinking.cli import flag_types
+from rethinking.cli import flag_types, output
 from rethinking.errors import InputError
 from rethinking.rendezvous.peer import RUN_WORD
 
@@ -92,6 +92,7 @@ def _free_address() -> str:
 
 def main(arguments: list[str]) -> None:
     """Starts the processes and waits for them. Ends with the exit code of the first failure."""
+    output.outlive_terminal()
     total = _NUM_PROCESSES.value
     try:
         environments = deal_devices(total, _DEVICES.value, os.environ)

@@ -4,8 +4,9 @@
         [--rows=REGEX] [--seeds=3] [--time_budget=SECONDS] [--parallel=N] [--report] \\
         [--dry_run [--device=h100]] [--config.field=value ...]
 
-The sweep skips finished runs and continues unfinished ones. Seed 0 of every row comes first.
-Without --rows, a file's most telling rows (TELLING) come before its others. Files take turns.
+The sweep skips finished runs, and runs that another process is making. It continues unfinished
+ones. Seed 0 of every row comes first. Without --rows, a file's most telling rows (TELLING) come
+before its others. Files take turns.
 
 Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training and for corruption
 (config.seed and config.randomize.seed).

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 
 from launch import devices
 from launch.jobs import Job
-from rethinking import accelerator, cli, distributed, experiments, failures
+from rethinking import accelerator, cli, distributed, experiments, failures, runs
 from rethinking.errors import InputError
 
 OUT_OF_TIME = "out of time"
+IN_USE = "skipped: another process is making it"
 
 
 def run_all(
@@ -59,14 +60,17 @@ def _look() -> None:
 
 
 def run_job(job: Job, deadline: float) -> str:
-    """Makes one run. Returns how it ended: its status, "out of time", or "failed: REASON".
+    """Makes one run. Returns its status, "out of time", "skipped: REASON" or "failed: REASON".
 
-    After `deadline` or SIGTERM it is "out of time", and the run is saved.
+    After `deadline` or SIGTERM it is "out of time", and the run is saved. A run that another
+    process is making, such as a second sweep, is skipped.
     """
     if time.monotonic() >= deadline or distributed.sigterm_noticed():
         return OUT_OF_TIME
     try:
         result = experiments.run(job.config, str(job.workdir), deadline)
+    except runs.InUse:
+        return IN_USE
     except (Exception, SystemExit) as error:  # the sweep goes on with the next run
         return f"failed: {_explain(error, job.workdir)}"
     return result["status"] if result else OUT_OF_TIME

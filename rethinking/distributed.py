@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from rethinking import provenance, rendezvous
 from rethinking.errors import InputError
+from rethinking.rendezvous import slurm
 
 _sigterm, _noticing = threading.Event(), threading.Event()
 
@@ -122,14 +123,23 @@ def _find_place(
 
 
 def _ask_cluster(timeout: float) -> Sequence:
-    """Returns address, number of processes, own number and local GPUs; None for the unknown."""
+    """Returns address, number of processes, own number and local GPUs; None for the unknown.
+
+    Raises InputError if the tasks of a Slurm job cannot divide their GPUs.
+    """
     import jax  # noqa: F401  the next import needs it
 
-    # `jax.distributed.initialize` asks the same class. It has no public name.
-    from jax._src.clusters import ClusterEnv
+    # `jax.distributed.initialize` asks the same classes. They have no public names.
+    from jax._src.clusters import ClusterEnv, OmpiCluster, SlurmCluster
 
     unset = [None] * 5
-    return ClusterEnv.auto_detect_unset_distributed_params(*unset, round(timeout))
+    *place, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(
+        *unset, round(timeout)
+    )
+    is_slurm = SlurmCluster.is_env_present() and not OmpiCluster.is_env_present()
+    if local_device_ids is not None and is_slurm:
+        local_device_ids = slurm.local_devices(os.environ)
+    return [*place, local_device_ids]
 
 
 def _end_program(error: BaseException) -> NoReturn:

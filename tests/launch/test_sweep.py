@@ -149,6 +149,15 @@ def test_one_failure_does_not_end_the_others(tmp_path, monkeypatch):
     assert ended == [first, "done"]
 
 
+def test_a_run_that_another_sweep_is_making_is_skipped(tmp_path, monkeypatch):
+    first, second = jobs.plan(QUICKSTART, tmp_path, rows="true|random_labels", overrides=FAST)
+    monkeypatch.setattr(experiments.training, "run", lambda *_: {"status": "complete"})
+    with runs.open_run(first.workdir, first.config, experiments.scientific):
+        ended = list(workers.run_all([first, second], 1, math.inf, tmp_path / "logs"))
+    assert ended == [(first, workers.IN_USE), (second, "complete")]
+    assert not (first.workdir / "errors.txt").exists()
+
+
 def test_ctrl_c_where_a_run_is_printed_ends_a_parallel_sweep(tmp_path, monkeypatch):
     """There, outside the loop that waits, no worker was told to stop."""
     told = []
