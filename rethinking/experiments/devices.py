@@ -19,11 +19,12 @@ def count(config: ConfigDict) -> int:
     see a smaller part of each batch, and the run would be another experiment. Everything else, and
     a run of several processes, has all devices.
     """
+    there = sharding.all_devices()  # first, because it explains why JAX has no devices
     if config.num_devices:
         return config.num_devices
     if keeps_data(config) and jax.process_count() == 1:
         return 1
-    return len(sharding.all_devices())
+    return len(there)
 
 
 def keeps_data(config: ConfigDict) -> bool:
