@@ -101,13 +101,17 @@ def prepare_smaller(name: str, short_side: int, data_dir: str | None = None) -> 
 def _describe_own(name: str) -> str:
     """What a set of the user's own holds. Raises InputError if it cannot be used."""
     info = source.find(name, train=False, evaluation=Evaluation(needed=False)).info
-    kind = {"image": "images", "vector": "vectors", "tokens": "sequences of tokens"}[info.kind]
     shape = " x ".join(map(str, info.example_shape))
+    examples = {
+        "image": f"images of {shape}",
+        "vector": f"vectors of {shape} features",
+        "tokens": f"sequences of {shape} tokens",
+    }[info.kind]
     evaluated = f"{info.num_test:,} in {info.eval_split}"
     if not info.num_test:
         evaluated = "none to evaluate (config.data.test_fraction holds out some of the former)"
     return (
-        f"{name} needs no preparation: {info.num_train:,} {kind} of {shape} for training, and "
+        f"{name} needs no preparation: {info.num_train:,} {examples} for training, and "
         f"{evaluated}, in {info.num_classes} classes."
     )
 

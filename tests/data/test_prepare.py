@@ -203,7 +203,7 @@ def test_a_set_of_ones_own_is_described(tmp_path):
     np.savez(tmp_path / "table.npz", x_train=np.eye(4), y_train=np.arange(4) % 2)
     for name, message in (
         (folder, "40 images of 8 x 8 x 3 for training, and 20 in test, in 10 classes"),
-        (str(tmp_path / "table.npz"), "4 vectors of 4 for training, and none to evaluate"),
+        (str(tmp_path / "table.npz"), "4 vectors of 4 features for training, and none to evaluate"),
     ):
         assert f"{name} needs no preparation: {message}" in prepare.prepare(name)
     with pytest.raises(InputError, match="there is no such file"):
