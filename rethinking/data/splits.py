@@ -88,13 +88,7 @@ class Evaluation:
         """Raises InputError if the records to evaluate have no labels."""
         if self.needed and not self.fraction and not source.has_labels():
             if self.split:
-                others = [name for name in source.splits if name not in ("train", self.split)]
-                raise InputError(
-                    f"config.data.eval_split={self.split}: its examples have no labels. Choose "
-                    f"another split of {source.name} ({', '.join(others) or 'there is none'}), or "
-                    "hold out a part of the training examples, such as "
-                    "config.data.test_fraction=0.1."
-                )
+                raise _nothing_in(source, self.split)
             raise _nothing_to_evaluate(source, [source.names["test"]])
 
     def held_out(self, info: Info) -> Info:
@@ -107,8 +101,19 @@ class Evaluation:
         )
 
 
+def _nothing_in(source: Source, split: str) -> InputError:
+    """The error for a split that was asked for, and that cannot be evaluated."""
+    problem = "its examples have no labels" if source.info.num_test else "it has no examples"
+    others = _others(source, [split])
+    choose = f"Choose another split of {source.name} ({', '.join(others)}). " if others else ""
+    return InputError(
+        f"config.data.eval_split={split}: {problem}. {choose}To evaluate a part of the training "
+        "examples, leave eval_split empty and set config.data.test_fraction, such as 0.1."
+    )
+
+
 def _nothing_to_evaluate(source: Source, unlabelled: list[str]) -> InputError:
-    others = [name for name in source.splits if name not in ("train", *unlabelled)]
+    others = _others(source, unlabelled)
     remedy = "Hold out a part of the training examples, such as config.data.test_fraction=0.1."
     if others:
         remedy = (
@@ -120,6 +125,11 @@ def _nothing_to_evaluate(source: Source, unlabelled: list[str]) -> InputError:
         f"{source.name} has no test examples with labels. It needs the splits train and test (or "
         f"validation, valid, val, dev), and has {', '.join(source.splits)}.{without} {remedy}"
     )
+
+
+def _others(source: Source, without: list[str]) -> list[str]:
+    """The splits of the set that may be evaluated instead of those in `without`."""
+    return [name for name in source.splits if name not in ("train", *without)]
 
 
 def hold_out(

@@ -104,8 +104,17 @@ def build(
     Raises InputError for a kernel that says nothing of the data.
     """
     if data.net is not None:
-        blocks = _random_conv_blocks(data.net, config.features.filters_per_block, before_block)
-        return FeatureSystem(blocks, data.train, backend)
+        filters_per_block = config.features.filters_per_block
+        blocks = _random_conv_blocks(data.net, filters_per_block, before_block)
+        features = data.net.on_devices(filters_per_block)
+
+        def parameters(first: int) -> Iterator[tuple]:
+            for each in features.parameters(first):
+                before_block()
+                yield each
+
+        on_devices = dataclasses.replace(features, parameters=parameters)
+        return FeatureSystem(blocks, data.train, backend, on_devices)
     kernel = make_kernel(config.kernel)
     probe.check_kernel(kernel, data.train, backend)
     if not config.random_centers:

@@ -188,8 +188,12 @@ def _inputs(rows: Rows) -> Answer:
         if missing:
             texts.append(f"{words}: {missing[0].lower()}{missing[1:]}")
             continue
-        is_fitted = all(map(_is_fitted, rows[row]))
-        fits = f"fitted in {_epochs(rows[row])}" if is_fitted else "not always fitted"
+        fitted = sum(map(_is_fitted, rows[row]))
+        fits = "not fitted"
+        if fitted == len(rows[row]):
+            fits = f"fitted in {_epochs(rows[row])}"
+        elif fitted:
+            fits = f"fitted in {fitted} of {len(rows[row])} runs"
         texts.append(f"{words}: {fits}, test accuracy {_percent(rows[row], 'test_accuracy')}.")
     if not texts:
         return Answer("And with other inputs?", "No such row has a run.")

@@ -81,6 +81,12 @@ UNLABELLED = {"train": NUM, "validation": 5, "test": 9}
         ({"train": NUM}, Evaluation(), r"and has train\. Hold out .*data\.test_fraction=0\.1"),
         ({"train": NUM, "extra": 9}, Evaluation(), r"has train, extra\. Name .*eval_split=extra"),
         (UNLABELLED, Evaluation("test"), r"eval_split=test: .*no labels.*mixed \(validation\)"),
+        (
+            {"train": NUM, "test": 9},
+            Evaluation("test"),
+            r"have no labels\. To evaluate",
+        ),
+        ({"train": NUM, "extra": 0}, Evaluation("extra"), r"extra: it has no examples\. To"),
         (UNLABELLED, Evaluation("tset"), r"mixed has no split 'tset'\. Did you mean 'test'"),
         (UNLABELLED, Evaluation("train"), r"would evaluate the training examples"),
         (UNLABELLED, Evaluation("test", 0.1), r"eval_split=test has no effect beside"),

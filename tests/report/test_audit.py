@@ -75,6 +75,15 @@ def test_runs_that_do_not_fit_are_no_answer_to_how_long(tmp_path):
     assert found["How much longer does that take?"].startswith("Unknown: not every run fits random")
 
 
+def test_inputs_that_are_not_always_fitted_are_counted(tmp_path):
+    fill(tmp_path, ["gaussian"], train=0.4, fit_step=None)
+    add(tmp_path, "random_pixels", 0, train=0.7, fit_step=None)
+    add(tmp_path, "random_pixels", 1)
+    text = answers(tmp_path)["And with other inputs?"]
+    assert "for each example: fitted in 1 of 2 runs, test accuracy 10.00" in text
+    assert "Gaussian noise as inputs: not fitted, test accuracy 10.00" in text
+
+
 def test_a_network_that_fits_nothing_is_no_answer_to_whether_it_fits_noise(tmp_path):
     fill(tmp_path, ["true_labels", "random_labels"], train=0.4, fit_step=None)
     text = answers(tmp_path)["Does it fit noise?"]

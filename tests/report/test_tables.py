@@ -21,6 +21,29 @@ def test_published_rows_are_rows_of_the_experiments():
     assert set(paper.TABLES["table3"]) <= set(rows.EXPERIMENTS["table3"].rows)
 
 
+@pytest.mark.parametrize(
+    "result, note",
+    [
+        ({"num_devices": 8, "batch_norm_examples": 128}, None),
+        ({"num_devices": 8, "batch_norm_examples": None}, None),
+        ({"num_devices": 1}, None),
+        (
+            {"num_devices": 8, "batch_norm_examples": 16},
+            "Batch norm averages over 16 of the 128 examples of a batch, because 8 devices share "
+            "it (seed 0).",
+        ),
+        (
+            {"num_devices": 8},  # an older run, which does not say whether it has batch norm
+            "Batch norm, if the network has it, averages over 16 of the 128 examples of a batch, "
+            "because 8 devices share it (seed 0).",
+        ),
+    ],
+)
+def test_a_row_whose_batch_norm_saw_a_part_of_each_batch_is_flagged(result, note, tmp_path):
+    make_run(tmp_path, "table1:inception", **result)
+    assert list(made(tmp_path)["table1"].notes) == [note][: note is not None]
+
+
 def test_every_kind_of_experiment_has_columns():
     assert kinds.KINDS.keys() == experiments.KINDS.keys()
 

@@ -45,9 +45,13 @@ class ColumnRecords(LabelledRecords):
             raise self.unusable(index, str(error)) from error
         if value is None or value["bytes"]:
             return value["bytes"] if value else b""
+        file = self.folder / (value["path"] or "")
         try:
-            return (self.folder / (value["path"] or "")).read_bytes()
+            return file.read_bytes()
         except OSError as error:
+            cause = system_cause(error)
+            if cause:
+                raise unreadable(file, cause) from error
             raise self.unusable(index, f"{value['path']}: {error.strerror}") from error
 
     def place(self, index: int) -> str:
