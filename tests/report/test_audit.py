@@ -143,7 +143,9 @@ def test_the_page_begins_with_the_answers_and_the_terminal_ends_with_them(tmp_pa
     assert first < page.index("<b>Does it fit noise?</b> Yes.") < page.index("both the true labels")
     printed = report.build([tmp_path / "runs"], tmp_path / "report")
     assert printed.rpartition("\n")[2].startswith("And with other inputs?")
-    assert "**Does it fit noise?** Yes." in (tmp_path / "report" / "report.md").read_text()
+    written = (tmp_path / "report" / "report.md").read_text()
+    assert "**Does it fit noise?** Yes." in written
+    assert "### Audit: accuracy in percent" in written
 
 
 def test_all_rows_differ_from_the_first_in_the_randomization_alone():
