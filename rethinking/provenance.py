@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import math
 import os
 import pathlib
 import socket
@@ -14,6 +15,8 @@ from rethinking import accelerator
 
 # NVIDIA cards multiply float32 numbers as TensorFloat-32 from this compute capability on (Ampere).
 _TF32_FROM = 8.0
+
+_CPU_LIMIT = pathlib.Path("/sys/fs/cgroup/cpu.max")
 
 
 def device_name() -> str:
@@ -90,6 +93,16 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def granted_cores() -> int:
+    """`usable_cores`, or fewer if a container or a cluster limits their time (cgroup v2)."""
+    try:
+        quota, period = _CPU_LIMIT.read_text().split()
+        granted = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # no such file, or no limit: "max 100000"
+        return usable_cores()
+    return max(1, min(granted, usable_cores()))
 
 
 def place() -> str:

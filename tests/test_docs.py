@@ -1,20 +1,25 @@
 """The code of the pages and of the notebook runs, and the links lead somewhere."""
 
+import io
+import math
 import pathlib
 import re
 import sys
+import tarfile
 
 import jax
 import nbclient
 import nbformat
 import numpy as np
 import pytest
+import scipy.io
 
 from rethinking import cli, experiments, models
-from rethinking.data import arrays
-from rethinking.experiments import optimizers
+from rethinking.data import arrays, stream
+from rethinking.experiments import cost, optimizers
 from rethinking.models import adapters
 from rethinking.training import check
+from tests.data.pictures import encode, noise
 from tests.test_commands import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -131,6 +136,68 @@ def test_the_training_loop_of_the_library_s_page_runs():
     assert names["accuracy"] == 1
     assert 150 < (names["random_labels"] != names["labels"]).sum() < 200
     assert sorted(names["shuffled_images"][3].ravel()) == sorted(names["images"][3].ravel())
+
+
+def add(archive, name, content):
+    """Adds a file to a tar archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def test_the_program_of_the_page_makes_folders_of_imagenet_s_archives(tmp_path, monkeypatch):
+    """Archives of two classes, in the form of ILSVRC 2012's: their numbers are not their order."""
+    wnids, pictures = ["n02", "n01"], [encode(noise(9, 9, seed), "jpeg") for seed in range(7)]
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as train:
+        for number, wnid in enumerate(wnids):
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as images:
+                for which in (2 * number, 2 * number + 1):
+                    add(images, f"{wnid}_{which}.JPEG", pictures[which])
+            add(train, f"{wnid}.tar", inner.getvalue())
+    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as val:
+        for which in (4, 5, 6):
+            add(val, f"ILSVRC2012_val_{which - 3:08d}.JPEG", pictures[which])
+    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    synsets = np.array([(1, "n02", 0), (2, "n01", 0), (3, "n00", 2)], kind)
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": synsets[:, None]})
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as devkit:
+        folder = "ILSVRC2012_devkit_t12/data"
+        add(devkit, f"{folder}/meta.mat", meta.getvalue())
+        add(devkit, f"{folder}/ILSVRC2012_validation_ground_truth.txt", b"2\n1\n2\n")
+    (program,) = blocks("docs/imagenet.md", "python")
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), str(tmp_path / "imagenet")])
+    exec(program, {})
+    found = stream.load(str(tmp_path / "imagenet"))
+    assert found.num_classes == 2 and found.eval_split == "val"
+    read = [
+        [split.records.read(i) for i in range(len(split))] for split in (found.train, found.test)
+    ]
+    assert read[0] == [(pictures[which], which < 2) for which in (2, 3, 0, 1)]
+    assert read[1] == [(pictures[which], which == 5) for which in (4, 6, 5)]
+
+
+def test_the_host_arithmetic_of_the_page_adds_up():
+    """A v5e chip wants 1,192 images a second. The others follow from their memory bandwidth."""
+    text = (ROOT / "docs/imagenet.md").read_text()
+    table = text[text.index("| host |") :].partition("\n\n")[0].splitlines()[2:]
+    tpu, gpu = cost.CHIPS["TPU v5 lite"], 85.2e9 / 256
+    a_chip = {
+        "v5e": 1192,
+        "v5p": 1192 * cost.CHIPS["TPU v5"].bandwidth / tpu.bandwidth,
+        "v6e": 1192 * cost.CHIPS["TPU v6 lite"].bandwidth / tpu.bandwidth,
+        "A3 High": cost.CHIPS["NVIDIA H100 80GB HBM3"].bandwidth / gpu,
+        "A3 Ultra": cost.CHIPS["NVIDIA H200"].bandwidth / gpu,
+    }
+    assert len(table) == 7
+    for line in table:
+        name, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
+        chips, _, _, _, wanted, cores, network = (float(cell.replace(",", "")) for cell in numbers)
+        (rate,) = (rate for kind, rate in a_chip.items() if name.startswith(kind))
+        assert wanted == pytest.approx(chips * rate, rel=1e-3)
+        assert cores == math.ceil(wanted / 300)
+        assert network == pytest.approx(wanted * 147_897_477_120 / 1_281_167 * 8 / 1e9, abs=0.06)
 
 
 def test_links_between_the_pages_lead_somewhere():

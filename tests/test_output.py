@@ -12,12 +12,13 @@ from tests.started import ROOT
 
 # A program that prints after its output is gone, as the C library and a child process do, too.
 PRINTS = """
-import os, subprocess, sys
+import contextlib, os, subprocess, sys
 from rethinking.cli.output import outlive_terminal
 outlive_terminal()
 print("begun", flush=True)
 if sys.stdin:
-    sys.stdin.readline()  # until the connection is lost
+    with contextlib.suppress(OSError):
+        sys.stdin.readline()  # until the connection is lost
 for stream in (sys.stdout, sys.stderr):
     print("x" * 100_000, file=stream, flush=True)
     os.write(stream.fileno(), b"x")

@@ -46,4 +46,5 @@ def check(name: str, archives: pathlib.Path, data_dir: pathlib.Path) -> None:
             f"downloaded by hand: {_PLACES[name]}. Put them into {archives}, or name their folder "
             "by --manual_dir. See docs/imagenet.md."
         )
-    require_space(data_dir, sum(expected.values()), f"Preparing {name}")
+    # TFDS keeps all images twice for a moment, but deletes one copy piece by piece.
+    require_space(data_dir, 1.05 * sum(expected.values()), f"Preparing {name}")

@@ -221,7 +221,10 @@ def _place(error: Exception, file: pathlib.Path) -> str:
 def parse(argv: list[str]) -> Namespace:
     """The arguments of the command line. Ends the program with code 2 if they are wrong."""
     parser = argparse_flags.ArgumentParser(
-        prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0]
+        prog="python -m rethinking.data.prepare",
+        description=__doc__.split("\n")[0],
+        # Another program's flag of the same name, where both are imported, is not ours.
+        conflict_handler="resolve",
     )
     parser.add_argument(
         "name",

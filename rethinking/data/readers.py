@@ -9,11 +9,11 @@ from rethinking.errors import InputError
 AUTOMATIC_THREADS, AUTOMATIC_WORKERS = 0, -1
 # Threads that wait for a disk need no core.
 FEWEST_THREADS = 16
-# One process reads at most some 3,000 images a second, because Python runs one thread at a time.
-# About eight cores decode as many.
-CORES_OF_A_WORKER = 8
+# One process reads some 2,000 to 3,000 images a second at most, because Python runs one of its
+# threads at a time. About four cores decode as many.
+CORES_OF_A_WORKER = 4
 # A worker takes seconds to start. In that time, the threads of one process read as many images.
-FEWEST_IMAGES = 20_000
+FEWEST_IMAGES = 10_000
 # Worker processes pass their batches through this folder, which lies in memory.
 SHARED_MEMORY = pathlib.Path("/dev/shm")
 
@@ -25,7 +25,7 @@ def choose(
 
     Args:
         num_threads: a number, or `AUTOMATIC_THREADS`: as many as cores, but at least 16.
-        num_workers: a number, or `AUTOMATIC_WORKERS`: one for eight cores. It is 0 for up to 16
+        num_workers: a number, or `AUTOMATIC_WORKERS`: one for four cores. It is 0 for fewer than 8
             cores, where there are few images to read, and where there is too little shared memory.
         cores: those that this process may use alone.
         batch_bytes: the size of this process's part of a batch.
@@ -39,7 +39,7 @@ def choose(
     room = _room(batch_bytes)
     if num_workers == AUTOMATIC_WORKERS:
         is_short = num_images is not None and num_images < FEWEST_IMAGES
-        if cores <= 2 * CORES_OF_A_WORKER or is_short:
+        if cores < 2 * CORES_OF_A_WORKER or is_short:
             return num_threads, 0
         return num_threads, int(min(cores // CORES_OF_A_WORKER, num_threads, room))
     if num_workers > room:

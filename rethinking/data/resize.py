@@ -76,7 +76,7 @@ def write_copy(
     open_files.allow(sum(records.num_open_files for records in splits.values()), name)
     num_images = sum(map(len, splits.values()))
     estimate = estimate_copy(next(iter(splits.values())), num_images, short_side)
-    cores = provenance.usable_cores()
+    cores = provenance.granted_cores()
     say(
         f"{copy} will have {num_images:,} images and about {_size(estimate.bytes)}. Writing "
         f"it takes about {_duration(estimate.core_seconds / cores)} on {cores} "
@@ -177,7 +177,7 @@ def _in_order(records: Records, short_side: int) -> Iterator[tuple[bytes, int]]:
 
     Decoding and encoding do not hold Python's lock.
     """
-    cores = provenance.usable_cores()
+    cores = provenance.granted_cores()
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(cores) as pool:
         for index in range(len(records)):

@@ -19,9 +19,9 @@ def count(config: ConfigDict) -> int:
     see a smaller part of each batch, and the run would be another experiment. Everything else, and
     a run of several processes, has all devices.
     """
-    there = sharding.all_devices()  # first, because it explains why JAX has no devices
     if config.num_devices:
         return config.num_devices
+    there = sharding.all_devices()  # first, because it explains why JAX has no devices
     if keeps_data(config) and jax.process_count() == 1:
         return 1
     return len(there)
@@ -43,7 +43,7 @@ def names(config: ConfigDict) -> list[str]:
     The number is the one in the variable that made the device visible. Without such a variable, and
     for several processes, it is JAX's number.
     """
-    devices = jax.devices()
+    devices = sharding.all_devices()
     platform = devices[0].platform
     visible = os.environ.get(VISIBLE.get(platform, ""), "").split(",")
     if jax.process_count() > 1 or len(visible) != len(devices) or not all(visible):

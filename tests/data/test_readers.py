@@ -15,12 +15,12 @@ Usage = collections.namedtuple("Usage", "total used free")
     "cores, images, expected",
     [
         (1, None, (16, 0)),
-        (16, None, (16, 0)),  # as before the numbers followed the host
-        (17, None, (17, 2)),
-        (112, None, (112, 14)),  # a TPU v5e host with four chips
-        (112, 19_999, (112, 0)),
-        (112, 20_000, (112, 14)),
-        (224, None, (224, 28)),
+        (7, None, (16, 0)),  # as before the numbers followed the host
+        (8, None, (16, 2)),
+        (112, None, (112, 28)),  # a TPU v5e host with four chips
+        (112, 9_999, (112, 0)),
+        (112, 10_000, (112, 28)),
+        (224, None, (224, 56)),
     ],
 )
 def test_threads_and_workers_follow_the_cores(monkeypatch, cores, images, expected):

@@ -137,15 +137,9 @@ def test_stopped_in_evaluations_and_continued_it_ends_as_if_never_stopped(
     assert_same_run(stopped, whole)
 
 
-def test_killed_in_mid_epoch_an_nnx_network_on_a_folder_ends_as_if_never_stopped(
-    tmp_path, monkeypatch
-):
-    """SIGKILL ends the program. The network has batch norm and dropout.
-
-    The whole run is made here, and not by another program, to save time.
-    """
-    # The programs then compute what is computed here.
-    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+@pytest.mark.slow  # fast tests stop such a network, and such a folder, within a program
+def test_killed_in_mid_epoch_an_nnx_network_on_a_folder_ends_as_if_never_stopped(tmp_path):
+    """SIGKILL ends the program. The network has batch norm and dropout."""
     folder = own_sets.write_folder(tmp_path / "set", own_sets.digits(160, 40), suffix=".jpg")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments = (
@@ -164,9 +158,10 @@ def test_killed_in_mid_epoch_an_nnx_network_on_a_folder_ends_as_if_never_stopped
         "--config.checkpoint_seconds=0",
         "--config.num_devices=1",
     )
-    experiments.run(cli.parse_config(arguments), whole)
-    assert [line["step"] for line in lines(whole)] == [0, 14, 27]
+    run_whole = command("rethinking.main", *arguments, f"--workdir={whole}")
     run_killed = command("rethinking.main", *arguments, f"--workdir={killed}")
+    subprocess.run(run_whole, cwd=ROOT, check=True, capture_output=True)
+    assert [line["step"] for line in lines(whole)] == [0, 14, 27]
 
     def is_time():
         return (killed / "checkpoints").exists() and saved_steps(killed)[-1:] > [1]

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from rethinking import cli, experiments, runs
+from rethinking import cli, experiments, runs, sharding
 from rethinking.errors import InputError
 from rethinking.experiments import devices, resident, training
 from tests.experiments.trained import (
@@ -91,7 +91,7 @@ def test_the_names_of_devices_are_those_that_made_them_visible(monkeypatch):
         id: int
         platform: str
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device(0, "gpu"), Device(1, "gpu")])
+    monkeypatch.setattr(sharding, "all_devices", lambda: [Device(0, "gpu"), Device(1, "gpu")])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-5a")
     assert devices.names(quickstart(num_devices=2)) == ["gpu:4", "gpu:GPU-5a"]
     assert devices.names(quickstart(num_devices=0)) == ["gpu:4"]

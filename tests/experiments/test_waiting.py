@@ -89,7 +89,7 @@ def test_where_images_are_on_the_devices_nothing_is_said():
 
 def test_processes_share_the_cores_of_their_host(monkeypatch):
     """Of four processes, the two on this host may use the same eight cores."""
-    monkeypatch.setattr(provenance, "usable_cores", lambda: 8)
+    monkeypatch.setattr(provenance, "granted_cores", lambda: 8)
     assert distributed.share_of_cores() == 8
     monkeypatch.setattr("jax.process_count", lambda: 4)
 
@@ -99,3 +99,15 @@ def test_processes_share_the_cores_of_their_host(monkeypatch):
     monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", process_allgather)
     assert distributed.share_of_cores() == 4
     assert distributed.largest(2.5) == 4.5
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [("max 100000\n", 64), ("250000 100000\n", 3), ("9900000 100000\n", 64), (None, 64)],
+)
+def test_a_container_s_limit_of_cores_counts(tmp_path, monkeypatch, limit, expected):
+    if limit:
+        (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr(provenance, "_CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr(provenance, "usable_cores", lambda: 64)
+    assert provenance.granted_cores() == expected

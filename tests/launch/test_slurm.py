@@ -12,7 +12,7 @@ from launch import run_list
 from rethinking import cli
 from rethinking.errors import InputError
 from tests.launch.fake_slurm import FIRST, Cluster
-from tests.launch.programs import AWKWARD, DIGITS, launch, put_program, refused, words
+from tests.launch.programs import AWKWARD, DIGITS, call, launch, put_program, refused, words
 
 # Python on a node. The run needs two sessions: the first one works until it must save.
 NODE = """
@@ -28,8 +28,10 @@ while :; do sleep 0.02; done
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, monkeypatch):
     cluster = Cluster(tmp_path / "cluster")
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
     # The script looks once a second whether the run is saved.
     put_program(tmp_path / "cluster/bin", "sleep", '[ "$1" != 1 ] || set 0.02; exec /bin/sleep $1')
     return cluster
@@ -41,10 +43,10 @@ def node(tmp_path):
     return f"--python={tmp_path / 'node python'}"
 
 
-def submit(cluster, *arguments):
-    ended = launch("slurm", *arguments, **cluster.variables)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+def submit(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        call("slurm", arguments)
+    assert ended.value.code == 0
 
 
 def wait_for(condition):
@@ -56,7 +58,6 @@ def wait_for(condition):
 
 def test_the_script_has_the_options_and_runs_main_with_its_arguments(cluster):
     submit(
-        cluster,
         "--nodes=4",
         "--gpus_per_node=8",
         "--cpus_per_task=12",
@@ -122,7 +123,7 @@ def test_a_job_goes_back_into_the_queue_unless_it_is_finished_or_failed(
     environment, before, exit_code, state, cluster, node, tmp_path
 ):
     workdir = tmp_path / "a run's"
-    submit(cluster, node, "--", DIGITS, f"--workdir={workdir}")
+    submit(node, "--", DIGITS, f"--workdir={workdir}")
     process = cluster.begin(str(FIRST), SAVE_SECONDS="0", **environment)
     if before:
         job = cluster.jobs / str(FIRST)
@@ -136,13 +137,13 @@ def test_a_job_goes_back_into_the_queue_unless_it_is_finished_or_failed(
 
 @pytest.mark.parametrize("save_seconds", ["0", "60"])
 def test_each_run_of_a_sweep_is_a_task_that_comes_back_until_it_is_finished(
-    save_seconds, cluster, node, tmp_path
+    save_seconds, cluster, node, tmp_path, capsys
 ):
     root = tmp_path / "runs"
     sweep = ("--config=configs/quickstart.py", f"--workdir={root}", "--rows=labels")
     flags = ("--sweep", "--at_once=1", "--grace_seconds=1", "--gres=gpu:a100", node)
-    said = submit(cluster, *flags, "--", *sweep, "--config.max_epochs=3")
-    assert "task 1: quickstart:random_labels seed 0" in said
+    submit(*flags, "--", *sweep, "--config.max_epochs=3")
+    assert "task 1: quickstart:random_labels seed 0\n" in capsys.readouterr().out
     one, two = f"{FIRST}_0", f"{FIRST}_1"
     script = (cluster.jobs / one / "script").read_text()
     assert "#SBATCH --array=0-1%1\n" in script
@@ -173,13 +174,16 @@ def test_each_run_of_a_sweep_is_a_task_that_comes_back_until_it_is_finished(
     assert len(list(root.rglob("result.json"))) == 2
 
 
-def test_the_submitted_script_is_the_one_that_a_dry_run_prints(cluster, tmp_path):
+def test_the_submitted_script_is_the_one_that_a_dry_run_prints(tmp_path, monkeypatch, capsys):
     arguments = ["--gpus_per_node=0", "--sbatch=gres=craynetwork:0", "--", *AWKWARD]
-    printed = launch("slurm", "--dry_run", *arguments).stdout
-    put_program(tmp_path / "other", "sbatch", f"cat > {tmp_path}/sbatch; exit 3")
-    ended = launch("slurm", *arguments, PATH=f"{tmp_path / 'other'}:{os.environ['PATH']}")
-    assert ended.returncode == 3  # the exit code of sbatch
-    assert (tmp_path / "sbatch").read_text() == printed
+    call("slurm", ["--dry_run", *arguments])
+    printed = capsys.readouterr().out
+    put_program(tmp_path, "sbatch", f"cat > {tmp_path}/script; exit 3")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(SystemExit) as ended:
+        call("slurm", arguments)
+    assert ended.value.code == 3  # the exit code of sbatch
+    assert (tmp_path / "script").read_text() == printed
     assert "gpus-per-node" not in printed
     assert "#SBATCH --ntasks-per-node=1\n" in printed
 
@@ -199,8 +203,8 @@ def test_the_submitted_script_is_the_one_that_a_dry_run_prints(cluster, tmp_path
         (["--sweep", "--", DIGITS.partition(":t")[0]], "needed: --workdir"),
     ],
 )
-def test_bad_input_is_refused_with_its_reason(arguments, reason):
-    refused("slurm", arguments, reason)
+def test_bad_input_is_refused_with_its_reason(arguments, reason, capsys):
+    refused("slurm", arguments, reason, capsys)
 
 
 def test_a_missing_sbatch_is_named(tmp_path):
