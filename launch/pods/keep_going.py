@@ -16,6 +16,9 @@ from rethinking import cli
 from rethinking.cli import output
 from rethinking.errors import InputError, require
 
+_INTERRUPTED = """
+A slice that is there goes on without this program, and costs money. A request stays in the queue.
+The same command looks after them again. --action=delete ends them."""
 _SUCCESS = (Verdict.RUNNING, Verdict.FINISHED, Verdict.STOPPED)
 
 
@@ -68,10 +71,7 @@ def until_done(
     try:
         verdict = watch.run()
     except KeyboardInterrupt:
-        _report(
-            "\nNobody watches the slice any more. It goes on, and costs money. The same command"
-        )
-        _report("watches it again. --action=delete deletes it.")
+        print(_INTERRUPTED, file=sys.stderr)
         return 130
     if meter and verdict is Verdict.FINISHED:
         meter.forget()
@@ -95,7 +95,3 @@ def _last_words(verdict: Verdict, reason: str, meter: Meter | None) -> list[str]
     if verdict is Verdict.LIMIT:
         lines.append("The same command with a larger --max_hours continues.")
     return lines
-
-
-def _report(text: str) -> None:
-    print(text, file=sys.stderr)
