@@ -23,8 +23,9 @@ def marks(ended):
     return [tuple(line.split()[:2]) for line in ended.stdout.splitlines()]
 
 
-def test_a_healthy_machine_has_one_good_line_for_each_thing(tmp_path):
+def test_a_healthy_machine_has_one_good_line_for_each_thing(tmp_path, monkeypatch):
     """The digits come with the package, so that no data set is needed."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     options = ["--config=configs/quickstart.py", f"--workdir={tmp_path / 'runs'}"]
     ended = launch("doctor", *options, XLA_FLAGS="")  # one device: eight compile longer
     assert ended.returncode == 0, ended.stdout

@@ -60,14 +60,18 @@ def shell(tmp_path):
     return Shell(tmp_path)
 
 
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def kill_soon(shell):
     state = (shell.home / ".rethinking/state").read_text()
     assert re.fullmatch(rf"{JOB} running (\d+)\n", state)
     os.kill(int(state.split()[2]), 9)
-    deadline = time.monotonic() + 10
-    while shell.ask() != "died":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: shell.ask() == "died")
 
 
 def test_runs_go_on_without_the_connection_and_leave_a_log_and_a_state(shell):
@@ -86,8 +90,8 @@ def test_runs_go_on_without_the_connection_and_leave_a_log_and_a_state(shell):
         '[{"workdir": "gs://b/it\'s a", "arguments": ["--workdir=gs://b/it\'s a", "--config=x"]}]'
     )
     assert (shell.home / "mounts").read_text() == "mounted\n"
-    assert (shell.home / "deleted").exists()
-    assert (shell.home / ".rethinking/log").read_text() == "begun\n"
+    wait_until((shell.home / "deleted").exists)
+    wait_until(lambda: (shell.home / ".rethinking/log").read_text() == "begun\n")
     kill_soon(shell)
     assert hosts.read(shell.run(hosts.ASK).stdout, "another job")[0].state == "new"
 
