@@ -35,7 +35,7 @@ FORCE_STOP = f"mkdir -p ~/.rethinking && touch ~/.rethinking/stopped\n{FREE}"
 ASK = """\
 s=$(cat ~/.rethinking/state 2>/dev/null || echo none new)
 case "$s" in
-*" running "*) kill -0 "${s##* }" 2>/dev/null || s="${s%% *} died";;
+*" running "*) grep -qs 'launch.pods.[a]gent' /proc/${s##* }/cmdline || s="${s%% *} died";;
 esac
 echo "host $(hostname): $s\""""
 LAST_LINES = "echo; hostname; tail --lines=20 ~/.rethinking/log"

@@ -226,7 +226,7 @@ class Policy:
             # Exit code 2 is a mistake of the user's, which does not go away.
             self.failures[workdir] = MOST if code == 2 else self.failures.get(workdir, 0) + 1
         why = f"{workdir} failed with exit code {code}"
-        if self.failures[workdir] < MOST:
+        if self.failures.get(workdir, 0) < MOST:
             return Step(Do.START, why, 30.0)
         self.reason = why
         self.todo = [run for run in self.todo if run.workdir != workdir]
