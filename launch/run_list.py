@@ -48,9 +48,7 @@ def sweep(arguments: Sequence[str]) -> list[Run]:
     names = _names(values.config, overrides)
     with tempfile.TemporaryDirectory() as nothing:
         planned_in = nothing if "://" in root else root  # a bucket cannot be searched from here
-        planned: list[jobs.Job] = []
-        for file in values.config:
-            planned += jobs.plan(file, planned_in, values.rows, values.seeds, overrides)
+        planned = jobs.plan(values.config, planned_in, values.rows, values.seeds, overrides)
     found = []
     for job in planned:
         if job.is_left:
@@ -81,7 +79,7 @@ def check_devices(run: Run, num_devices: int, num_processes: int) -> None:
 def _sweep_flags() -> flags.FlagValues:
     """The flags of launch.sweep that say which runs it makes."""
     values = flags.FlagValues()
-    flag_types.define_paths("config", None, "configs/FILE.py", flag_values=values)
+    flag_types.define_paths("config", None, "configs/FILE.py,...", flag_values=values)
     flag_types.define_path("workdir", None, "the root", flag_values=values)
     flags.DEFINE_string("rows", "", "a regular expression", flag_values=values)
     flags.DEFINE_integer("seeds", 1, "their number", lower_bound=1, flag_values=values)

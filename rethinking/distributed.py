@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from rethinking import rendezvous
+from rethinking import provenance, rendezvous
 from rethinking.errors import InputError
 from rethinking.rendezvous import slurm
 
@@ -220,6 +221,34 @@ def stop_if_late(deadline: float) -> None:
     """Raises OutOfTime if the run `must_stop`."""
     if must_stop(deadline):
         raise OutOfTime
+
+
+def share_of_cores() -> int:
+    """The number of cores for this process: its own, divided by the processes that share them.
+
+    Every process must call it, because each call waits for all of them.
+    """
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    cores = provenance.granted_cores()
+    if jax.process_count() == 1:
+        return cores
+    mine = zlib.crc32(provenance.place().encode())
+    places = multihost_utils.process_allgather(np.uint32(mine))
+    return max(1, cores // int((places == mine).sum()))
+
+
+def largest(value: float) -> float:
+    """The largest `value` of all processes. Every process must call it: see `agreed`."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
 def agreed(value: bool) -> bool:

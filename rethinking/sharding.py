@@ -11,7 +11,7 @@ import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rethinking import paths, provenance
+from rethinking import accelerator, paths, provenance
 from rethinking.errors import InputError
 
 # The mesh axis along which a batch is split.
@@ -55,17 +55,27 @@ def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices of all processes. Raises InputError if JAX finds none."""
+    """The devices of all processes.
+
+    Raises InputError if JAX finds none, or if it would leave an accelerator of this machine idle.
+    """
     try:
-        return jax.devices()
+        devices = jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX raises either, and the first has no text
         platforms = os.environ.get("JAX_PLATFORMS", "")
         reason = str(error).splitlines()[0] if str(error) else "no device was found"
+        if not platforms:
+            raise InputError(
+                f"JAX cannot start a device ({reason}). `python -m launch.doctor` says more. "
+                "JAX_PLATFORMS=cpu computes on the processor."
+            ) from None
         raise InputError(
             f"JAX_PLATFORMS={platforms}: JAX cannot use these devices ({reason}). Unset "
             "JAX_PLATFORMS, set it to cpu, or install the extra of the accelerator: "
             "pip install -e '.[gpu]'"
         ) from None
+    accelerator.require_use(devices[0].platform, jax.config.jax_platforms)
+    return devices
 
 
 def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:

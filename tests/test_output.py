@@ -16,8 +16,9 @@ import contextlib, os, subprocess, sys
 from rethinking.cli.output import outlive_terminal
 outlive_terminal()
 print("begun", flush=True)
-with contextlib.suppress(OSError):
-    sys.stdin and sys.stdin.readline()  # until the connection is lost
+if sys.stdin:
+    with contextlib.suppress(OSError):
+        sys.stdin.readline()  # until the connection is lost
 for stream in (sys.stdout, sys.stderr):
     print("x" * 100_000, file=stream, flush=True)
     os.write(stream.fileno(), b"x")

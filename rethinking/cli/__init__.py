@@ -156,6 +156,11 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "Seconds after which the run is saved and stops.",
         flag_values=values,
     )
+    define_place_flags(values)
+
+
+def define_place_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags that say which of several processes this one is."""
     flags.DEFINE_boolean(
         "distributed",
         False,

@@ -1,6 +1,6 @@
 """What a training step costs each chip, read from a program compiled without the chips."""
 
-import dataclasses
+import math
 import re
 import time
 from typing import Any
@@ -16,6 +16,7 @@ from rethinking import sharding
 from rethinking.data.stream import Batch
 from rethinking.errors import InputError, require
 from rethinking.experiments import streamed
+from rethinking.experiments.chips import CHIPS, Chip
 
 # ILSVRC 2012. The step is compiled for its size and its classes, without the data.
 IMAGENET_TRAIN, IMAGENET_CLASSES = 1_281_167, 1000
@@ -30,29 +31,6 @@ NUMBER_BYTES = {
     "u8": 1,
     "s8": 1,
     "pred": 1,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """A chip's published memory and rates."""
-
-    memory: float  # bytes
-    flops: float  # bfloat16 operations a second
-    bandwidth: float  # bytes a second, to and from its memory
-    links: float  # bytes a second that it sends to other chips, over all its links
-
-
-# From Google Cloud's documentation of its TPU versions, and from NVIDIA's data sheets of the A100,
-# H100 and H200 (dense, NVLink).
-CHIPS = {
-    "TPU v4": Chip(32e9, 275e12, 1228e9, 300e9),
-    "TPU v5 lite": Chip(16e9, 197e12, 819e9, 200e9),
-    "TPU v5": Chip(95e9, 459e12, 2765e9, 600e9),
-    "TPU v6 lite": Chip(32e9, 918e12, 1640e9, 448e9),
-    "NVIDIA A100-SXM4-80GB": Chip(80e9, 312e12, 2039e9, 300e9),
-    "NVIDIA H100 80GB HBM3": Chip(80e9, 989e12, 3350e9, 450e9),
-    "NVIDIA H200": Chip(141e9, 989e12, 4800e9, 450e9),
 }
 
 
@@ -76,6 +54,11 @@ def make_mesh(topology: str | None) -> Mesh:
 
 def compile_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
     """The compiled training step of a streamed row on ImageNet, for the devices of `mesh`."""
+    return trace_step(config, mesh).lower().compile()
+
+
+def trace_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Traced:
+    """The training step of a streamed row on ImageNet, for the devices of `mesh`."""
     require(
         config.data.stream,
         f"{config.row} does not stream its data, and only rows that do (configs/table2.py) are "
@@ -89,20 +72,25 @@ def compile_step(config: ConfigDict, mesh: Mesh) -> jax.stages.Compiled:
     def on_mesh(array):
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=replicated)
 
-    def rows(*shape, dtype):
-        return jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=by_rows)
+    batch = batch_form(config.batch_size, config.data.image_size, by_rows)
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated)
+    state = jax.tree.map(on_mesh, jax.eval_shape(net.initialize, seed))
+    return train_step.trace(state, batch, seed)
 
-    size = config.data.image_size
-    batch = Batch(
-        images=rows(size, size, 3, dtype=jnp.uint8),
+
+def batch_form(num: int, side: int, placed: NamedSharding) -> Batch:
+    """The form of a batch of `num` square images of `side` pixels, and where it is placed."""
+
+    def rows(*shape, dtype):
+        return jax.ShapeDtypeStruct((num, *shape), dtype, sharding=placed)
+
+    return Batch(
+        images=rows(side, side, 3, dtype=jnp.uint8),
         labels=rows(dtype=jnp.int32),
         indices=rows(dtype=jnp.uint32),
         epochs=rows(dtype=jnp.uint32),
         weights=rows(dtype=jnp.float32),
     )
-    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated)
-    state = jax.tree.map(on_mesh, jax.eval_shape(net.initialize, seed))
-    return train_step.lower(state, batch, seed).compile()
 
 
 def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
@@ -173,11 +161,15 @@ def collective_bytes(text: str) -> int:
         r"(?:-start)?\(",
         text,
     )
+    return sum(array_bytes(result) for result in collectives)
+
+
+def array_bytes(text: str) -> int:
+    """Bytes of the arrays in a text such as "(bf16[10]{0}, f32[3,4])"."""
     total = 0
-    for result in collectives:
-        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", result):
-            sides = [int(side) for side in shape.split(",") if side]
-            total += NUMBER_BYTES.get(dtype, 4) * int(np.prod(sides))
+    for dtype, shape in re.findall(r"\b(\w+)\[([\d,]*)\]", text):
+        sides = [int(side) for side in shape.split(",") if side]
+        total += NUMBER_BYTES.get(dtype, 4) * math.prod(sides)
     return total
 
 

@@ -85,8 +85,8 @@ def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np
     )
     if not config.random_test_labels:
         return train.images, labels
-    # What is drawn for an example depends on its index. So the test images need other indices than
-    # the training images.
+    # What is drawn for an example depends on its index. So the test examples need other indices
+    # than the training examples.
     indices = test.indices
     if dataset.eval_split != HELD_OUT:
         indices = indices + data_set.describe(config).num_train
@@ -104,8 +104,17 @@ def build(
     Raises InputError for a kernel that says nothing of the data.
     """
     if data.net is not None:
-        blocks = _random_conv_blocks(data.net, config.features.filters_per_block, before_block)
-        return FeatureSystem(blocks, data.train, backend)
+        filters_per_block = config.features.filters_per_block
+        blocks = _random_conv_blocks(data.net, filters_per_block, before_block)
+        features = data.net.on_devices(filters_per_block)
+
+        def parameters(first: int) -> Iterator[tuple]:
+            for each in features.parameters(first):
+                before_block()
+                yield each
+
+        on_devices = dataclasses.replace(features, parameters=parameters)
+        return FeatureSystem(blocks, data.train, backend, on_devices)
     kernel = make_kernel(config.kernel)
     probe.check_kernel(kernel, data.train, backend)
     if not config.random_centers:

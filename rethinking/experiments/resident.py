@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rethinking import sharding
 from rethinking.data import arrays, shifts
 from rethinking.data.source import Info
-from rethinking.experiments import data_set, examples, network
+from rethinking.experiments import data_set, devices, examples, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Leg, Trainer, choose_sample
 from rethinking.training import evaluate, margins, steps
@@ -141,28 +141,13 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
 
     Raises InputError for devices, a batch size, a network or an augmentation that cannot work.
     """
-    examples.check(config, info)
-    mesh = sharding.device_mesh(config.num_devices)
-    vocab_size = data_set.vocab_size(config) if info.kind == "tokens" else None
-    steps_per_epoch = num_train // config.batch_size
-    net = network.build(
-        config,
-        mesh,
-        examples.form(config, info),
-        info.num_classes,
-        num_train,
-        steps_per_epoch,
-        vocab_size,
-    )
-    seen = examples.views(config, info.kind)
-    if info.kind == "image":
-        examples.check_augmentation(config, seen, info.example_shape)
+    net, seen = build_network(config, info, num_train, devices.mesh(config))
     initial = net.initial_state(config.seed)
     scan = steps.use_scan(initial.params)
     return Programs(
         network=net,
         initial=initial,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=num_train // config.batch_size,
         train_epoch=steps.make_train_epoch(
             net.train_step, net.devices, config.batch_size, seen.train, scan
         ),
@@ -170,6 +155,29 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
         logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
         store=seen.store,
     )
+
+
+def build_network(
+    config: ConfigDict, info: Info, num_train: int, mesh: Mesh
+) -> tuple[Network, examples.Views]:
+    """The network of `config` on the devices of `mesh`, and how it sees examples of the set `info`.
+
+    Raises InputError for a batch size, a network or an augmentation that cannot work.
+    """
+    examples.check(config, info)
+    net = network.build(
+        config,
+        mesh,
+        examples.form(config, info),
+        info.num_classes,
+        num_train,
+        num_train // config.batch_size,
+        data_set.vocab_size(config) if info.kind == "tokens" else None,
+    )
+    seen = examples.views(config, info.kind)
+    if info.kind == "image":
+        examples.check_augmentation(config, seen, info.example_shape)
+    return net, seen
 
 
 def _chance(

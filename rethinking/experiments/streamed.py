@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,16 +15,18 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import randomize, sharding
-from rethinking.data import images, stream
+from rethinking import distributed, randomize, sharding
+from rethinking.data import images, readers, stream
 from rethinking.data.source import Dataset
 from rethinking.errors import require
-from rethinking.experiments import data_set, network
+from rethinking.experiments import data_set, devices, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
+from rethinking.experiments.waiting import Waiting
 from rethinking.training import evaluate, margins, steps
 from rethinking.training.state import TrainState
 
+_LOG = logging.getLogger(__name__)
 # Batches that are on their way to the devices while one is trained on.
 PREFETCH = 2
 
@@ -37,13 +40,16 @@ class StreamedTrainer(Trainer):
         Raises InputError for what cannot work.
         """
         stream.check(config.data.name, config.data.data_dir or None, data_set.evaluation(config))
-        self.mesh = sharding.device_mesh(config.num_devices)
+        self.mesh = devices.mesh(config)
+        self.cores = distributed.share_of_cores()
         dataset = load_data(config)
         self.eval_split = dataset.eval_split
         self.num_train = len(dataset.train)
         self.num_classes = dataset.num_classes
         net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
         super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
+        reading = self._reading(config.batch_size)
+        _LOG.info("%d threads read images, in %s.", reading.num_threads, _processes(reading))
         self.train_step = build_train_step(config, net)
         self.evaluate_batch = evaluate.make_evaluate_batch(net.model, net.devices, images.center)
         self.train = dataset.train
@@ -71,10 +77,11 @@ class StreamedTrainer(Trainer):
             self._reading(config.batch_size),
             step,
         )
-        with contextlib.closing(batches):
-            for batch in place_batches(batches, self.mesh):
+        with contextlib.closing(batches), contextlib.closing(Waiting()) as waiting:
+            for batch in place_batches(waiting.timed(batches), self.mesh):
                 state, loss = self.train_step(state, batch, seed)
-                yield Leg(state, loss)
+                waiting.follow(loss)
+                yield Leg(state, loss, waiting.take())
 
     def evaluate_split(
         self, state: TrainState, split: stream.Split, stop: Callable[[int], bool]
@@ -86,7 +93,7 @@ class StreamedTrainer(Trainer):
         """
         batch_size = self.config.eval_batch_size * self.mesh.size
         batches = stream.eval_batches(
-            split, batch_size, self.config.data.image_size, self._reading(batch_size)
+            split, batch_size, self.config.data.image_size, self._reading(batch_size, len(split))
         )
         sums = []
         with contextlib.closing(batches):
@@ -103,14 +110,27 @@ class StreamedTrainer(Trainer):
         sizes = {"num_classes": self.num_classes, "num_test": len(self.test)}
         return sizes | margins.norms(state.evaluated["params"])
 
-    def _reading(self, batch_size: int) -> stream.Reading:
+    def _reading(self, batch_size: int, num_images: int | None = None) -> stream.Reading:
+        """How this process reads its rows of batches, without end or of `num_images` images."""
         data = self.config.data
-        return stream.Reading(
-            sharding.local_rows(batch_size, self.mesh),
-            num_threads=data.num_threads,
-            num_workers=data.num_workers,
-            skip_bad=data.skip_bad,
+        rows = sharding.local_rows(batch_size, self.mesh)
+        num_rows = rows.stop - rows.start
+        if num_images is not None:
+            num_images = num_images * num_rows // batch_size
+        num_threads, num_workers = readers.choose(
+            data.num_threads,
+            data.num_workers,
+            self.cores,
+            num_rows * 3 * data.image_size**2,
+            num_images,
         )
+        return stream.Reading(rows, num_threads, num_workers, data.skip_bad)
+
+
+def _processes(reading: stream.Reading) -> str:
+    if not reading.num_workers:
+        return "this process"
+    return f"{reading.num_workers} worker process{'' if reading.num_workers == 1 else 'es'}"
 
 
 def _means(sums: list[dict[str, jax.Array]], num_images: int) -> dict[str, float]:

@@ -20,18 +20,20 @@ class Backend(abc.ABC):
     Attributes:
         layout: the place of each entry of the matrix.
         dtype: the type of the matrix's entries.
-        working_rows: the number of rows of the temporary arrays that the computation of a panel
-            needs.
     """
 
     layout: Layout
     dtype: np.dtype
-    working_rows: int
 
     @property
     def description(self) -> str:
         """Differs for backends whose storages differ."""
         return f"{type(self).__name__}, {self.layout}, {self.dtype}"
+
+    @property
+    @abc.abstractmethod
+    def working_bytes(self) -> int:
+        """Bytes of a device's temporary arrays, for a panel or for a product with the matrix."""
 
     @abc.abstractmethod
     def like(self, n: int) -> "Backend":

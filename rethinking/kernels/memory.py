@@ -10,10 +10,8 @@ def needed(backend: Backend, num_outputs: int, num_features: int) -> int:
     """Bytes that each device needs: the factor, one panel's work, examples, right-hand sides."""
     layout, itemsize = backend.layout, backend.dtype.itemsize
     rows = layout.size // layout.num_devices
-    # The kernel and the update of a panel hold about four arrays of this size.
-    temporary = backend.working_rows * layout.width * itemsize * 4
     vectors = rows * (num_features + 6 * num_outputs) * 8
-    return layout.entries * itemsize + temporary + vectors
+    return layout.entries * itemsize + backend.working_bytes + vectors
 
 
 def require(backend: Backend, num_outputs: int, num_features: int) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float32, Float64
 
 from rethinking.data.images import scale
 from rethinking.errors import InputError
+from rethinking.kernels.device_features import DeviceFeatures
 from rethinking.kernels.features import (
     Images,
     check_count,
@@ -137,17 +138,9 @@ class FittedRandomConv:
         Raises InputError if the images are too small or have values that are not finite, if their
         channels differ from those of `fit`, or if there are no such filters.
         """
-        settings = self.settings
-        images = check_images(
-            images,
-            channels=self.filters.shape[3],
-            side=settings.patch_size + settings.pool_size - 1,
-        )
-        features = functools.partial(
-            _random_conv, size=settings.pool_size, stride=settings.pool_stride
-        )
-        numbers = jnp.float32(settings.contrast), jnp.float32(settings.threshold)
-        return in_batches(features, images, batch_size, self._kernels(start, stop), *numbers)
+        images = self._check(images)
+        parameters = self._parameters(start, stop)
+        return in_batches(self._function, images, batch_size, *parameters)
 
     def blocks(
         self, images: Images, filters_per_block: int, batch_size: int = 10, first: int = 0
@@ -159,6 +152,37 @@ class FittedRandomConv:
         check_count("filters_per_block", filters_per_block)
         for start in range(first * filters_per_block, len(self.filters), filters_per_block):
             yield self.transform(images, start, start + filters_per_block, batch_size)
+
+    def on_devices(self, filters_per_block: int) -> DeviceFeatures:
+        """How devices compute the same features, `filters_per_block` filters at a time."""
+        check_count("filters_per_block", filters_per_block)
+
+        def parameters(first: int) -> Iterator[tuple[Array, Array, Array]]:
+            for start in range(first * filters_per_block, len(self.filters), filters_per_block):
+                yield self._parameters(start, start + filters_per_block)
+
+        return DeviceFeatures(self._function, parameters, self._check)
+
+    @functools.cached_property
+    def _function(self) -> Callable[..., Array]:
+        """(images, *parameters) -> features."""
+        settings = self.settings
+        return functools.partial(_random_conv, size=settings.pool_size, stride=settings.pool_stride)
+
+    def _parameters(self, start: int, stop: int | None) -> tuple[Array, Array, Array]:
+        """The arguments of `_function` for the filters `start` to `stop`."""
+        settings = self.settings
+        numbers = jnp.float32(settings.contrast), jnp.float32(settings.threshold)
+        return self._kernels(start, stop), *numbers
+
+    def _check(self, images: Images) -> np.ndarray:
+        """The images as an array. Raises InputError if they have no such features."""
+        settings = self.settings
+        return check_images(
+            images,
+            channels=self.filters.shape[3],
+            side=settings.patch_size + settings.pool_size - 1,
+        )
 
     def _kernels(self, start: int, stop: int | None) -> Float32[Array, "patch patch c filters"]:
         """Filters that include the whitening, which is linear.

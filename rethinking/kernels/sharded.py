@@ -38,11 +38,15 @@ class ShardedBackend(Backend):
         self.dtype = np.dtype(dtype)
         self.mesh = mesh
         self.platform = mesh.devices.flat[0].platform
-        self.working_rows = layout.block
         self.tiles = Tiles(layout, dtype, mesh)
 
     def __reduce__(self) -> tuple:
         return _unpickle, (self.layout, str(self.dtype), self.platform)
+
+    @property
+    def working_bytes(self) -> int:
+        # The kernel and the update of a panel hold about four arrays of this size.
+        return 4 * self.layout.block * self.layout.width * self.dtype.itemsize
 
     def like(self, n: int) -> "ShardedBackend":
         return ShardedBackend(layouts.make(n, self.mesh.size), str(self.dtype), self.mesh)
@@ -147,7 +151,8 @@ class ShardedBackend(Backend):
         name = ("gram product", kernel)
         return tiles.collect(tiles.run(name, compute, x, self.distribute(v), shared=shared))
 
-    def add_product(self, storage: jax.Array, features: np.ndarray) -> jax.Array:
+    def add_product(self, storage: jax.Array, features: np.ndarray | jax.Array) -> jax.Array:
+        """The storage plus features features^T. The devices may have the rows already."""
         tiles = self.tiles
 
         def compute(storage, features):
@@ -164,9 +169,14 @@ class ShardedBackend(Backend):
 
             return tiles.loop(0, add_panel, storage)
 
-        # In their own type, so that float32 features take half the memory of float64 ones.
-        features = tiles.distribute(features, features.dtype)
+        if not isinstance(features, jax.Array):
+            # In their own type, so that float32 features take half the memory of float64 ones.
+            features = tiles.distribute(features, features.dtype)
         return tiles.run("add product", compute, storage, features, donate=True)
+
+    def whole(self, storage: jax.Array) -> np.ndarray:
+        """The symmetric matrix of a storage, in float64 on every process."""
+        return self.tiles.symmetric(storage)
 
     def add_ridge(self, storage: jax.Array, ridge: float, g: int) -> jax.Array:
         tiles = self.tiles

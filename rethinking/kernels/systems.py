@@ -11,8 +11,10 @@ from jaxtyping import Float
 from rethinking.errors import InputError
 from rethinking.kernels import checks
 from rethinking.kernels.backend import Backend
+from rethinking.kernels.device_features import Block, DeviceFeatures
 from rethinking.kernels.gram import Kernel
 from rethinking.kernels.kept import Kept
+from rethinking.kernels.sharded import ShardedBackend
 
 Blocks = Callable[..., Iterator[np.ndarray]]
 # The number of examples from which the mean of K's diagonal is computed.
@@ -116,10 +118,19 @@ class FeatureSystem(System):
             To continue an interrupted sum, it is also called with a number of blocks to leave out.
         x: the training examples.
         backend: where K is stored.
+        on_devices: the same features by JAX. If the backend computes by JAX, each device computes
+            the features of its own rows, and they stay there. Then `blocks` is not called.
     """
 
-    def __init__(self, blocks: Blocks, x: np.ndarray, backend: Backend):
+    def __init__(
+        self,
+        blocks: Blocks,
+        x: np.ndarray,
+        backend: Backend,
+        on_devices: DeviceFeatures | None = None,
+    ):
         self.blocks = blocks
+        self.on_devices = on_devices if isinstance(backend, ShardedBackend) else None
         self.x = checks.as_examples(x)
         self.backend = backend
         checks.require_finite("features", self.x)
@@ -130,7 +141,8 @@ class FeatureSystem(System):
     def storage(self, kept: Kept | None = None) -> Any:
         storage, first = kept.restore_sum() if kept is not None else (self.backend.zeros(), 0)
         for number, block in enumerate(self._features(self.x, first), first + 1):
-            storage = self.backend.add_product(storage, block)
+            features = block.rows if isinstance(block, Block) else block
+            storage = self.backend.add_product(storage, features)
             if kept is not None:
                 kept.note_sum(storage, number)
         return storage
@@ -142,8 +154,8 @@ class FeatureSystem(System):
         product = ridge * v
         weights = []
         for block in self._features(self.x):
-            weights.append(block.T @ v)
-            product += block @ weights[-1]
+            weights.append(_transposed_times(block, v))
+            product += _times(block, weights[-1])
         self._last = v, np.concatenate(weights)
         return product
 
@@ -153,22 +165,22 @@ class FeatureSystem(System):
         `product` computes them too. So those of its last argument are kept.
         """
         if self._last is None or self._last[0] is not alpha:
-            self._last = (
-                alpha,
-                np.concatenate([block.T @ alpha for block in self._features(self.x)]),
-            )
+            weights = [_transposed_times(block, alpha) for block in self._features(self.x)]
+            self._last = alpha, np.concatenate(weights)
         return self._last[1]
 
-    def _features(self, x: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
+    def _features(self, x: np.ndarray, first: int = 0) -> Iterator[np.ndarray | Block]:
         """Yields the blocks of features of x. Raises InputError for a block that is not one."""
         block = None
-        for block in self.blocks(x, first) if first else self.blocks(x):
-            if np.ndim(block) != 2 or len(block) != len(x):
+        for block in self._blocks(x, first):
+            shape = block.shape if isinstance(block, Block) else np.shape(block)
+            if len(shape) != 2 or shape[0] != len(x):
                 raise InputError(
-                    f"the function of features gives a block of shape {np.shape(block)} for "
-                    f"{len(x)} examples. It must yield arrays [{len(x)}, f]."
+                    f"the function of features gives a block of shape {shape} for {len(x)} "
+                    f"examples. It must yield arrays [{len(x)}, f]."
                 )
-            if not np.isfinite(block).all():
+            finite = block.is_finite() if isinstance(block, Block) else np.isfinite(block).all()
+            if not finite:
                 raise InputError("some features are NaN or infinite. They must be finite.")
             yield block
         if block is None and not first:
@@ -176,6 +188,15 @@ class FeatureSystem(System):
                 "the function of features yields no block. It is called several times, and must "
                 "yield all features each time."
             )
+
+    def _blocks(self, x: np.ndarray, first: int) -> Iterator[np.ndarray | Block]:
+        if self.on_devices is None:
+            yield from self.blocks(x, first) if first else self.blocks(x)
+            return
+        backend = self.backend
+        if len(x) != backend.layout.n:
+            backend = backend.like(len(x))
+        yield from self.on_devices.blocks(backend, x, first)
 
     def predict(self, alpha: np.ndarray, z: np.ndarray) -> np.ndarray:
         z = checks.as_examples(z)
@@ -190,11 +211,17 @@ class FeatureSystem(System):
         first = 0
         for block in self._features(z):
             stop = first + block.shape[1]
-            outputs += block @ weights[first:stop]
+            outputs += _times(block, weights[first:stop])
             first = stop
         return outputs
 
     def gram(self, x: np.ndarray) -> np.ndarray:
+        if self.on_devices is not None:
+            backend = self.backend.like(len(x))
+            storage = backend.zeros()
+            for block in self.on_devices.blocks(backend, x):
+                storage = backend.add_product(storage, block.rows)
+            return backend.whole(storage)
         gram = np.zeros((len(x), len(x)))
         for block in self._features(x):
             gram += block @ block.T
@@ -202,8 +229,19 @@ class FeatureSystem(System):
 
     def mean_diagonal(self, x: np.ndarray) -> float:
         sample = x[:DIAGONAL_SAMPLE]
-        total = sum(np.square(block, dtype=np.float64).sum() for block in self._features(sample))
+        total = 0.0
+        for block in self._features(sample):
+            features = block.on_host() if isinstance(block, Block) else block
+            total += np.square(features, dtype=np.float64).sum()
         return float(total / len(sample))
+
+
+def _times(block: np.ndarray | Block, weights: np.ndarray) -> np.ndarray:
+    return block.times(weights) if isinstance(block, Block) else block @ weights
+
+
+def _transposed_times(block: np.ndarray | Block, v: np.ndarray) -> np.ndarray:
+    return block.transposed_times(v) if isinstance(block, Block) else block.T @ v
 
 
 class CentersSystem(FeatureSystem):
@@ -231,7 +269,16 @@ class CentersSystem(FeatureSystem):
                 before_block()
                 yield kernel(z, centers[first : first + block])
 
-        super().__init__(blocks, x, backend)
+        def parameters(skipped: int) -> Iterator[tuple[np.ndarray]]:
+            for first in range(skipped * block, len(centers), block):
+                before_block()
+                yield (centers[first : first + block],)
+
+        on_devices = None
+        # The kernel's values must be in float64, also if the factor is not.
+        if isinstance(backend.in_float64(), ShardedBackend):
+            on_devices = DeviceFeatures(kernel, parameters, checks.flatten, in_float64=True)
+        super().__init__(blocks, x, backend, on_devices)
         if not np.any(kernel(checks.flatten(self.x[:SAMPLE_OF_CENTERS]), centers)):
             raise InputError(
                 f"the kernel {kernel!r} is 0 for each of the first examples and all centers. "

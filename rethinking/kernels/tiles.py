@@ -62,12 +62,30 @@ class Tiles:
     def collect(self, distributed: jax.Array) -> np.ndarray:
         """The rows that `distribute` placed, in the matrix's order, on every process."""
         layout = self.layout
-        everywhere = NamedSharding(self.mesh, self.replicated)
-        replicate = self._cached("collect", lambda: jax.jit(lambda x: x, out_shardings=everywhere))
-        rows = np.asarray(replicate(distributed).addressable_data(0))
+        rows = self._everywhere(distributed)
         whole = np.empty((layout.size, *rows.shape[2:]), rows.dtype)
         whole[layout.order] = rows.reshape(whole.shape)
         return whole[: layout.n]
+
+    def symmetric(self, storage: jax.Array) -> np.ndarray:
+        """The symmetric matrix whose lower half a storage holds, in float64 on every process."""
+        layout = self.layout
+        tiles = self._everywhere(storage).reshape(layout.num_devices, -1, *storage.shape[1:])
+        order = layout.order.reshape(layout.num_devices, layout.num_panels, layout.block)
+        whole = np.zeros((layout.size, layout.size))
+        for g in range(layout.num_panels):
+            columns = slice(g * layout.width, (g + 1) * layout.width)
+            for slot in range(g, layout.num_panels):
+                for device in range(layout.num_devices):
+                    whole[order[device, slot], columns] = tiles[device, layout.tile(g, slot)]
+        lower = np.tril(whole[: layout.n, : layout.n])
+        return lower + np.tril(lower, -1).T
+
+    def _everywhere(self, sharded: jax.Array) -> np.ndarray:
+        """A sharded array as a whole, on every process."""
+        everywhere = NamedSharding(self.mesh, self.replicated)
+        replicate = self._cached("collect", lambda: jax.jit(lambda x: x, out_shardings=everywhere))
+        return np.asarray(replicate(sharded).addressable_data(0))
 
     def zeros(self) -> jax.Array:
         """A storage filled with zeros."""

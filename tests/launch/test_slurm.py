@@ -228,6 +228,12 @@ def test_the_runs_of_a_sweep_are_those_of_launch_sweep(tmp_path):
     assert str(found[4]) == "quickstart:random_labels seed 1"
 
 
+def test_equal_runs_of_several_files_get_one_task():
+    files = "--config=configs/table1.py,configs/figure1.py"
+    found = run_list.sweep([files, "--rows=^alexnet(.true_labels)?$", "--workdir=gs://b"])
+    assert [run.arguments[0] for run in found] == ["--config=configs/table1.py:alexnet"]
+
+
 def test_finished_runs_of_a_sweep_are_left_out(tmp_path):
     sweep = ["--config=configs/quickstart.py", "--rows=labels", f"--workdir={tmp_path}"]
     first, second = run_list.sweep(sweep)

@@ -1,5 +1,6 @@
 """launch.sweep: which runs it plans, skips, shares and continues."""
 
+import json
 import math
 import os
 import signal
@@ -174,14 +175,22 @@ def quick(job, deadline):
     return "done"
 
 
-def test_the_command_runs_skips_and_reports(tmp_path):
-    dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run")
+def test_the_command_runs_skips_and_reports(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run", "--device=h100")
+    assert "quickstart:true_labels seed 0: to do, 1 GFLOP, about 10 s\n" in dry.stdout, dry.stderr
     assert dry.stdout.endswith("4 of 4 to run\n")
     assert not list(tmp_path.iterdir())
     late = run(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
     assert LEFT in late.stdout
-    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--parallel=2", "--report")
+    # Four runs side by side, on two of the eight fake devices each.
+    at_once = ("--parallel=4", "--config.num_devices=2", "--report")
+    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", *at_once)
     assert first.returncode == 0, first.stderr
+    assert len(list((tmp_path / "logs").iterdir())) == 4
+    for result in tmp_path.rglob("result.json"):
+        used = json.loads(result.read_text())
+        assert (used["num_devices"], used["devices"]) == (2, ["cpu:0", "cpu:1"])
     assert first.stdout.count(": complete (") == 4
     assert "| true_labels " in first.stdout
     assert (tmp_path / "report/index.html").exists()
@@ -217,6 +226,7 @@ def test_a_bad_command_line_ends_with_code_2(tmp_path):
         ([], "--workdir"),
         ([f"--workdir={tmp_path}", "--paralel=2"], "parallel"),
         ([f"--workdir={tmp_path}", "--rows=none"], "matches no row"),
+        ([f"--workdir={tmp_path}", "--device=h100"], "Add --dry_run"),
         (["--workdir=gs://bucket/runs"], "must be on this machine"),
     ):
         ended = run(*arguments)
