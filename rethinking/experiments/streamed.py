@@ -14,13 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import randomize, sharding
-from rethinking.data import images, stream
+from rethinking import provenance, randomize, sharding
+from rethinking.data import images, pipeline, stream
 from rethinking.data.source import Dataset
 from rethinking.errors import require
 from rethinking.experiments import data_set, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
+from rethinking.experiments.training_fields import FIELDS
 from rethinking.training import evaluate, margins, steps
 from rethinking.training.state import TrainState
 
@@ -42,7 +43,10 @@ class StreamedTrainer(Trainer):
         self.eval_split = dataset.eval_split
         self.num_train = len(dataset.train)
         self.num_classes = dataset.num_classes
+        # The same for all splits, so that the program of an evaluation is compiled once.
+        self.eval_rows = _eval_rows(config, self.mesh, max(self.num_train, len(dataset.test)))
         net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
+        _require_machine(config, self.mesh, self.eval_rows)
         super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
         self.train_step = build_train_step(config, net)
         self.evaluate_batch = evaluate.make_evaluate_batch(net.model, net.devices, images.center)
@@ -84,9 +88,8 @@ class StreamedTrainer(Trainer):
         Calls `stop` before each batch; raises Interrupted if the answer is true. Raises InputError
         if no image of the split can be read.
         """
-        batch_size = self.config.eval_batch_size * self.mesh.size
         batches = stream.eval_batches(
-            split, batch_size, self.config.data.image_size, self._reading(batch_size)
+            split, self.eval_rows, self.config.data.image_size, self._reading(self.eval_rows)
         )
         sums = []
         with contextlib.closing(batches):
@@ -111,6 +114,41 @@ class StreamedTrainer(Trainer):
             num_workers=data.num_workers,
             skip_bad=data.skip_bad,
         )
+
+
+def _eval_rows(config: ConfigDict, mesh: Mesh, num_images: int) -> int:
+    """The number of rows of an evaluation batch, over all devices, for splits of `num_images`.
+
+    Rows without an image take as long as images. So a batch has no more rows than there are images,
+    unless it is small. A small one stays as it is, since the last digits of a loss depend on it.
+    """
+    largest = max(FIELDS["eval_batch_size"].default, math.ceil(num_images / mesh.size))
+    return min(config.eval_batch_size, largest) * mesh.size
+
+
+def _require_machine(config: ConfigDict, mesh: Mesh, eval_rows: int) -> None:
+    """Raises InputError if batches of images take more memory or cores than there are."""
+    workers, cores = config.data.num_workers, provenance.usable_cores()
+    require(
+        workers <= cores,
+        f"config.data.num_workers={workers}: a worker process needs a processor core, and there "
+        f"are {cores}. Choose at most as many, or 0.",
+    )
+    size = config.data.image_size
+    num_values = size * size * 3
+    rows = max(config.batch_size, eval_rows) // mesh.size
+    sharding.require_memory(
+        mesh,
+        4 * num_values * rows,
+        f"a batch of {rows:,} images of {size} x {size} pixels on each device",
+        "a smaller config.data.image_size, config.batch_size or config.eval_batch_size",
+    )
+    ahead = pipeline.rows_ahead(config.data.num_threads)
+    sharding.require_host_memory(
+        num_values * ahead,
+        f"reading {ahead:,} images of {size} x {size} pixels ahead",
+        "a smaller config.data.image_size or config.data.num_threads",
+    )
 
 
 def _means(sums: list[dict[str, jax.Array]], num_images: int) -> dict[str, float]:

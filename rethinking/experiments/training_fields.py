@@ -142,7 +142,7 @@ FIELDS: Fields = COMMON | {
     ),
     "data.num_workers": Field(
         0,
-        "worker processes per host that share `data.num_threads`; 0: none",
+        "worker processes per host that share `data.num_threads`, at most one per core; 0: none",
         minimum=0,
         maximum=256,
         scientific=False,
