@@ -86,9 +86,17 @@ def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
     local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     stats = local[0].memory_stats() if local else None
     if stats and "bytes_limit" in stats:
-        there, needed = stats["bytes_limit"], size
+        _require_bytes(size, stats["bytes_limit"], what, remedies)
     else:
-        there, needed = psutil.virtual_memory().available, size * len(local)
+        require_host_memory(size * len(local), what, remedies)
+
+
+def require_host_memory(size: int, what: str, remedies: str) -> None:
+    """Raises InputError, with numbers and remedies, unless this machine has `size` free bytes."""
+    _require_bytes(size, psutil.virtual_memory().available, what, remedies)
+
+
+def _require_bytes(needed: int, there: int, what: str, remedies: str) -> None:
     if needed > there:
         raise InputError(
             f"{what} takes {needed / 1e9:,.1f} GB of memory, but there are only "

@@ -3,7 +3,7 @@
 import pathlib
 import shutil
 
-from rethinking.errors import InputError
+from rethinking.errors import InputError, require
 
 # The values of `num_threads` and `num_workers` that leave the choice to `choose`.
 AUTOMATIC_THREADS, AUTOMATIC_WORKERS = 0, -1
@@ -32,7 +32,7 @@ def choose(
         num_images: how many images this process will read; None: without end.
 
     Raises:
-        InputError: if the shared memory is too small for `num_workers`.
+        InputError: if there are fewer cores than `num_workers`, or too little shared memory.
     """
     if num_threads == AUTOMATIC_THREADS:
         num_threads = max(FEWEST_THREADS, cores)
@@ -42,6 +42,11 @@ def choose(
         if cores < 2 * CORES_OF_A_WORKER or is_short:
             return num_threads, 0
         return num_threads, int(min(cores // CORES_OF_A_WORKER, num_threads, room))
+    require(
+        num_workers <= cores,
+        f"config.data.num_workers={num_workers}: a worker process needs a processor core, and this "
+        f"process has {cores}. Choose at most as many, or 0.",
+    )
     if num_workers > room:
         raise InputError(
             f"config.data.num_workers={num_workers}: each worker process holds two batches of "

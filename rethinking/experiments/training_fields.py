@@ -144,8 +144,8 @@ FIELDS: Fields = COMMON | {
     ),
     "data.num_workers": Field(
         -1,
-        "worker processes, for each process of the run, that share `data.num_threads`; 0: none; "
-        "-1: one for every 4 cores if there are 8 or more",
+        "worker processes, for each process of the run, that share `data.num_threads`, at most one "
+        "for each core; 0: none; -1: one for every 4 cores if there are 8 or more",
         minimum=-1,
         maximum=256,
         scientific=False,

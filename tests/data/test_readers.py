@@ -45,6 +45,8 @@ def test_workers_have_room_for_two_batches_each(monkeypatch, free, asked, expect
 def test_what_is_asked_for_is_kept_or_refused(monkeypatch, tmp_path):
     assert readers.choose(3, 2, 112, 1000, num_images=10) == (3, 2)
     assert readers.choose(3, -1, 112, 1000) == (3, 3)
+    with pytest.raises(InputError, match=r"num_workers=3: .* has 2\. Choose at most as many, or 0"):
+        readers.choose(3, 3, 2, 1000)
     monkeypatch.setattr(readers.shutil, "disk_usage", lambda folder: Usage(GB, 0, GB))
     with pytest.raises(
         InputError, match=r"num_workers=8: .* 70 MB in /dev/shm, .* room for 7 workers.*--shm-size"
