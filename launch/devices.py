@@ -2,13 +2,12 @@
 
 import dataclasses
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from launch.jobs import Job
+from rethinking import accelerator
 from rethinking.errors import InputError, require
 from rethinking.experiments import chips
 
@@ -69,30 +68,22 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms and not re.search("cuda|gpu", platforms):
         return []
-    if "CUDA_VISIBLE_DEVICES" in environment:
-        names = [name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(",")]
-        # CUDA ignores the first invalid name and all that follow. To hide all, users write -1.
-        end = names.index("-1") if "-1" in names else len(names)
-        return [name for name in names[:end] if name]
-    return _ask_nvidia_smi("index")
+    if "CUDA_VISIBLE_DEVICES" not in environment:
+        return [str(number) for number in range(len(accelerator.cards()))]
+    names = [name.strip() for name in environment["CUDA_VISIBLE_DEVICES"].split(",")]
+    # CUDA ignores the first invalid name and all that follow. To hide all, users write -1.
+    hidden = [number for number, name in enumerate(names) if name in accelerator.HIDDEN]
+    return names[: hidden[0] if hidden else len(names)]
 
 
-def _ask_nvidia_smi(field: str) -> list[str]:
-    """A field of each GPU of this machine; none if there is no GPU."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True)
-    # After an error, nvidia-smi prints a sentence and no fields.
-    return answer.stdout.splitlines() if answer.returncode == 0 else []
-
-
-def accelerator(environment: Mapping[str, str]) -> str | None:
+def kind(environment: Mapping[str, str]) -> str | None:
     """JAX's name of the first visible accelerator, found without JAX; None without one."""
     if visible_gpus(environment):
-        return next(iter(_ask_nvidia_smi("name")), "the GPU at hand")
+        names = [card.name for card in accelerator.cards()]
+        return names[0] if names else "the GPU at hand"
     if not _sees_tpus(environment) or not visible_chips(environment):
         return None
+    # JAX asks the same function. It has no public name.
     from jax._src import hardware_utils
 
     version = hardware_utils.num_available_tpu_chips_and_device_id()[1]
@@ -109,10 +100,7 @@ def visible_chips(environment: Mapping[str, str]) -> list[str]:
     for variable in ("TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES"):
         if environment.get(variable):
             return environment[variable].split(",")
-    # JAX asks the same function whether there is a TPU. It has no public name.
-    from jax._src import hardware_utils
-
-    return [str(chip) for chip in range(hardware_utils.num_available_tpu_chips_and_device_id()[0])]
+    return [str(chip) for chip in range(accelerator.num_tpus())]
 
 
 def fake_devices(count: int, environment: Mapping[str, str]) -> dict[str, str]:

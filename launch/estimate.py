@@ -41,7 +41,7 @@ def find_device(name: str | None, environment: Mapping[str, str]) -> Device:
     if name is not None:
         require_known(name.lower(), (*chips.SHORT, "cpu"), f"--device={name}: unknown device")
         return _cpu() if name.lower() == "cpu" else _chip(chips.SHORT[name.lower()])
-    kind = devices.accelerator(environment)
+    kind = devices.kind(environment)
     if kind is None:
         return _cpu()
     if kind in chips.CHIPS:

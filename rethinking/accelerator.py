@@ -20,7 +20,7 @@ CUDA = {13: ("gpu", 580, 7.5), 12: ("cuda12", 525, 5.2)}
 # Variables by which Slurm says which cards, or how many, it has granted to a job or a step.
 _GRANTED = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE")
 # Values of CUDA_VISIBLE_DEVICES that hide all cards from a program.
-_HIDDEN = ("", "-1", "NoDevFiles", "none", "void")
+HIDDEN = ("", "-1", "NoDevFiles", "none", "void")
 # Google's number as a vendor of PCI cards, and its numbers of TPUs, as in jax/_src/hardware_utils.
 _GOOGLE = "0x1ae0"
 _TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
@@ -136,7 +136,7 @@ def idle(environment: Mapping[str, str] = os.environ) -> str | None:
     if environment.get("JAX_PLATFORMS"):
         return None
     granted = granted_by_slurm(environment)
-    is_hidden = environment.get("CUDA_VISIBLE_DEVICES", "all") in _HIDDEN
+    is_hidden = environment.get("CUDA_VISIBLE_DEVICES", "all") in HIDDEN
     there = [] if is_hidden and not granted else cards()
     if there:
         model = f"{len(there)} x {there[0].name}" if len(there) > 1 else there[0].name

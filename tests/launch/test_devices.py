@@ -8,10 +8,12 @@ import time
 import pytest
 
 from launch import devices, jobs, workers
+from rethinking import accelerator
 from rethinking.errors import InputError
 from tests.launch.programs import put_program
 
 EIGHT = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+CARDS = "for card in {0..7}; do echo NVIDIA H200, 580.65, 143771, 143000, 9.0; done"
 FRACTION, OLD_FRACTION = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
@@ -36,9 +38,9 @@ def test_gpus_are_dealt_out_in_equal_parts(parallel, visible, dealt):
 @pytest.mark.parametrize(
     "script, platforms, dealt",
     [
-        ("seq 0 7", "", ["0,1,2,3", "4,5,6,7"]),
-        ("seq 0 7", "cuda,cpu", ["0,1,2,3", "4,5,6,7"]),
-        ("seq 0 7", "cpu", [None, None]),
+        (CARDS, "", ["0,1,2,3", "4,5,6,7"]),
+        (CARDS, "cuda,cpu", ["0,1,2,3", "4,5,6,7"]),
+        (CARDS, "cpu", [None, None]),
         ("echo NVIDIA-SMI has failed; exit 9", "", [None, None]),
     ],
 )
@@ -73,9 +75,7 @@ def test_runs_on_one_gpu_share_its_memory():
 
 
 def test_each_run_has_a_tpu_chip_of_its_own(monkeypatch):
-    monkeypatch.setattr(
-        "jax._src.hardware_utils.num_available_tpu_chips_and_device_id", lambda: (4, 5)
-    )
+    monkeypatch.setattr(accelerator, "num_tpus", lambda: 4)
     shares = devices.share(3, {})
     assert shares.per_run == 1
     assert gpus(shares, "TPU_VISIBLE_CHIPS") == ["0", "1", "2"]

@@ -178,6 +178,7 @@ def quick(job, deadline):
 def test_the_command_runs_skips_and_reports(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run", "--device=h100")
+    # 88 steps with 32 images, and 6,828 evaluated images, through 64 x 512 and 512 x 10 weights.
     assert "quickstart:true_labels seed 0: to do, 1 GFLOP, about 10 s\n" in dry.stdout, dry.stderr
     assert dry.stdout.endswith("4 of 4 to run\n")
     assert not list(tmp_path.iterdir())
