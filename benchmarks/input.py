@@ -1,7 +1,10 @@
 """Speed of the input pipeline, beside a plain one: Pillow in a pool of processes.
 
     python -m benchmarks.input [--name=imagenette_subset] [--image_size=299] [--seconds=20]
-        [--num_workers=0]
+        [--num_workers=0] [--enlarge=500x375]
+
+--enlarge measures a folder of 500 of the images, enlarged to that size and stored at quality 95.
+500x375 is usual in ImageNet.
 
 The pipeline reads, decodes, cuts a box, resizes and batches. The command prints one JSON line. Our
 pipeline and the peer run in turn, `--seconds` each, with one thread or process for each core. The
@@ -15,16 +18,14 @@ The command also measures microseconds per image on one core:
 - of the colour distortions on the device (bytes to the device, then `images.distort`).
 """
 
-import collections
-import concurrent.futures
 import functools
 import io
-import itertools
 import json
-import multiprocessing
-import sys
+import pathlib
+import re
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import cv2
 import jax
@@ -33,10 +34,11 @@ import simplejpeg
 from absl import app, flags
 from PIL import Image
 
+from benchmarks.input_peer import peer_rate, rate
 from rethinking import cli, experiments, provenance
 from rethinking.data import decode, images, stream
 from rethinking.data.pipeline import Reading
-from rethinking.data.records import Records
+from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
 
 _NAME = flags.DEFINE_string(
@@ -52,17 +54,14 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lowe
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", 0, "Number of processes for our threads; 0: a single one.", lower_bound=0
 )
+_ENLARGE = flags.DEFINE_string(
+    "enlarge", None, "WIDTHxHEIGHT of the images to measure. Default: as they are."
+)
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a run.", lower_bound=0.1)
 _REPEATS = flags.DEFINE_integer(
     "repeats", 3, "Number of runs of each; the best counts.", lower_bound=1
 )
 
-_FILTERS = (
-    Image.Resampling.BILINEAR,
-    Image.Resampling.NEAREST,
-    Image.Resampling.BICUBIC,
-    Image.Resampling.BOX,
-)
 _COLOURS = experiments.defaults("training").augment.to_dict() | {
     "flip": True,
     "brightness": 32 / 255,
@@ -70,68 +69,6 @@ _COLOURS = experiments.defaults("training").augment.to_dict() | {
     "hue": 0.2,
     "contrast": 0.5,
 }
-
-
-def rate(batches: Iterator, batch_size: int, seconds: float) -> float:
-    """Images per second, measured from the first batch on."""
-    next(batches)
-    count = 0
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        next(batches)
-        count += 1
-    return count * batch_size / (time.perf_counter() - start)
-
-
-def peer_batch(
-    records: Records, size: int, seed: int, indices: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """A batch, made by a process of the peer."""
-    rng = np.random.default_rng([seed, *indices[:1]])
-    views, labels = [], []
-    for index in indices:
-        encoded, label = records.read(index)
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
-        top, left, height, width = decode.random_box(image.height, image.width, rng)
-        box = (left, top, left + width, top + height)
-        resampling = _FILTERS[rng.integers(len(_FILTERS))]
-        views.append(np.asarray(image.resize((size, size), resampling, box)))
-        labels.append(label)
-    return np.stack(views), np.array(labels)
-
-
-def peer_batches(
-    pool: concurrent.futures.Executor, split: stream.Split, size: int, batch_size: int, ahead: int
-):
-    """Yields the peer's batches without end. `ahead` of them are made at the same time."""
-    order = itertools.cycle(np.random.default_rng(0).permutation(split.indices).tolist())
-
-    def submit():
-        indices = list(itertools.islice(order, batch_size))
-        return pool.submit(peer_batch, split.records, size, 0, indices)
-
-    pending = collections.deque(submit() for _ in range(ahead))
-    while True:
-        pending.append(submit())
-        yield pending.popleft().result()
-
-
-def peer_rate(split: stream.Split, cores: int) -> float:
-    """Images per second of the peer; 0 if one of its processes crashes."""
-    size, batch_size = _IMAGE_SIZE.value, _BATCH_SIZE.value
-    context = multiprocessing.get_context("spawn")
-    try:
-        with concurrent.futures.ProcessPoolExecutor(cores, context) as pool:
-            batches = peer_batches(pool, split, size, batch_size, 2 * cores)
-            # The clock starts when every process has started.
-            for _ in range(cores):
-                next(batches)
-            measured = rate(batches, batch_size, _SECONDS.value)
-            pool.shutdown(cancel_futures=True)
-            return measured
-    except concurrent.futures.BrokenExecutor as error:
-        print(f"The peer crashed: {error}", file=sys.stderr)
-        return 0.0
 
 
 def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
@@ -143,7 +80,7 @@ def time_turns(split: stream.Split, cores: int) -> tuple[float, float]:
         batches = stream.train_batches(split, batch_size, size, 0, True, reading)
         ours.append(rate(batches, batch_size, _SECONDS.value))
         batches.close()
-        peers.append(peer_rate(split, cores))
+        peers.append(peer_rate(split, cores, size, batch_size, _SECONDS.value))
     return max(ours), max(peers)
 
 
@@ -188,6 +125,15 @@ def time_decoders(encoded: list[bytes]) -> dict[str, float]:
     return {name: microseconds(decoder, encoded) for name, decoder in decoders.items()}
 
 
+def time_views(encoded: list[bytes]) -> dict[str, float]:
+    """Microseconds of decoding and resizing an image for training and for evaluation."""
+    rng, size = np.random.default_rng(0), _IMAGE_SIZE.value
+    return {
+        "train": microseconds(lambda data: decode.random_view(data, size, rng), encoded),
+        "eval": microseconds(lambda data: decode.central_view(data, size), encoded),
+    }
+
+
 def host_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One image, distorted on the host as `images.distort` does on the device."""
     if rng.random() < 0.5:
@@ -229,14 +175,40 @@ def time_colours(batch: stream.Batch) -> dict[str, float]:
     }
 
 
+def enlarged(split: stream.Split, size: str, folder: pathlib.Path) -> stream.Split:
+    """500 images of the split, in `folder`, as JPEGs of another size and quality 95.
+
+    Raises InputError if `size` is not WIDTHxHEIGHT.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", size)
+    if not match:
+        raise InputError(f"--enlarge={size}: must be WIDTHxHEIGHT, such as 500x375.")
+    width, height = map(int, match.groups())
+    (folder / "train" / "all").mkdir(parents=True)
+    for index in range(0, len(split), -(-len(split) // 500)):
+        image = decode.decode(split.records.read(index)[0])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        encoded = simplejpeg.encode_jpeg(image, quality=95, colorsubsampling="420")
+        (folder / "train" / "all" / f"{index}.jpg").write_bytes(encoded)
+    return stream.load(str(folder), evaluation=Evaluation(fraction=0.002)).train
+
+
 def main(_: list[str]) -> None:
     """Measures the pipeline on the set that the flags name, and prints the results."""
     cli.log_to_terminal()
-    try:
-        stream.check(_NAME.value, _DATA_DIR.value)
-        split = stream.load(_NAME.value, _DATA_DIR.value).train
-    except InputError as error:
-        cli.fail(error)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            stream.check(_NAME.value, _DATA_DIR.value)
+            split = stream.load(_NAME.value, _DATA_DIR.value).train
+            if _ENLARGE.value:
+                split = enlarged(split, _ENLARGE.value, pathlib.Path(folder))
+        except InputError as error:
+            cli.fail(error)
+        measure(split)
+
+
+def measure(split: stream.Split) -> None:
+    """Measures the pipeline on the images of `split`, and prints the results."""
     cores = provenance.usable_cores()
     ours, peer = time_turns(split, cores)
     batches = stream.train_batches(split, _BATCH_SIZE.value, _IMAGE_SIZE.value, 0, True, Reading())
@@ -244,9 +216,14 @@ def main(_: list[str]) -> None:
     batches.close()
     sample = range(0, len(split), max(1, len(split) // 300))
     reading = microseconds(split.records.read, sample)
-    decoders = time_decoders([split.records.read(index)[0] for index in sample])
+    encoded = [split.records.read(index)[0] for index in sample]
+    size = sum(map(len, encoded)) / len(encoded)
+    decoders = time_decoders(encoded)
+    views = time_views(encoded)
     line = {
         "name": _NAME.value,
+        "enlarge": _ENLARGE.value,
+        "kilobytes_per_image": round(size / 1000, 1),
         "image_size": _IMAGE_SIZE.value,
         "batch": _BATCH_SIZE.value,
         "cores": cores,
@@ -256,6 +233,7 @@ def main(_: list[str]) -> None:
         "ours_over_peer": round(ours / peer, 2) if peer else None,
         "read_us": reading,
         "decode_us": decoders,
+        "views_us": views,
         "colours_us": colours,
         "device": provenance.device_name(),
     }

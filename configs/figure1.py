@@ -15,6 +15,7 @@ random_labels here.
 from rethinking import rows
 
 ROWS = rows.FIGURE1_ROWS
+TELLING = rows.FIGURE1_TELLING
 
 
 def get_config(row: str = "mlp_1x512+true_labels"):

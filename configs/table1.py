@@ -14,6 +14,7 @@ On two CPU cores a row takes minutes (MLPs), 2.3 hours (AlexNet) or an estimated
 from rethinking import rows
 
 ROWS = rows.TABLE1_ROWS
+TELLING = rows.TABLE1_TELLING
 
 
 def get_config(row: str = "mlp_1x512"):

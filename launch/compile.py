@@ -7,15 +7,15 @@
 This compiles the program of the row and prints one JSON line. With --topology it compiles for chips
 that need not exist here: GPUs, such as h100, or h100:8 for a node of eight; or TPU chips, such as
 v5e:4x4. GPUs take the extra `compile_gpu` (1.5 GB), TPUs the package libtpu. Without --topology it
-compiles for the devices of this machine. It takes a minute to some minutes on one core.
+compiles for the devices of this machine that the row would use. It takes a minute to some minutes
+on one core.
 
 For a row that trains a network, the line has, per chip:
 - the bytes that are kept between steps, such as parameters and optimizer (`state_gb`),
 - the bytes of the batch, or of the data set if it stays on the chip, and of activations and other
   temporaries, and whether all of it fits into the memory that JAX takes,
 - on a GPU, the number of kernels that a step starts (`launches`), and of convolutions among them,
-- the floating-point operations, the bytes read and written, and the bytes that collectives carry.
-  On a GPU only products and convolutions count as operations,
+- the floating-point operations, the bytes read and written, and the bytes that collectives carry,
 - `step_ms`, the roofline's estimate of the time of a step. It is the largest of the times for
   operations, for memory and for launches at the chip's rates, plus the time for collectives. It
   assumes that collectives do not overlap with other work. Without the card, XLA cannot time
@@ -40,7 +40,7 @@ from ml_collections import ConfigDict
 from rethinking import cli, experiments
 from rethinking.cli import flag_types
 from rethinking.errors import InputError, require
-from rethinking.experiments import cost, kernel_cost, topologies
+from rethinking.experiments import cost, devices, kernel_cost, topologies
 
 _CONFIG = flag_types.define_path(
     "config", None, "configs/FILE.py:ROW. --config.field=value overrides any field."
@@ -48,7 +48,7 @@ _CONFIG = flag_types.define_path(
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    "Chips, such as h100, h100:8 or v5e:4x4. Default: the devices of this machine.",
+    "Chips, such as h100, h100:8 or v5e:4x4. Default: the devices that the row would use here.",
 )
 _LARGEST_BATCH = flags.DEFINE_boolean(
     "largest_batch", False, "Find the largest batch per chip that fits."
@@ -60,7 +60,7 @@ def main(overrides: Sequence[str]) -> None:
     try:
         config = cli.parse_config([f"--config={_CONFIG.value}", *overrides])
         experiments.check(config)
-        mesh = topologies.make_mesh(_TOPOLOGY.value)
+        mesh = topologies.make_mesh(_TOPOLOGY.value) if _TOPOLOGY.value else devices.mesh(config)
         line = _describe(config, mesh)
     except InputError as error:
         cli.fail(error)

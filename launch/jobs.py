@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from rethinking import cli, experiments, failures, runs
 from rethinking.config import load_file
 from rethinking.config.fields import show
-from rethinking.errors import InputError, nearest, require
+from rethinking.errors import InputError, nearest, require, require_known
 from rethinking.runs import folder, json_files
 
 TO_DO, UNFINISHED, FINISHED = "to do", "unfinished", "finished"
@@ -42,15 +43,17 @@ class Job:
         return f"{self.config.row} seed {self.config.seed}"
 
 
-class Planned(NamedTuple):
-    """The row that has a folder, and the key of its config."""
+class _Row(NamedTuple):
+    """A row that the sweep runs."""
 
-    row: str
-    key: str
+    file: str
+    name: str  # in `file`
+    config: ConfigDict
+    left_out: str  # why it is left out; "" if it is not
 
 
 def plan(
-    file: str,
+    files: str | Sequence[str],
     root: str | os.PathLike,
     rows: str = "",
     seeds: int = 1,
@@ -58,43 +61,83 @@ def plan(
 ) -> list[Job]:
     """Returns all runs of the sweep, in order: seed 0 of every row comes first.
 
-    Raises InputError if one of them cannot be run.
+    Without `rows`, each file's most telling rows come before its others. Several files take turns.
+    Of equal runs, one is made. Raises InputError if one of the runs cannot be run.
     """
     _refuse(root, overrides)
     root = pathlib.Path(root)
-    module = load_file(file)
-    chosen = _matching(module.ROWS, rows)
-    # The run directory that has, or will have, the result of a config.
-    places = dict(_finished_runs(root))
-    planned: dict[pathlib.Path, Planned] = {}
-    configs = {row: cli.parse_config([f"--config={file}:{row}", *overrides]) for row in chosen}
-    reasons = {row: _left_out(file, module, configs[row]) for row in chosen}
-    for row in chosen:
-        if not reasons[row]:
-            configs[row] = _checked(configs[row])
+    files = [files] if isinstance(files, str) else files
+    chosen = _choose(list(dict.fromkeys(files)), rows, overrides)
     jobs = []
+    planned: dict[pathlib.Path, tuple[_Row, str]] = {}
     for seed in range(seeds):
         for row in chosen:
-            config = _seeded(configs[row], seed)
-            key = _key(config)
+            config = _seeded(row.config, seed)
             workdir = root / _folder(config) / f"seed_{seed}"
-            if reasons[row]:
-                jobs.append(Job(config, workdir, f"left out: {reasons[row]}"))
+            if row.left_out:
+                jobs.append(Job(config, workdir, f"left out: {row.left_out}"))
                 continue
-            same = planned.setdefault(workdir, Planned(row, key))
-            if same.key != key:
+            key = _key(config)
+            same, its_key = planned.setdefault(workdir, (row, key))
+            if its_key != key:
                 raise InputError(
-                    f"--config={file}: the rows {same.row!r} and {row!r} are both named "
+                    f"--config={row.file}: the rows {same.name!r} and {row.name!r} are both named "
                     f"{config.row!r}, so they would share the folder {workdir}. Give each its own "
                     "config.row, or leave it empty: then its name is that of the file and the row."
                 )
             state = _state(workdir, config)
-            if state != FINISHED:
-                place = places.setdefault(key, workdir)
-                if place != workdir or same.row != row:
-                    state = f"same as {place}"
+            if same is not row and state != FINISHED:
+                state = f"same as {workdir}"
             jobs.append(Job(config, workdir, state))
-    return jobs
+    return _made_once(jobs, root)
+
+
+def _choose(files: Sequence[str], pattern: str, overrides: Sequence[str]) -> list[_Row]:
+    """The rows that `pattern` matches, in the order of `plan`."""
+    modules = {file: load_file(file) for file in files}
+    chosen = _matching({file: _in_order(file, modules[file], pattern) for file in files}, pattern)
+    found = []
+    for turn in itertools.zip_longest(*chosen.values()):
+        for file, name in zip(files, turn, strict=True):
+            if name is None:  # this file has no more rows
+                continue
+            config = cli.parse_config([f"--config={file}:{name}", *overrides])
+            left_out = _left_out(file, modules[file], config)
+            found.append(_Row(file, name, config if left_out else _checked(config), left_out))
+    return found
+
+
+def _in_order(file: str, module: ModuleType, pattern: str) -> list[str]:
+    """The rows of a config file, the most telling ones first unless `pattern` chooses some.
+
+    A file may name them, the most telling one first, in TELLING.
+    """
+    if pattern:
+        return list(dict.fromkeys(module.ROWS))
+    telling = getattr(module, "TELLING", ())
+    for row in telling:
+        require_known(row, module.ROWS, f"--config={file}: TELLING: unknown row")
+    return list(dict.fromkeys((*telling, *module.ROWS)))
+
+
+def _made_once(jobs: Sequence[Job], root: pathlib.Path) -> list[Job]:
+    """The jobs, where of equal runs all but one are "same as" that one.
+
+    It is a finished run, or else one that has begun, or else the first one.
+    """
+    finished = dict(_finished_runs(root))
+    places: dict[str, pathlib.Path] = {}
+    for state in (UNFINISHED, TO_DO):
+        for job in jobs:
+            if job.state == state:
+                key = _key(job.config)
+                places.setdefault(key, finished.get(key, job.workdir))
+    found = []
+    for job in jobs:
+        place = places[_key(job.config)] if job.is_left else job.workdir
+        same = dataclasses.replace(job, state=f"same as {place}")
+        found.append(job if place == job.workdir else same)
+    return found
 
 
 def _refuse(root: str | os.PathLike, overrides: Sequence[str]) -> None:
@@ -111,13 +154,17 @@ def _refuse(root: str | os.PathLike, overrides: Sequence[str]) -> None:
             )
 
 
-def _matching(rows: Sequence[str], pattern: str) -> list[str]:
+def _matching(rows: Mapping[str, Sequence[str]], pattern: str) -> dict[str, list[str]]:
+    """The rows of each file that `pattern` matches somewhere."""
     try:
-        chosen = [row for row in dict.fromkeys(rows) if re.search(pattern, row)]
+        chosen = {
+            file: [row for row in names if re.search(pattern, row)] for file, names in rows.items()
+        }
     except re.error as error:
         raise InputError(f"--rows={pattern}: not a regular expression: {error}") from None
-    if not chosen:
-        raise InputError(f"--rows={pattern} matches no row. {nearest(pattern, rows)}")
+    if not any(chosen.values()):
+        known = [name for names in rows.values() for name in names]
+        raise InputError(f"--rows={pattern} matches no row. {nearest(pattern, known)}")
     return chosen
 
 

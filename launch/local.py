@@ -15,17 +15,15 @@ stops. A second signal kills the run.
 import os
 import queue
 import secrets
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 
 from absl import app, flags
 
-from launch import processes
+from launch import devices, processes
 from rethinking import cli, rendezvous
-from rethinking.cli import flag_types
+from rethinking.cli import flag_types, output
 from rethinking.errors import InputError
 from rethinking.rendezvous.peer import RUN_WORD
 
@@ -70,10 +68,8 @@ def deal_devices(
     Raises InputError if the GPUs cannot be divided evenly.
     """
     if fake:
-        count = f"--xla_force_host_platform_device_count={fake}"
-        xla_flags = f"{environment.get('XLA_FLAGS', '')} {count}".strip()
-        return [{"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags}] * num_processes
-    gpus = _visible_gpus(environment)
+        return [devices.fake_devices(fake, environment)] * num_processes
+    gpus = devices.visible_gpus(environment)
     if not gpus:
         return [{}] * num_processes
     if len(gpus) % num_processes:
@@ -88,19 +84,6 @@ def deal_devices(
     return environments
 
 
-def _visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    if environment.get("JAX_PLATFORMS") == "cpu":
-        return []
-    if "CUDA_VISIBLE_DEVICES" in environment:
-        return [gpu for gpu in environment["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
-    if not shutil.which("nvidia-smi"):
-        return []
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True)
-    # After an error, nvidia-smi prints a sentence and no numbers.
-    return answer.stdout.split() if answer.returncode == 0 else []
-
-
 def _free_address() -> str:
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -109,6 +92,7 @@ def _free_address() -> str:
 
 def main(arguments: list[str]) -> None:
     """Starts the processes and waits for them. Ends with the exit code of the first failure."""
+    output.outlive_terminal()
     total = _NUM_PROCESSES.value
     try:
         environments = deal_devices(total, _DEVICES.value, os.environ)

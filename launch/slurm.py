@@ -1,33 +1,46 @@
-"""Makes one run on a Slurm cluster, with one process for each GPU.
+"""Makes one run on a Slurm cluster, with one process for each GPU; or a sweep, as a job array.
 
     python -m launch.slurm [--nodes=N] [--gpus_per_node=M] [--time=LIMIT] [--partition=NAME] \\
         [--sbatch=OPTION=VALUE ...] [--dry_run] -- ARGUMENTS OF rethinking.main
+    python -m launch.slurm --sweep [--at_once=K] [...] -- ARGUMENTS OF launch.sweep
 
 This writes a batch script and submits it. Run it on a login node, in the folder of this
-repository, with the Python environment active. The nodes must see both.
+repository, with the Python environment active. The nodes must see both. --before='module load
+cuda' prepares the nodes, and --prefix='apptainer exec --nv image.sif' runs Python in a container.
 
 When the time is up, or Slurm preempts the job, the run is saved. The job then goes back into the
-queue and continues, until the run is finished. See docs/slurm.md.
+queue and continues, until the run is finished. With --sweep, each row and seed is a job of its own.
+See docs/slurm.md.
 """
 
-import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
 
 from absl import app, flags
 
+from launch import batch_script, run_list
 from rethinking import cli
-from rethinking.errors import InputError
+from rethinking.errors import InputError, require
 
+_SWEEP = flags.DEFINE_boolean(
+    "sweep", False, "The arguments are those of launch.sweep. Each of its runs becomes a task."
+)
+_AT_ONCE = flags.DEFINE_integer(
+    "at_once", None, "sweep: Number of tasks that may run at the same time.", lower_bound=1
+)
 _NODES = flags.DEFINE_integer("nodes", 1, "Number of machines.", lower_bound=1)
 _GPUS = flags.DEFINE_integer(
     "gpus_per_node",
     1,
     "GPUs on each machine, and processes: one for each. 0: one process, no GPU.",
     lower_bound=0,
+)
+_GRES = flags.DEFINE_string(
+    "gres",
+    None,
+    "The name of the GPUs as a generic resource, such as gpu or gpu:a100. Clusters without "
+    "--gpus-per-node want it.",
 )
 _CPUS = flags.DEFINE_integer(
     "cpus_per_task", 8, "Processor cores for each process, which prepare its data.", lower_bound=1
@@ -41,78 +54,75 @@ _PARTITION = flags.DEFINE_string(
 _SBATCH = flags.DEFINE_multi_string(
     "sbatch", [], "More options for sbatch: --sbatch=account=ME --sbatch=exclusive"
 )
+_SRUN = flags.DEFINE_multi_string("srun", [], "More options for srun: --srun=container-image=IMAGE")
+_BEFORE = flags.DEFINE_multi_string(
+    "before", [], "A line of shell that comes before the run: --before='module load cuda'"
+)
+_PREFIX = flags.DEFINE_string(
+    "prefix", "", "Words of shell before Python: --prefix='apptainer exec --nv image.sif'"
+)
+_PYTHON = flags.DEFINE_string(
+    "python", "", "The Python of the nodes or the container. Default: the one that runs this."
+)
 _GRACE = flags.DEFINE_integer(
     "grace_seconds", 60, "Seconds to save the run before the time limit.", lower_bound=1
 )
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the script and submit nothing.")
 
-# Slurm itself puts a preempted job back into the queue. The script does it when the time is up.
-_SCRIPT = """\
-#!/bin/bash
-{options}
-cd {folder} || exit
-srun --label --kill-on-bad-exit=1 --cpus-per-task={cpus} {command} || exit
-{python} -c {is_finished} {workdir} && exit
-echo "Saved, but not finished: back into the queue."
-state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
-if [ "$state" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
-"""
-# A damaged result counts as well: running again would not repair it.
-_IS_FINISHED = (
-    "import sys; from etils import epath; "
-    "sys.exit(not (epath.Path(sys.argv[1]) / 'result.json').exists())"
-)
 
-
-def script(
-    arguments: list[str], options: dict[str, str | int | None], more: list[str], cpus: int
-) -> str:
-    """Returns the batch script of the run that these arguments of rethinking.main describe.
-
-    `options` and `more` are options of sbatch; `cpus` is the number of cores of each process.
-    Raises InputError for arguments that rethinking.main would refuse, and for options that
-    sbatch cannot read from a script.
-    """
-    config, workdir = cli.check_forwarded(arguments)
-    name = re.sub(r"[^\w.=+-]+", "_", config.row)
-    options = {"job-name": name} | options | {"requeue": None, "open-mode": "append"}
-    lines = []
-    for option, value in options.items():
-        lines.append(option if value is None else f"{option}={value}")
-    lines += more
-    for line in lines:
-        if not re.fullmatch(r"[^\s'\"\\#]+", line):
-            raise InputError(
-                f"--{line}: a batch script cannot hold this option. Use no spaces, quotes, "
-                "backslashes or #."
-            )
-    command = [sys.executable, "-u", "-m", "rethinking.main", "--distributed", *arguments]
-    return _SCRIPT.format(
-        options="\n".join(f"#SBATCH --{line}" for line in lines),
-        folder=shlex.quote(os.getcwd()),
-        cpus=cpus,
-        command=shlex.join(command),
-        python=shlex.quote(sys.executable),
-        is_finished=shlex.quote(_IS_FINISHED),
-        workdir=shlex.quote(workdir),
-    )
-
-
-def main(arguments: list[str]) -> None:
-    """Submits the run, or prints the script."""
-    options: dict[str, str | int | None] = {
-        "nodes": _NODES.value,
-        "ntasks-per-node": _GPUS.value or 1,
-    }
-    if _GPUS.value:
+def _options(num_runs: int) -> dict[str, str | int | None]:
+    """The options of sbatch that the flags ask for."""
+    options: dict[str, str | int | None] = {}
+    if _SWEEP.value:
+        at_once = "" if _AT_ONCE.value is None else f"%{_AT_ONCE.value}"
+        options["array"] = f"0-{num_runs - 1}{at_once}"
+    options["nodes"] = _NODES.value
+    options["ntasks-per-node"] = _GPUS.value or 1
+    if _GPUS.value and _GRES.value:
+        options["gres"] = f"{_GRES.value}:{_GPUS.value}"
+    elif _GPUS.value:
         options["gpus-per-node"] = _GPUS.value
     options["cpus-per-task"] = _CPUS.value
     options["time"] = _TIME.value
     if _PARTITION.value:
         options["partition"] = _PARTITION.value
-    options["signal"] = f"TERM@{_GRACE.value}"
+    return options
+
+
+def _script(arguments: list[str]) -> tuple[str, list[run_list.Run]]:
+    """The batch script and its runs. Raises InputError for anything that cannot work."""
+    require(
+        _SWEEP.value or _AT_ONCE.value is None,
+        f"--at_once={_AT_ONCE.value} is for the tasks of a sweep. Add --sweep.",
+    )
+    require(
+        _GRES.value is None or _GPUS.value > 0,
+        f"--gres={_GRES.value} has no effect with --gpus_per_node=0. Choose a number of GPUs.",
+    )
+    batch_script.check_options(_SBATCH.value, _GPUS.value)
+    runs = run_list.sweep(arguments) if _SWEEP.value else run_list.single(arguments)
+    processes = _NODES.value * (_GPUS.value or 1)
+    for run in runs:
+        run_list.check_devices(run, processes, processes)
+    text = batch_script.script(
+        runs,
+        _options(len(runs)),
+        _SBATCH.value,
+        _CPUS.value,
+        _GRACE.value,
+        is_array=_SWEEP.value,
+        before=_BEFORE.value,
+        srun=_SRUN.value,
+        prefix=_PREFIX.value,
+        python=_PYTHON.value,
+    )
+    return text, runs
+
+
+def main(arguments: list[str]) -> None:
+    """Submits the run or the sweep, or prints the script."""
     try:
-        text = script(arguments, options, _SBATCH.value, _CPUS.value)
+        text, runs = _script(arguments)
     except InputError as error:
         cli.fail(error)
     if _DRY_RUN.value:
@@ -123,6 +133,9 @@ def main(arguments: list[str]) -> None:
             "sbatch is not installed here. Run this on a login node of the Slurm cluster, or use "
             "--dry_run to see the script."
         )
+    if _SWEEP.value:
+        for number, run in enumerate(runs):
+            print(f"task {number}: {run}", flush=True)
     sys.exit(subprocess.run(["sbatch"], input=text, text=True).returncode)
 
 

@@ -1,9 +1,12 @@
-"""Makes the runs of a config file: all its rows, with several seeds each.
+"""Makes the runs of config files: all their rows, with several seeds each.
 
-    python -m launch.sweep --config=configs/FILE.py --workdir=ROOT [--rows=REGEX] [--seeds=3] \\
-        [--time_budget=SECONDS] [--parallel=N] [--dry_run] [--report] [--config.field=value ...]
+    python -m launch.sweep --config=configs/FILE.py[,configs/FILE.py...] --workdir=ROOT \\
+        [--rows=REGEX] [--seeds=3] [--time_budget=SECONDS] [--parallel=N] [--report] \\
+        [--dry_run [--device=h100]] [--config.field=value ...]
 
-The sweep skips finished runs and continues unfinished ones. Seed 0 of every row comes first.
+The sweep skips finished runs, and runs that another process is making. It continues unfinished
+ones. Seed 0 of every row comes first. Without --rows, a file's most telling rows (TELLING) come
+before its others. Files take turns.
 
 Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training and for corruption
 (config.seed and config.randomize.seed).
@@ -11,25 +14,32 @@ Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training a
 Runs that differ only in their names are made once. For example, Figure 1's true labels are a row
 of Table 1. Reports find such a run by its config.
 
+With --dry_run no run is made. It prints the work of each run, an estimate of its time on a device,
+and the time that finished runs took. The device need not be here.
+
 After the time budget, or at SIGTERM, the sweep saves its runs and stops. The same command
 continues. A second SIGTERM ends the sweep at once.
 """
 
 import functools
 import math
+import os
 import pathlib
 import sys
 import time
 
 from absl import app, flags
 
+from launch import devices
 from launch.jobs import Job, plan
-from launch.workers import OUT_OF_TIME, run_all
+from launch.workers import OUT_OF_TIME, check_devices, run_all
 from rethinking import cli, distributed
 from rethinking.cli import flag_types
-from rethinking.errors import InputError
+from rethinking.errors import InputError, require
 
-_CONFIG = flag_types.define_path("config", None, "configs/FILE.py. Its ROWS are run.")
+_CONFIG = flag_types.define_paths(
+    "config", None, "configs/FILE.py, or several with commas between them. Their ROWS are run."
+)
 _WORKDIR = flag_types.define_path("workdir", None, "The folder of all run directories.")
 _ROWS = flags.DEFINE_string(
     "rows", "", "Run only the rows that this regular expression matches somewhere."
@@ -41,9 +51,20 @@ _TIME_BUDGET = flag_types.define_seconds(
     "time_budget", math.inf, "Seconds after which the sweep saves its runs and stops."
 )
 _PARALLEL = flags.DEFINE_integer(
-    "parallel", 1, "Number of runs at once. They share the machine evenly.", lower_bound=1
+    "parallel",
+    1,
+    "Number of runs at once. They share devices, cores and memory evenly.",
+    lower_bound=1,
 )
-_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "List the runs without making any.")
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry_run", False, "List the runs, their work and their times without making any."
+)
+_DEVICE = flags.DEFINE_string(
+    "device",
+    None,
+    "With --dry_run: the device to estimate times for, such as h100, v5e or cpu. Default: the one "
+    "at hand.",
+)
 _REPORT = flags.DEFINE_boolean(
     "report", False, "At the end, print the tables and write the report to ROOT/report."
 )
@@ -55,26 +76,52 @@ def main(overrides: list[str]) -> None:
     root = pathlib.Path(_WORKDIR.value)
     deadline = time.monotonic() + _TIME_BUDGET.value
     try:
+        require(
+            _DRY_RUN.value or _DEVICE.value is None,
+            f"--device={_DEVICE.value} is for an estimate. Add --dry_run.",
+        )
         jobs = plan(_CONFIG.value, _WORKDIR.value, _ROWS.value, _SEEDS.value, overrides)
     except InputError as error:
         cli.fail(error)
     left = [job for job in jobs if job.is_left]
-    for job in jobs:
-        if _DRY_RUN.value or not job.is_left:
-            print(f"{job}: {job.state}")
     if _DRY_RUN.value:
+        _show_plan(jobs)
         print(f"{len(left)} of {len(jobs)} to run")
         return
-    ended = _run(left, deadline, root / "logs")
+    for job in jobs:
+        if not job.is_left:
+            print(f"{job}: {job.state}")
+    try:
+        if left:
+            check_devices(_PARALLEL.value)
+        ended = _run(left, deadline, root / "logs")
+    except InputError as error:  # no device for the runs, or they cannot share the devices
+        cli.fail(error)
     if _REPORT.value:
         _write_report(root)
     if any(how.startswith("failed") for how in ended):
         sys.exit(1)
 
 
+def _show_plan(jobs: list[Job]) -> None:
+    """Prints the runs, and what they will take. It leaves accelerators to other programs."""
+    from launch import estimate  # here, because a sweep that makes runs needs none of it
+
+    try:
+        device = estimate.find_device(_DEVICE.value, os.environ)
+    except InputError as error:
+        cli.fail(error)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    for line in estimate.lines(jobs, device):
+        print(line, flush=True)
+
+
 def _run(jobs: list[Job], deadline: float, log: pathlib.Path) -> list[str]:
     """Makes the runs and prints how each one ended. Returns how they ended."""
     ended: dict[pathlib.Path, str] = {}
+    idle = devices.idle(jobs, _PARALLEL.value, os.environ)
+    if idle:
+        print(idle, file=sys.stderr)
     with distributed.notice_sigterm():
         for job, how in run_all(jobs, _PARALLEL.value, deadline, log):
             ended[job.workdir] = how

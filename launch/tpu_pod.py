@@ -1,15 +1,25 @@
-"""Makes one run on a TPU pod slice of Google Cloud, with one process on each of its hosts.
+"""Makes runs on a TPU slice of Google Cloud, with one process on each of its hosts.
 
     where="--name=NAME --zone=ZONE"
+    python -m launch.tpu_pod --action=watch $where --accelerator_type=v5litepod-16 --spot \\
+        --max_hours=20 -- ARGUMENTS OF rethinking.main
+
+`watch` does everything: it makes the slice, or waits until Google has one, installs the checked-out
+commit, starts the run, and makes a new slice if Google takes this one away. When the run is
+finished, or after --max_hours, it deletes the slice. `up` ends when the run has begun. With
+--sweep, the arguments are those of launch.sweep, and its runs are made one after another.
+
+The same step by step:
+
     python -m launch.tpu_pod --action=create $where --accelerator_type=v5litepod-16 [--spot]
     python -m launch.tpu_pod --action=setup $where
     python -m launch.tpu_pod --action=run $where -- ARGUMENTS OF rethinking.main
-    python -m launch.tpu_pod --action=stop $where
+    python -m launch.tpu_pod --action=stop $where [--force]
+    python -m launch.tpu_pod --action=logs $where
     python -m launch.tpu_pod --action=status $where
     python -m launch.tpu_pod --action=delete $where
 
-`setup` installs the checked-out commit of this repository on all hosts. `stop` saves the run and
-ends it. With --dry_run the commands are only printed, ready to be pasted into a shell.
+With --dry_run the commands are only printed, ready to be pasted into a shell.
 
 The commands need the Google Cloud CLI. Choose a project with `gcloud init` or with --project.
 A slice costs money from create to delete. See docs/tpu_pod.md.
@@ -24,11 +34,18 @@ import tempfile
 
 from absl import app, flags
 
+from launch import run_list
+from launch.pods import commands, hosts, keep_going
+from launch.pods.commands import Slice
+from launch.run_list import Run
 from rethinking import cli
-from rethinking.errors import InputError, require_known
+from rethinking.errors import InputError, require
 
 _ACTION = flags.DEFINE_enum(
-    "action", None, ["create", "setup", "run", "stop", "status", "delete"], "What to do."
+    "action",
+    None,
+    ["up", "watch", "create", "setup", "run", "stop", "logs", "status", "delete"],
+    "What to do.",
 )
 _NAME = flags.DEFINE_string("name", None, "Name of the slice.")
 _ZONE = flags.DEFINE_string("zone", None, "Zone of the slice, such as us-west4-a.")
@@ -36,87 +53,55 @@ _PROJECT = flags.DEFINE_string(
     "project", None, "Google Cloud project. Default: the project that gcloud has chosen."
 )
 _TYPE = flags.DEFINE_string(
-    "accelerator_type", "v5litepod-16", "create: kind of chip and number of chips."
+    "accelerator_type", "v5litepod-16", "create, up, watch: kind of chip and number of chips."
 )
 _RUNTIME = flags.DEFINE_string(
-    "runtime_version", None, "create: system of the hosts. Default: depends on the kind of chip."
+    "runtime_version",
+    None,
+    "create, up, watch: system of the hosts. Default: depends on the kind of chip.",
 )
 _SPOT = flags.DEFINE_boolean(
-    "spot", False, "create: a cheaper slice, which Google may take away at any moment."
+    "spot",
+    False,
+    "create, up, watch: a cheaper slice, which Google may take away at any moment.",
 )
+_QUEUED = flags.DEFINE_boolean(
+    "queued",
+    False,
+    "All but setup, run, stop and logs: a queued resource asks for the slice. It waits for "
+    "capacity in Google's queue.",
+)
+_GCLOUD = flags.DEFINE_multi_string(
+    "gcloud",
+    [],
+    "create, up, watch: more options of gcloud: --gcloud=network=NAME --gcloud=reserved",
+)
+_SSH = flags.DEFINE_multi_string(
+    "ssh", [], "More options of gcloud for its connections to the hosts: --ssh=internal-ip"
+)
+_SWEEP = flags.DEFINE_boolean("sweep", False, "up, watch: The arguments are those of launch.sweep.")
+_BEFORE = flags.DEFINE_multi_string(
+    "before", [], "up, watch: A line of shell that each host runs before the run: to mount a disk."
+)
+_MAX_HOURS = flags.DEFINE_float(
+    "max_hours", None, "watch: Hours that slices may exist in all.", lower_bound=0.0
+)
+_FORCE = flags.DEFINE_boolean(
+    "force", False, "stop: Kill what a dead run has left, and free the chips, without saving."
+)
+_WORKER = flags.DEFINE_string("worker", "0", "logs: Number of the host, or all.")
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the commands and run none.")
 
-# https://cloud.google.com/tpu/docs/runtimes
-RUNTIMES = {
-    "v6e": "v2-alpha-tpuv6e",
-    "v5p": "v2-alpha-tpuv5",
-    "v5litepod": "v2-alpha-tpuv5-lite",
-    "v4": "tpu-ubuntu2204-base",
-    "v3": "tpu-ubuntu2204-base",
-    "v2": "tpu-ubuntu2204-base",
-}
-_BUNDLE = "rethinking.bundle"
-# The Python of the hosts may be older than 3.11. uv installs a newer one.
-_INSTALL = f"""\
-set -e
-git init --quiet rethinking && cd rethinking
-git fetch --quiet ../{_BUNDLE} HEAD && git checkout --quiet --force FETCH_HEAD
-[ -x ~/.local/bin/uv ] || \
-  curl --fail --silent --show-error --location https://astral.sh/uv/install.sh | sh
-~/.local/bin/uv venv --quiet --allow-existing --python 3.12 .venv
-~/.local/bin/uv pip install --quiet --python .venv/bin/python --editable '.[tpu,gcs,imagenet]'"""
-# With the brackets, the pattern does not match the command line of pkill itself.
-_STOP = "pkill --full '[r]ethinking.main' || echo nothing is running"
 
-
-class Slice:
-    """The gcloud commands for one TPU slice. Each method returns a command and runs nothing."""
-
-    def __init__(self, name: str, zone: str, project: str | None = None):
-        self._name = name
-        self._where = [f"--zone={zone}"]
-        if project:
-            self._where.append(f"--project={project}")
-
-    def create(
-        self, accelerator_type: str, runtime_version: str | None = None, spot: bool = False
-    ) -> list[str]:
-        """Creates the slice. Raises InputError if it takes a --runtime_version that is missing."""
-        if not runtime_version:
-            kind = accelerator_type.partition("-")[0]
-            require_known(
-                kind,
-                RUNTIMES,
-                f"--accelerator_type={accelerator_type}: give its --runtime_version. Unknown kind",
-            )
-            runtime_version = RUNTIMES[kind]
-        arguments = [
-            self._name,
-            f"--accelerator-type={accelerator_type}",
-            f"--version={runtime_version}",
-        ]
-        if spot:
-            arguments.append("--spot")
-        return self._command("create", *arguments)
-
-    def copy(self, file: str) -> list[str]:
-        """Copies a file to the home folder on every host."""
-        return self._command("scp", file, f"{self._name}:", "--worker=all")
-
-    def ssh(self, command: str) -> list[str]:
-        """Runs a shell command on all hosts at once."""
-        return self._command("ssh", self._name, "--worker=all", f"--command={command}")
-
-    def describe(self) -> list[str]:
-        """Prints the state of the slice: CREATING, READY, PREEMPTED, ..."""
-        return self._command("describe", self._name, "--format=value(state)")
-
-    def delete(self) -> list[str]:
-        """Deletes the slice and all files on its hosts, without asking."""
-        return self._command("delete", self._name, "--quiet")
-
-    def _command(self, verb: str, *arguments: str) -> list[str]:
-        return ["gcloud", "compute", "tpus", "tpu-vm", verb, *arguments, *self._where]
+def check_workdir(arguments: list[str], workdir: str) -> None:
+    """Raises InputError for a run directory that would be another one on every host."""
+    # Each host has a home folder of its own.
+    in_home = any(argument.startswith("--workdir=~") for argument in arguments)
+    if in_home or not workdir.startswith(("gs://", "/")):
+        raise InputError(
+            f"--workdir={workdir} would be another folder on every host. Choose a folder in a "
+            "bucket, gs://BUCKET/FOLDER, or an absolute path that all hosts see."
+        )
 
 
 def run_command(arguments: list[str]) -> str:
@@ -125,46 +110,81 @@ def run_command(arguments: list[str]) -> str:
     Raises InputError for arguments that rethinking.main would refuse.
     """
     _, workdir = cli.check_forwarded(arguments)
-    # Each host has a home folder of its own.
-    in_home = any(argument.startswith("--workdir=~") for argument in arguments)
-    if in_home or not workdir.startswith(("gs://", "/")):
-        raise InputError(
-            f"--workdir={workdir} would be another folder on every host. Choose a folder in a "
-            "bucket, gs://BUCKET/FOLDER, or an absolute path that all hosts see."
-        )
+    check_workdir(arguments, workdir)
     python = ".venv/bin/python -u -m rethinking.main --distributed"
     return f"cd rethinking && exec {python} {shlex.join(arguments)}"
 
 
-def commands(pod: Slice, action: str, arguments: list[str], bundle: str) -> list[list[str]]:
-    """Returns the commands of an action. Those of `setup` make and copy the file `bundle`."""
-    if action == "create":
-        return [pod.create(_TYPE.value, _RUNTIME.value, _SPOT.value)]
+def _create(pod: Slice) -> list[str]:
+    return pod.create(_TYPE.value, _RUNTIME.value, _SPOT.value, _GCLOUD.value)
+
+
+def _runs(arguments: list[str]) -> list[Run]:
+    """The runs of `up` and `watch`. Raises InputError for what rethinking.main would refuse."""
+    runs = run_list.sweep(arguments) if _SWEEP.value else run_list.single(arguments)
+    devices = commands.count_devices(_TYPE.value)
+    for run in runs:
+        check_workdir(arguments, run.workdir)
+        if devices:
+            run_list.check_devices(run, *devices)
+    return runs
+
+
+def planned(pod: Slice, action: str, arguments: list[str], bundle: str) -> list[list[str]]:
+    """Returns the commands of an action. Those of `setup` make and copy the file `bundle`.
+
+    Of `up` and `watch` these are the commands if nothing goes wrong.
+    """
+    # A bundle has the commits, so results can name the commit that made them.
+    setup = [keep_going.bundle(bundle), pod.copy(bundle), pod.ssh(hosts.INSTALL)]
+    if action in ("up", "watch"):
+        runs = _runs(arguments)
+        start = pod.ssh(hosts.start(hosts.name_job(runs), runs, _BEFORE.value))
+        delete = [pod.delete()] if action == "watch" else []
+        return [_create(pod), *setup, start, *delete]
     if action == "setup":
-        # A bundle has the commits, so results can name the commit that made them.
-        make_bundle = ["git", "bundle", "create", bundle, "HEAD"]
-        return [make_bundle, pod.copy(bundle), pod.ssh(_INSTALL)]
+        return setup
     if action == "run":
         return [pod.ssh(run_command(arguments))]
     if action == "stop":
-        return [pod.ssh(_STOP)]
-    if action == "status":
-        return [pod.describe()]
-    return [pod.delete()]
+        return [pod.ssh(hosts.FORCE_STOP if _FORCE.value else hosts.STOP)]
+    one = {
+        "create": lambda: _create(pod),
+        "logs": lambda: pod.ssh(hosts.FOLLOW, worker=_WORKER.value),
+        "status": pod.describe,
+        "delete": pod.delete,
+    }
+    return [one[action]()]
+
+
+def _check_flags(action: str, arguments: list[str]) -> None:
+    """Raises InputError for flags and arguments that have no effect on the action."""
+    require(
+        not arguments or action in ("run", "up", "watch"),
+        f"--action={action} takes no arguments of rethinking.main: {shlex.join(arguments)}",
+    )
+    require(not _FORCE.value or action == "stop", "--force is for --action=stop.")
+    require(
+        _MAX_HOURS.value is None or action == "watch",
+        "--max_hours is for --action=watch, which deletes the slice in time.",
+    )
+    if action == "watch":
+        require(
+            _MAX_HOURS.value is not None,
+            "needed: --max_hours=HOURS, after which the slice is deleted in any case.",
+        )
+        keep_going.check_hours(_MAX_HOURS.value)
 
 
 def main(arguments: list[str]) -> None:
     """Does what --action says."""
     action = _ACTION.value
-    if arguments and action != "run":
-        cli.fail(
-            f"--action={action} takes no arguments of rethinking.main: {shlex.join(arguments)}"
-        )
-    pod = Slice(_NAME.value, _ZONE.value, _PROJECT.value)
+    pod = Slice(_NAME.value, _ZONE.value, _PROJECT.value, _QUEUED.value, _SSH.value)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = _BUNDLE if _DRY_RUN.value else os.path.join(folder, _BUNDLE)
+        bundle = hosts.BUNDLE if _DRY_RUN.value else os.path.join(folder, hosts.BUNDLE)
         try:
-            todo = commands(pod, action, arguments, bundle)
+            _check_flags(action, arguments)
+            todo = planned(pod, action, arguments, bundle)
         except InputError as error:
             cli.fail(error)
         if _DRY_RUN.value:
@@ -172,8 +192,21 @@ def main(arguments: list[str]) -> None:
                 print(shlex.join(command))
             return
         _require_tools(todo)
-        if action == "setup":
+        if action in ("setup", "up", "watch"):
             _warn_of_changes()
+        if action in ("up", "watch"):
+            identity = (_NAME.value, _ZONE.value, _PROJECT.value or "")
+            sys.exit(
+                keep_going.until_done(
+                    pod,
+                    _create(pod),
+                    _runs(arguments),
+                    bundle,
+                    _BEFORE.value,
+                    _MAX_HOURS.value,
+                    identity,
+                )
+            )
         for command in todo:
             code = subprocess.run(command).returncode
             if code:

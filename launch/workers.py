@@ -13,11 +13,13 @@ import time
 import traceback
 from collections.abc import Iterator
 
+from launch import devices
 from launch.jobs import Job
-from rethinking import cli, distributed, experiments, failures
+from rethinking import accelerator, cli, distributed, experiments, failures, runs
 from rethinking.errors import InputError
 
 OUT_OF_TIME = "out of time"
+IN_USE = "skipped: another process is making it"
 
 
 def run_all(
@@ -26,7 +28,9 @@ def run_all(
     """Makes the runs, `parallel` at once. Yields each one, and how it ended, when it ends.
 
     With several at once, each worker process writes its messages to a file in the folder `log`.
+    Raises InputError, before the first run, if they cannot share the devices of this machine.
     """
+    parallel = min(parallel, len(jobs))
     if parallel > 1:
         yield from _run_in_workers(jobs, parallel, deadline, log)
         return
@@ -34,15 +38,39 @@ def run_all(
         yield job, run_job(job, deadline)
 
 
-def run_job(job: Job, deadline: float) -> str:
-    """Makes one run. Returns how it ended: its status, "out of time", or "failed: REASON".
+def check_devices(parallel: int) -> None:
+    """Raises InputError if JAX would leave an accelerator of this machine idle, or has no device.
 
-    After `deadline` or SIGTERM it is "out of time", and the run is saved.
+    JAX takes memory of the accelerator. So if workers make the runs, another process looks.
+    """
+    if not accelerator.idle():
+        return
+    if parallel == 1:
+        _look()
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        pool.submit(_look).result()
+
+
+def _look() -> None:
+    from rethinking import sharding  # here: JAX imports slowly, and a plan needs none of it
+
+    sharding.all_devices()
+
+
+def run_job(job: Job, deadline: float) -> str:
+    """Makes one run. Returns its status, "out of time", "skipped: REASON" or "failed: REASON".
+
+    After `deadline` or SIGTERM it is "out of time", and the run is saved. A run that another
+    process is making, such as a second sweep, is skipped.
     """
     if time.monotonic() >= deadline or distributed.sigterm_noticed():
         return OUT_OF_TIME
     try:
         result = experiments.run(job.config, str(job.workdir), deadline)
+    except runs.InUse:
+        return IN_USE
     except (Exception, SystemExit) as error:  # the sweep goes on with the next run
         return f"failed: {_explain(error, job.workdir)}"
     return result["status"] if result else OUT_OF_TIME
@@ -67,9 +95,12 @@ def _explain(error: BaseException, workdir: pathlib.Path) -> str:
 def _run_in_workers(
     jobs: list[Job], parallel: int, deadline: float, log: pathlib.Path
 ) -> Iterator[tuple[Job, str]]:
+    shares = devices.share(parallel, os.environ)
+    for job in jobs:
+        shares.check(job.config.num_devices)
     # A new interpreter for each worker, because JAX does not survive a fork.
     spawn = multiprocessing.get_context("spawn")
-    initializer = functools.partial(_begin_worker, spawn.Value("i", 0), parallel, log)
+    initializer = functools.partial(_begin_worker, spawn.Value("i", 0), shares.environments, log)
     with concurrent.futures.ProcessPoolExecutor(parallel, spawn, initializer) as pool:
         pending = {pool.submit(run_job, job, deadline): job for job in jobs}
         forwarded = False
@@ -112,8 +143,10 @@ def _how_it_ended(future: concurrent.futures.Future, forwarded: bool) -> str:
     return f"failed: {error}"
 
 
-def _begin_worker(counter, parallel: int, log: pathlib.Path) -> None:
-    """Prepares this worker process: signals, cores, accelerator memory and its log file.
+def _begin_worker(counter, environments: list[dict[str, str]], log: pathlib.Path) -> None:
+    """Prepares this worker process: signals, devices, cores and its log file.
+
+    `environments` has the variables that give each worker its devices.
 
     The worker ends when the sweep ends, even if the sweep is killed. The next sweep then
     continues its run.
@@ -126,21 +159,21 @@ def _begin_worker(counter, parallel: int, log: pathlib.Path) -> None:
     with counter.get_lock():
         number = counter.value
         counter.value += 1
-    _take_share(number, parallel)
+    os.environ.update(environments[number])
+    _take_cores(number, len(environments))
     log.mkdir(parents=True, exist_ok=True)
     file = os.open(log / f"worker_{number}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, sys.stderr.fileno())
     cli.log_to_terminal()
 
 
-def _take_share(number: int, parallel: int) -> None:
-    """Gives worker `number` its own cores, and its part of the memory of the accelerator."""
+def _take_cores(number: int, parallel: int) -> None:
+    """Gives worker `number` its own cores."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         share = max(1, len(cores) // parallel)
         first = number * share % len(cores)
         os.sched_setaffinity(0, cores[first : first + share])
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / parallel:.3f}")
 
 
 def _end_with_parent() -> None:

@@ -1,8 +1,20 @@
 """Accelerators: their published memory and rates, for estimates without the chip."""
 
 import dataclasses
+from typing import NamedTuple
 
 from rethinking.errors import require_known
+
+# The dtype, in `Chip.rate`, of float32 numbers that are multiplied at full precision.
+FULL_FLOAT32 = "float32 at full precision"
+
+
+class Bounds(NamedTuple):
+    """Lower bounds on the seconds of a program: for its operations, its bytes, its launches."""
+
+    work: float
+    memory: float
+    launches: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +45,30 @@ class Chip:
     usable: float = 1.0
 
     def rate(self, dtype: str) -> float:
-        """Operations a second in the products of a training in `dtype`."""
-        return self.float32 or self.flops if dtype == "float32" else self.flops
+        """Operations a second of products in `dtype`, or `FULL_FLOAT32`. 0: not known, or none."""
+        rates = {
+            "float32": self.float32 or self.flops,
+            FULL_FLOAT32: self.exact_float32,
+            "float64": self.float64,
+        }
+        return rates.get(dtype, self.flops)
+
+    def bounds(
+        self, dtype: str, operations: float | int, moved: float | int, launches: float | int
+    ) -> Bounds:
+        """The least seconds of a program, by its operations in `dtype`, bytes, and kernels.
+
+        `rate(dtype)` must be known.
+        """
+        return Bounds(
+            operations / self.rate(dtype), moved / self.bandwidth, launches * self.launch_seconds
+        )
 
 
-def _gpu(memory: float, flops: float, bandwidth: float, links: float, exact: tuple) -> Chip:
-    # NVIDIA's sheets give the rate of TensorFloat-32 as half that of bfloat16. A rule of thumb for
-    # a launch is 2 to 3 microseconds. JAX takes 75% of a GPU's memory.
-    float32, float64 = exact
-    return Chip(memory, flops, bandwidth, links, flops / 2, float32, float64, 2.5e-6, 0.75)
+def _gpu(memory: float, flops: float, bandwidth: float, links: float, others: tuple) -> Chip:
+    # `others` are the rates of TensorFloat-32, float32 and float64. A rule of thumb for a launch is
+    # 2 to 3 microseconds. JAX takes 75% of a GPU's memory.
+    return Chip(memory, flops, bandwidth, links, *others, 2.5e-6, 0.75)
 
 
 def _tpu(memory: float, flops: float, bandwidth: float, links: float) -> Chip:
@@ -56,9 +83,9 @@ CHIPS = {
     "TPU v5 lite": _tpu(16e9, 197e12, 819e9, 200e9),
     "TPU v5": _tpu(95e9, 459e12, 2765e9, 600e9),
     "TPU v6 lite": _tpu(32e9, 918e12, 1640e9, 448e9),
-    "NVIDIA A100-SXM4-80GB": _gpu(80e9, 312e12, 2039e9, 300e9, (19.5e12, 19.5e12)),
-    "NVIDIA H100 80GB HBM3": _gpu(80e9, 989e12, 3350e9, 450e9, (67e12, 67e12)),
-    "NVIDIA H200": _gpu(141e9, 989e12, 4800e9, 450e9, (67e12, 67e12)),
+    "NVIDIA A100-SXM4-80GB": _gpu(80e9, 312e12, 2039e9, 300e9, (156e12, 19.5e12, 19.5e12)),
+    "NVIDIA H100 80GB HBM3": _gpu(80e9, 989e12, 3350e9, 450e9, (494e12, 67e12, 67e12)),
+    "NVIDIA H200": _gpu(141e9, 989e12, 4800e9, 450e9, (494e12, 67e12, 67e12)),
 }
 # Assumed of a host of TPUs. Two of its virtual cores share a core. A core of the machine of
 # benchmarks/README.md computes 70e9 operations a second in float64.

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from rethinking import rendezvous
+from rethinking import provenance, rendezvous
 from rethinking.errors import InputError
+from rethinking.rendezvous import slurm
 
 _sigterm, _noticing = threading.Event(), threading.Event()
 
@@ -121,14 +123,23 @@ def _find_place(
 
 
 def _ask_cluster(timeout: float) -> Sequence:
-    """Returns address, number of processes, own number and local GPUs; None for the unknown."""
+    """Returns address, number of processes, own number and local GPUs; None for the unknown.
+
+    Raises InputError if the tasks of a Slurm job cannot divide their GPUs.
+    """
     import jax  # noqa: F401  the next import needs it
 
-    # `jax.distributed.initialize` asks the same class. It has no public name.
-    from jax._src.clusters import ClusterEnv
+    # `jax.distributed.initialize` asks the same classes. They have no public names.
+    from jax._src.clusters import ClusterEnv, OmpiCluster, SlurmCluster
 
     unset = [None] * 5
-    return ClusterEnv.auto_detect_unset_distributed_params(*unset, round(timeout))
+    *place, local_device_ids = ClusterEnv.auto_detect_unset_distributed_params(
+        *unset, round(timeout)
+    )
+    is_slurm = SlurmCluster.is_env_present() and not OmpiCluster.is_env_present()
+    if local_device_ids is not None and is_slurm:
+        local_device_ids = slurm.local_devices(os.environ)
+    return [*place, local_device_ids]
 
 
 def _end_program(error: BaseException) -> NoReturn:
@@ -210,6 +221,34 @@ def stop_if_late(deadline: float) -> None:
     """Raises OutOfTime if the run `must_stop`."""
     if must_stop(deadline):
         raise OutOfTime
+
+
+def share_of_cores() -> int:
+    """The number of cores for this process: its own, divided by the processes that share them.
+
+    Every process must call it, because each call waits for all of them.
+    """
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    cores = provenance.granted_cores()
+    if jax.process_count() == 1:
+        return cores
+    mine = zlib.crc32(provenance.place().encode())
+    places = multihost_utils.process_allgather(np.uint32(mine))
+    return max(1, cores // int((places == mine).sum()))
+
+
+def largest(value: float) -> float:
+    """The largest `value` of all processes. Every process must call it: see `agreed`."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
 def agreed(value: bool) -> bool:

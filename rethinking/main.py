@@ -2,7 +2,8 @@
 
     python -m rethinking.main --config=configs/FILE.py:ROW --workdir=DIR [--config.field=value ...]
 
-The same command continues an interrupted run.
+The same command continues an interrupted run. A run goes on when its terminal or SSH connection is
+gone: to end it then, send SIGTERM to its process.
 If the input is bad, the command prints the reason and ends with exit code 2.
 
 With --distributed, several processes make the run together, on the devices of all of them.

@@ -27,10 +27,22 @@ def cache() -> pathlib.Path:
 
     Without a home folder, it is in the folder for temporary files.
     """
-    given = os.environ.get("XDG_CACHE_HOME")
+    return _own("XDG_CACHE_HOME", "~/.cache", "cache")
+
+
+def state() -> pathlib.Path:
+    """The folder for what programs remember: $XDG_STATE_HOME, or else ~/.local/state.
+
+    Without a home folder, it is in the folder for temporary files.
+    """
+    return _own("XDG_STATE_HOME", "~/.local/state", "state")
+
+
+def _own(variable: str, usual: str, name: str) -> pathlib.Path:
+    given = os.environ.get(variable)
     if given:
         return pathlib.Path(expand(given))
     try:
-        return pathlib.Path(expand("~/.cache"))
+        return pathlib.Path(expand(usual))
     except InputError:
-        return pathlib.Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
+        return pathlib.Path(tempfile.gettempdir(), f"{name}-{os.getuid()}")

@@ -288,6 +288,20 @@ FIGURE1_ROWS = tuple(
     for model in ("inception", "alexnet", "mlp_1x512")
     for name in (*SETTINGS, *(f"corrupt={p / 10}" for p in range(1, 11)))
 )
+# The rows that say most, the most telling first. A sweep of several files begins with them.
+TABLE1_TELLING = tuple(
+    f"{model}{labels}"
+    for model in ("inception", "alexnet", "mlp_1x512", "mlp_3x512", "inception_no_bn")
+    for labels in ("+random_labels", "")
+)
+FIGURE1_TELLING = (
+    *(f"inception+{name}" for name in SETTINGS),
+    *(
+        f"{model}+corrupt={p}"
+        for p in (0.5, 0.2, 0.8)
+        for model in ("inception", "alexnet", "mlp_1x512")
+    ),
+)
 FIGURE_ASYNC_ROWS = tuple(
     f"{model}+workers={workers}" for model in ("mlp_1x512", "inception") for workers in (1, 8, 50)
 )

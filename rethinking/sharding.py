@@ -11,7 +11,7 @@ import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rethinking import paths, provenance
+from rethinking import accelerator, paths, provenance
 from rethinking.errors import InputError
 
 # The mesh axis along which a batch is split.
@@ -55,17 +55,27 @@ def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:
 
 
 def all_devices() -> list[jax.Device]:
-    """The devices of all processes. Raises InputError if JAX finds none."""
+    """The devices of all processes.
+
+    Raises InputError if JAX finds none, or if it would leave an accelerator of this machine idle.
+    """
     try:
-        return jax.devices()
+        devices = jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX raises either, and the first has no text
         platforms = os.environ.get("JAX_PLATFORMS", "")
         reason = str(error).splitlines()[0] if str(error) else "no device was found"
+        if not platforms:
+            raise InputError(
+                f"JAX cannot start a device ({reason}). `python -m launch.doctor` says more. "
+                "JAX_PLATFORMS=cpu computes on the processor."
+            ) from None
         raise InputError(
             f"JAX_PLATFORMS={platforms}: JAX cannot use these devices ({reason}). Unset "
             "JAX_PLATFORMS, set it to cpu, or install the extra of the accelerator: "
             "pip install -e '.[gpu]'"
         ) from None
+    accelerator.require_use(devices[0].platform, jax.config.jax_platforms)
+    return devices
 
 
 def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
@@ -76,9 +86,17 @@ def require_memory(mesh: Mesh, size: int, what: str, remedies: str) -> None:
     local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     stats = local[0].memory_stats() if local else None
     if stats and "bytes_limit" in stats:
-        there, needed = stats["bytes_limit"], size
+        _require_bytes(size, stats["bytes_limit"], what, remedies)
     else:
-        there, needed = psutil.virtual_memory().available, size * len(local)
+        require_host_memory(size * len(local), what, remedies)
+
+
+def require_host_memory(size: int, what: str, remedies: str) -> None:
+    """Raises InputError, with numbers and remedies, unless this machine has `size` free bytes."""
+    _require_bytes(size, psutil.virtual_memory().available, what, remedies)
+
+
+def _require_bytes(needed: int, there: int, what: str, remedies: str) -> None:
     if needed > there:
         raise InputError(
             f"{what} takes {needed / 1e9:,.1f} GB of memory, but there are only "

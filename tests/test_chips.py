@@ -15,9 +15,10 @@ def test_short_names_are_those_of_the_table():
 
 def test_rates_are_those_of_the_data_sheets():
     h100, v5e = chips.find("h100"), chips.find("v5e")
-    assert h100.rate("bfloat16") == 989e12 and h100.rate("float32") == 494.5e12  # TensorFloat-32
+    assert h100.rate("bfloat16") == 989e12 and h100.rate("float32") == 494e12  # TensorFloat-32
     assert v5e.rate("bfloat16") == v5e.rate("float32") == 197e12
-    assert v5e.exact_float32 == pytest.approx(197e12 / 6) and v5e.float64 == 0
+    assert h100.rate(chips.FULL_FLOAT32) == h100.rate("float64") == 67e12
+    assert v5e.rate(chips.FULL_FLOAT32) == pytest.approx(197e12 / 6) and not v5e.rate("float64")
     assert (h100.usable, v5e.usable) == (0.75, 1.0)
 
 

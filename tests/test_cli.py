@@ -148,6 +148,8 @@ def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
     assert values.config == f"{tmp_path}/a.py:row"
     assert values.workdir == f"{tmp_path}/run"
     assert values.runs == [f"{tmp_path}/a", "b"]
+    with pytest.raises(flags.Error, match="a path is needed"):
+        values(["", "--runs=a,"])
     assert tfds.resolve_data_dir("~/sets") == tmp_path / "sets"
     (tmp_path / "q.py").write_text(pathlib.Path("configs/quickstart.py").read_text())
     assert parsed(row="--config=~/q.py:gaussian").row == "quickstart:gaussian"

@@ -57,6 +57,34 @@ def test_rows_mean_what_the_contract_says():
     ] * 3
 
 
+@pytest.mark.parametrize(
+    "of_an_image, of_training_images, of_all",
+    [
+        (1 / 3, 0.0159, 0.0286),  # the work of a forward pass, of that of a training step
+        (1, 0.0450, 0.0813),  # reading, which takes as long as for training
+    ],
+)
+def test_evaluation_takes_less_than_a_tenth_of_a_run_of_table_2(
+    of_an_image, of_training_images, of_all
+):
+    """The docstring of the config and docs/imagenet.md have these numbers."""
+    num_train, num_test = 1_281_167, 50_000
+    for row in rows.TABLE2_ROWS:
+        built = rows.table2(row)
+        trained = built.max_epochs * num_train
+        # Before the first epoch and after each one. The last evaluation has all images.
+        number = built.max_epochs // built.eval_epochs
+        of_train = number * built.eval.num_train + num_train
+        of_both = of_train + (number + 1) * num_test
+        whole = trained + of_an_image * of_both
+        assert of_an_image * of_train / whole == pytest.approx(of_training_images, abs=1e-4)
+        assert of_an_image * of_both / whole == pytest.approx(of_all, abs=1e-4) and of_all < 0.1
+    for page in ("configs/table2.py", "docs/imagenet.md"):
+        text = " ".join(pathlib.Path(page).read_text().split())
+        for share in (of_training_images, of_all):
+            assert f"{100 * share:.1f}%" in text
+
+
 def test_randomized_rows_differ_from_true_labels_in_the_randomization_alone():
     figure1 = config.load_file("configs/figure1.py")
     for row in figure1.ROWS:

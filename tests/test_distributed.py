@@ -10,6 +10,7 @@ import pytest
 
 from rethinking import distributed, rendezvous
 from rethinking.errors import InputError
+from rethinking.rendezvous import slurm
 from tests.started import ROOT, free_address, python_processes, wait_for
 
 # A single process that notices SIGTERM and works on for a while. Calls are nested where a
@@ -124,6 +125,52 @@ def test_slurm_tells_processes_their_place(monkeypatch):
     missing = "process 0 of 4 did not answer process 3 at localhost:61441"
     with pytest.raises(rendezvous.RendezvousError, match=missing), distributed.join(timeout=0.5):
         pass
+
+
+SEES_ALL = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7", "SLURM_GPUS_ON_NODE": "8"}
+EIGHT = {"SLURM_NTASKS": "16", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}
+FOUR = {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "4"}
+ONE = {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}
+UNEVEN = {"SLURM_NTASKS": "7", "SLURM_STEP_NUM_NODES": "3", "SLURM_STEP_TASKS_PER_NODE": "1(x2),5"}
+
+
+@pytest.mark.parametrize(
+    "tasks, number, gpus, taken",
+    [
+        (EIGHT, "3", SEES_ALL, [3]),
+        (EIGHT, "3", {"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "8"}, None),  # bound
+        (EIGHT, "3", {"CUDA_VISIBLE_DEVICES": "0"}, None),
+        (EIGHT, "3", {"CUDA_VISIBLE_DEVICES": "GPU-8f0c"}, None),
+        (EIGHT, "3", {}, [3]),  # GPUs without a resource of Slurm
+        (EIGHT, "3", {"CUDA_VISIBLE_DEVICES": "-1"}, None),  # hidden: on the processor
+        (FOUR, "3", SEES_ALL, [6, 7]),
+        (FOUR, "3", {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_ON_NODE": "8"}, None),
+        (ONE, "0", SEES_ALL, None),  # not the first GPU alone, while seven idle
+        (UNEVEN | {"SLURM_NODEID": "1"}, "0", SEES_ALL, None),
+        (
+            UNEVEN | {"SLURM_NODEID": "2"},
+            "4",
+            {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4", "SLURM_GPUS_ON_NODE": "5"},
+            [4],
+        ),
+        (FOUR | {"SLURM_STEP_TASKS_PER_NODE": ""}, "1", SEES_ALL, [2, 3]),
+    ],
+)
+def test_a_task_of_slurm_takes_its_own_gpus_among_those_it_sees(tasks, number, gpus, taken):
+    assert slurm.local_devices({"SLURM_LOCALID": number, **tasks, **gpus}) == taken
+
+
+def test_tasks_that_cannot_divide_their_gpus_are_refused():
+    gpus = {"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_GPUS_ON_NODE": "3"}
+    with pytest.raises(InputError, match="4 tasks on n7 cannot divide its 3 GPUs evenly"):
+        slurm.local_devices({"SLURM_LOCALID": "0", "SLURMD_NODENAME": "n7", **FOUR, **gpus})
+
+
+def test_jax_gets_the_gpus_of_the_task(monkeypatch):
+    place = {"SLURM_JOB_ID": "4097", "SLURM_STEP_NODELIST": "localhost", "SLURM_PROCID": "3"}
+    for name, value in (place | FOUR | SEES_ALL | {"SLURM_LOCALID": "3"}).items():
+        monkeypatch.setenv(name, value)
+    assert distributed._ask_cluster(1.0) == ["localhost:61441", 4, 3, [6, 7]]
 
 
 def test_main_names_the_missing_process(address, tmp_path):

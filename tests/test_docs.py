@@ -1,18 +1,26 @@
 """The code of the pages and of the notebook runs, and the links lead somewhere."""
 
+import io
+import math
 import pathlib
 import re
 import sys
+import tarfile
 
 import jax
 import nbclient
 import nbformat
 import numpy as np
 import pytest
+import scipy.io
 
-from rethinking import cli, experiments
-from rethinking.data import arrays
+from rethinking import cli, experiments, models
+from rethinking.chips import CHIPS
+from rethinking.data import arrays, stream
 from rethinking.experiments import optimizers
+from rethinking.models import adapters
+from rethinking.training import check
+from tests.data.pictures import encode, noise
 from tests.test_commands import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,11 +51,20 @@ def test_the_notebook_runs_to_its_end(monkeypatch):
     assert float(accuracy) >= 99.9
 
 
+def write_networks(folder, monkeypatch):
+    """Writes the networks of docs/own_network.md to a folder, from which they are imported."""
+    for source in blocks("docs/own_network.md", "python"):
+        name = source.partition("\n")[0].removeprefix("# ")
+        (folder / name).write_text(source)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.syspath_prepend(folder)
+
+
 @pytest.mark.parametrize(
     "network, library, num_params",
     [
-        ("my_network:SmallNet", "flax", 9 * 64 + 2 * 64 + 64 * 10 + 10),  # the page's own command
-        ("my_linen:SmallNet", "flax", 9 * 32 + 2 * 32 + 32 * 10 + 10),
+        ("my_network:SmallNet", "flax", 11 * 64 + 1024 * 256 + 256 + 2570),  # the page's command
+        ("my_linen:SmallNet", "flax", 11 * 32 + 512 * 256 + 256 + 2570),
         ("my_equinox:EquinoxNet", "equinox", 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10),
         ("my_haiku:HaikuNet", "haiku", 64 * 64 + 64 + 2 * 64 + 64 * 10 + 10),
     ],
@@ -56,12 +73,9 @@ def test_the_networks_of_the_page_run_by_config_alone(
     network, library, num_params, tmp_path, monkeypatch
 ):
     pytest.importorskip(library)
-    for source in blocks("docs/own_network.md", "python"):
-        name = source.partition("\n")[0].removeprefix("# ")
-        (tmp_path / name).write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
+    write_networks(tmp_path, monkeypatch)
     page = commands("docs/own_network.md")
-    (arguments,) = (words[1:] for words in page if words[0] == "rethinking.main")
+    arguments = next(words[1:] for words in page if words[0] == "rethinking.main")
     if network != "my_network:SmallNet":
         arguments += [f"--config.model.name={network}", "--config.model.options={}"]
     arguments += ["--config.data.num_train=320", "--config.max_epochs=2", "--config.num_devices=1"]
@@ -71,23 +85,28 @@ def test_the_networks_of_the_page_run_by_config_alone(
     assert result["num_params"] == num_params
     assert result["status"] == "complete"
     assert result["network_source"]
-    for name in ("my_network", "my_linen", "my_equinox", "my_haiku"):
-        sys.modules.pop(name, None)
 
 
-def test_the_optimizer_of_the_page_and_its_command_work(tmp_path, monkeypatch):
+def test_the_network_for_tokens_of_the_page_takes_tokens(tmp_path, monkeypatch):
+    write_networks(tmp_path, monkeypatch)
+    made = models.create("my_tokens:BagOfTokens", num_classes=4, vocab_size=12)
+    tokens = jax.ShapeDtypeStruct((3,), jax.numpy.int32)
+    check.check_model(adapters.adapt(made), tokens, num_classes=4)  # refuses other outputs
+
+
+@pytest.mark.parametrize("block, first, last", [(0, 0.05, 0.05), (1, 0.0003, 0)])
+def test_the_optimizers_of_the_page_have_its_learning_rates(
+    block, first, last, tmp_path, monkeypatch
+):
     (source,) = blocks("docs/own_optimizer.md", "python")
     (tmp_path / "my_optimizer.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    (command,) = blocks("docs/own_optimizer.md", "sh")
-    flags = [flag for flag in command.split() if flag.startswith("--config")]
-    own = ["--config.optimizer=my_optimizer:make", "--config.weight_decay=0.1"]
-    for changed in ([], own):
-        config = cli.parse_config([*flags, *changed])
-        experiments.check(config)
-        rate, _ = optimizers.build(config, steps_per_epoch=44)
-        assert float(rate(0)) == pytest.approx(0.001)
-        assert float(rate(44 * config.max_epochs)) == 0
+    command = blocks("docs/own_optimizer.md", "sh")[block]
+    config = cli.parse_config([flag for flag in command.split() if flag.startswith("--config")])
+    experiments.check(config)
+    rate, _ = optimizers.build(config, steps_per_epoch=44)
+    assert float(rate(0)) == pytest.approx(first)
+    assert float(rate(44 * config.max_epochs)) == pytest.approx(last)
 
 
 def test_the_kernel_examples_of_the_page_run():
@@ -113,13 +132,73 @@ def test_the_example_of_the_library_s_page_runs():
 def test_the_training_loop_of_the_library_s_page_runs():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    digits = arrays.load("digits").train
-    images = torch.from_numpy(digits.images[:200]).permute(0, 3, 1, 2) / 255
-    names = {"images": images, "labels": torch.from_numpy(digits.labels[:200]).long()}
+    names = {}
     exec(blocks("docs/library.md", "python")[1], names)
     assert names["accuracy"] == 1
     assert 150 < (names["random_labels"] != names["labels"]).sum() < 200
-    assert sorted(names["shuffled_images"][3].ravel()) == sorted(images[3].ravel())
+    assert sorted(names["shuffled_images"][3].ravel()) == sorted(names["images"][3].ravel())
+
+
+def add(archive, name, content):
+    """Adds a file to a tar archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def test_the_program_of_the_page_makes_folders_of_imagenet_s_archives(tmp_path, monkeypatch):
+    """Archives of two classes, in the form of ILSVRC 2012's: their numbers are not their order."""
+    wnids, pictures = ["n02", "n01"], [encode(noise(9, 9, seed), "jpeg") for seed in range(7)]
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as train:
+        for number, wnid in enumerate(wnids):
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as images:
+                for which in (2 * number, 2 * number + 1):
+                    add(images, f"{wnid}_{which}.JPEG", pictures[which])
+            add(train, f"{wnid}.tar", inner.getvalue())
+    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as val:
+        for which in (4, 5, 6):
+            add(val, f"ILSVRC2012_val_{which - 3:08d}.JPEG", pictures[which])
+    kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    synsets = np.array([(1, "n02", 0), (2, "n01", 0), (3, "n00", 2)], kind)
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": synsets[:, None]})
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as devkit:
+        folder = "ILSVRC2012_devkit_t12/data"
+        add(devkit, f"{folder}/meta.mat", meta.getvalue())
+        add(devkit, f"{folder}/ILSVRC2012_validation_ground_truth.txt", b"2\n1\n2\n")
+    (program,) = blocks("docs/imagenet.md", "python")
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path), str(tmp_path / "imagenet")])
+    exec(program, {})
+    found = stream.load(str(tmp_path / "imagenet"))
+    assert found.num_classes == 2 and found.eval_split == "val"
+    read = [
+        [split.records.read(i) for i in range(len(split))] for split in (found.train, found.test)
+    ]
+    assert read[0] == [(pictures[which], which < 2) for which in (2, 3, 0, 1)]
+    assert read[1] == [(pictures[which], which == 5) for which in (4, 6, 5)]
+
+
+def test_the_host_arithmetic_of_the_page_adds_up():
+    """A v5e chip wants 1,192 images a second. The others follow from their memory bandwidth."""
+    text = (ROOT / "docs/imagenet.md").read_text()
+    table = text[text.index("| host |") :].partition("\n\n")[0].splitlines()[2:]
+    tpu, gpu = CHIPS["TPU v5 lite"], 85.2e9 / 256
+    a_chip = {
+        "v5e": 1192,
+        "v5p": 1192 * CHIPS["TPU v5"].bandwidth / tpu.bandwidth,
+        "v6e": 1192 * CHIPS["TPU v6 lite"].bandwidth / tpu.bandwidth,
+        "A3 High": CHIPS["NVIDIA H100 80GB HBM3"].bandwidth / gpu,
+        "A3 Ultra": CHIPS["NVIDIA H200"].bandwidth / gpu,
+    }
+    assert len(table) == 7
+    for line in table:
+        name, *numbers = (cell.strip() for cell in line.strip("|").split("|"))
+        chips, _, _, _, wanted, cores, network = (float(cell.replace(",", "")) for cell in numbers)
+        (rate,) = (rate for kind, rate in a_chip.items() if name.startswith(kind))
+        assert wanted == pytest.approx(chips * rate, rel=1e-3)
+        assert cores == math.ceil(wanted / 300)
+        assert network == pytest.approx(wanted * 147_897_477_120 / 1_281_167 * 8 / 1e9, abs=0.06)
 
 
 def test_links_between_the_pages_lead_somewhere():

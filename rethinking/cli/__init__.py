@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from rethinking import experiments
 from rethinking.cli import flag_types
+from rethinking.cli.output import outlive_terminal
 from rethinking.config import fields, get, load, require_field, with_types
 from rethinking.errors import InputError, require
 
@@ -105,7 +106,11 @@ def _shorten(argument: str) -> str:
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:
-    """Shows the log of this package on stderr, without prefixes. Other libraries show warnings."""
+    """Shows the log of this package on stderr, without prefixes. Other libraries show warnings.
+
+    The program goes on when the terminal is gone: see `outlive_terminal`.
+    """
+    outlive_terminal()
     absl_logging.set_verbosity(absl_logging.WARNING)
     logger = logging.getLogger("rethinking")
     logger.setLevel(level)
@@ -151,6 +156,11 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "Seconds after which the run is saved and stops.",
         flag_values=values,
     )
+    define_place_flags(values)
+
+
+def define_place_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags that say which of several processes this one is."""
     flags.DEFINE_boolean(
         "distributed",
         False,
@@ -193,12 +203,12 @@ def parse_flags(argv: Sequence[str], required: Sequence[str]) -> list[str]:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _parse(argv, flags.FLAGS, required)
+        return parse_into(argv, flags.FLAGS, required)
     except InputError as error:
         fail(f"{error} See --help.")
 
 
-def _parse(argv: Sequence[str], values: flags.FlagValues, required: Sequence[str]) -> list[str]:
+def parse_into(argv: Sequence[str], values: flags.FlagValues, required: Sequence[str]) -> list[str]:
     """Parses `argv`, the program's name first, into `values`; returns the overrides.
 
     Raises InputError for what does not fit.
@@ -247,7 +257,7 @@ def check_forwarded(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
         if module == "absl.logging":
             for flag in known:
                 values[flag.name] = copy.deepcopy(flag)
-    overrides = _parse(["rethinking.main", *arguments], values, ())
+    overrides = parse_into(["rethinking.main", *arguments], values, ())
     require(
         values.config is not None and values.workdir is not None,
         "needed: -- --config=FILE:ROW --workdir=DIR. Put the arguments of rethinking.main "

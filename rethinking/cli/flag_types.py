@@ -27,7 +27,10 @@ class _Paths(flags.ListParser):
 
     def parse(self, argument: str | list[str] | None) -> list[str]:
         """Raises InputError, which is a ValueError, if the home folder is not known."""
-        return [paths.expand(path) for path in super().parse(argument)]
+        found = [_Path().parse(path) for path in super().parse(argument)]
+        if not found:
+            raise ValueError("a path is needed")
+        return found
 
 
 class _Seconds(flags.FloatParser):

@@ -58,12 +58,12 @@ COMMON: Fields = {
     ),
     "data.eval_split": Field(
         "",
-        'split to evaluate; "": test if its images have labels, else a validation split',
+        'split to evaluate; "": test if its examples have labels, else a validation split',
     ),
     "data.test_fraction": Field(
         0.0,
         "above 0: evaluate this share of the training split instead, and do not train on it; the "
-        "same images for all seeds",
+        "same examples for all seeds",
         minimum=0,
         below=1,
     ),

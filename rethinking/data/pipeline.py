@@ -14,6 +14,8 @@ from typing import TypeVar
 import grain
 from absl import flags
 
+from rethinking.errors import InputError
+
 RowT = TypeVar("RowT")
 
 
@@ -51,6 +53,8 @@ def read_batches(
         first_step: number of the first batch.
         num_batches: number of batches.
         reading: which rows of each batch this process makes, and how.
+
+    Raises InputError if a worker process has been killed.
     """
     rows = range(batch_size)[reading.rows or slice(None)]
     workers = max(1, reading.num_workers)
@@ -61,13 +65,26 @@ def read_batches(
         batches_per_worker = -(-num_batches // workers)
         num_items = batches_per_worker * workers * len(rows)
     item = functools.partial(_item, example, batch_size, rows, workers, first_step)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=rows_ahead(threads))
     dataset = grain.MapDataset.range(num_items).map(item).to_iter_dataset(options).batch(len(rows))
     batches = iter(_prefetch(dataset, reading.num_workers))
     try:
         yield from itertools.islice(batches, num_batches)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise InputError(
+            "a worker process that reads images has ended by itself, perhaps because too little "
+            f"memory was left ({str(error).partition('.')[0]}). Choose fewer "
+            "config.data.num_workers or config.data.num_threads. Then the same command continues."
+        ) from error
     finally:
         batches.close()
+
+
+def rows_ahead(num_threads: int) -> int:
+    """The number of rows that are made ahead by so many threads, beside whole batches."""
+    return 4 * num_threads
 
 
 def _item(

@@ -1,11 +1,17 @@
 """Downloads a TFDS image-classification set and writes it as ArrayRecord files for all later runs.
 
-    python -m rethinking.data.prepare NAME [--data_dir=DIR]
+    python -m rethinking.data.prepare NAME [--data_dir=DIR] [--manual_dir=DIR] [--short_side=N]
 
 NAME is a set of TFDS, or of a TFDS builder of your own in the current folder: in
 NAME/NAME_dataset_builder.py (as `tfds new NAME` writes it), NAME/NAME.py or NAME.py.
 
 For a set of your own, which is a path or package.module:function, it only says what the set holds.
+
+Some sets, such as ImageNet, must be downloaded by hand first. --manual_dir names their folder.
+
+--short_side=N also writes the set NAME_short_side_N. The shorter side of its images has at most N
+pixels, so that they are decoded faster. First it says how large the set will be and how long that
+takes.
 
 Preparing needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither.
 When it fails, it says why, and the exit code is 2.
@@ -23,7 +29,7 @@ from absl import app
 from absl.flags import argparse_flags
 
 from rethinking import own_code
-from rethinking.data import source
+from rethinking.data import manual, source
 from rethinking.data.sources import tfds
 from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
@@ -31,17 +37,20 @@ from rethinking.errors import InputError
 _LOG = logging.getLogger(__name__)
 
 
-def prepare(name: str, data_dir: str | None = None) -> str:
+def prepare(name: str, data_dir: str | None = None, manual_dir: str | None = None) -> str:
     """Prepares a data set unless it is prepared already. Returns a line that describes the set.
 
     Args:
         name: NAME[/CONFIG][:VERSION] of a TFDS set with the features `image` and `label`. A builder
             of that name in the current folder comes before those of TFDS.
         data_dir: folder of the TFDS sets; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        manual_dir: folder of the files that were downloaded by hand; else `downloads/manual` in
+            the folder of the sets.
 
     Raises:
         InputError: if the set is unknown, not image classification, or damaged; if it is already
-            there in another format; if TensorFlow is missing; or if the download fails.
+            there in another format; if files that must be downloaded by hand are missing; if
+            TensorFlow is missing; or if the download fails.
     """
     if name == "digits":
         return "digits comes with this package: there is nothing to prepare."
@@ -51,13 +60,21 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     done = tfds.find_folder(name, data_dir, known=file is not None) is not None
     if not done:
         _name_leftovers(name, data_dir)
+        root = tfds.resolve_data_dir(data_dir)
+        archives = manual.folder(root, manual_dir)
+        manual.check(_base(name), archives, root)
         for module in ("tensorflow", "importlib_resources"):
             if importlib.util.find_spec(module) is None:
                 raise InputError(
                     f"Preparing a data set needs {module}. It is not installed. Run: "
                     'pip install -e ".[prepare]"'
                 )
-        _download(name, data_dir, file)
+        _download(name, root, file, archives if manual_dir else None)
+    return _describe_prepared(name, data_dir, done)
+
+
+def _describe_prepared(name: str, data_dir: str | None, done: bool) -> str:
+    """A line about a prepared set. `done` says whether it was prepared before."""
     found = source.find(name, data_dir, train=False, evaluation=Evaluation(needed=False))
     found.check()
     sizes = f"{found.info.num_train:,} training and {found.info.num_test:,} test images"
@@ -66,16 +83,35 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     return f"{name} is {'already ' if done else ''}prepared: {sizes} in {found.folder}"
 
 
+def prepare_smaller(name: str, short_side: int, data_dir: str | None = None) -> str:
+    """Writes the copy of a set whose images are smaller: see `resize`. Returns its description.
+
+    Raises InputError in the cases of `resize.write_copy`.
+    """
+    from rethinking.data import resize  # It needs the extra `imagenet`.
+
+    copy = resize.copy_name(name, short_side)
+    done = tfds.find_folder(copy, data_dir, known=True) is not None
+    if not done:
+        _name_leftovers(copy, data_dir)
+        resize.write_copy(name, short_side, data_dir)
+    return f"{_describe_prepared(copy, data_dir, done)}. Use it by --config.data.name={copy}"
+
+
 def _describe_own(name: str) -> str:
     """What a set of the user's own holds. Raises InputError if it cannot be used."""
     info = source.find(name, train=False, evaluation=Evaluation(needed=False)).info
-    kind = {"image": "images", "vector": "vectors", "tokens": "sequences of tokens"}[info.kind]
     shape = " x ".join(map(str, info.example_shape))
+    examples = {
+        "image": f"images of {shape}",
+        "vector": f"vectors of {shape} features",
+        "tokens": f"sequences of {shape} tokens",
+    }[info.kind]
     evaluated = f"{info.num_test:,} in {info.eval_split}"
     if not info.num_test:
         evaluated = "none to evaluate (config.data.test_fraction holds out some of the former)"
     return (
-        f"{name} needs no preparation: {info.num_train:,} {kind} of {shape} for training, and "
+        f"{name} needs no preparation: {info.num_train:,} {examples} for training, and "
         f"{evaluated}, in {info.num_classes} classes."
     )
 
@@ -108,12 +144,19 @@ def _name_leftovers(name: str, data_dir: str | None) -> None:
         )
 
 
-def _download(name: str, data_dir: str | None, file: pathlib.Path | None) -> None:
-    folder = tfds.resolve_data_dir(data_dir)
+def _download(
+    name: str, folder: pathlib.Path, file: pathlib.Path | None, archives: pathlib.Path | None
+) -> None:
+    import tensorflow_datasets
+
+    options = {}
+    if archives is not None:
+        config = tensorflow_datasets.download.DownloadConfig(manual_dir=str(archives))
+        options["download_config"] = config
     try:
         builder = _make_builder(name, folder, file)
         _check_features(name, builder.info.features)
-        builder.download_and_prepare()
+        builder.download_and_prepare(**options)
     except InputError:
         raise
     except Exception as error:  # TFDS, its download libraries and the set's code raise their own.
@@ -178,7 +221,10 @@ def _place(error: Exception, file: pathlib.Path) -> str:
 def parse(argv: list[str]) -> Namespace:
     """The arguments of the command line. Ends the program with code 2 if they are wrong."""
     parser = argparse_flags.ArgumentParser(
-        prog="python -m rethinking.data.prepare", description=__doc__.split("\n")[0]
+        prog="python -m rethinking.data.prepare",
+        description=__doc__.split("\n")[0],
+        # Another program's flag of the same name, where both are imported, is not ours.
+        conflict_handler="resolve",
     )
     parser.add_argument(
         "name",
@@ -186,13 +232,26 @@ def parse(argv: list[str]) -> Namespace:
         help="a TFDS image-classification set, such as cifar10 or mnist, or a set of your own",
     )
     parser.add_argument("--data_dir", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    parser.add_argument(
+        "--manual_dir",
+        help="folder of the archives that must be downloaded by hand; default: DATA_DIR/downloads/"
+        "manual",
+    )
+    parser.add_argument(
+        "--short_side",
+        type=int,
+        metavar="N",
+        help="also write NAME_short_side_N, in which no image has a shorter side above N pixels",
+    )
     return parser.parse_args(argv[1:])
 
 
 def main(arguments: Namespace) -> None:
     """Prepares the set and describes it. If that fails, prints the reason and exits with code 2."""
     try:
-        print(prepare(arguments.name, arguments.data_dir))
+        print(prepare(arguments.name, arguments.data_dir, arguments.manual_dir))
+        if arguments.short_side is not None:
+            print(prepare_smaller(arguments.name, arguments.short_side, arguments.data_dir))
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

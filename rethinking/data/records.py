@@ -27,6 +27,11 @@ class Records(abc.ABC):
         """`read` for several records at once. Some sources are faster then."""
         return [self.read(index) for index in indices]
 
+    @property
+    def num_open_files(self) -> int:
+        """The number of files that stay open once their records are read."""
+        return 0
+
     @abc.abstractmethod
     def unusable(self, index: int, cause: str) -> BadRecord:
         """The error to raise for a bad record. It names the file and the record's place in it."""

@@ -52,8 +52,8 @@ class Evaluation:
         )
         require(
             self.split != "train",
-            "config.data.eval_split=train would evaluate the training images. To hold some of them "
-            "out, set config.data.test_fraction instead.",
+            "config.data.eval_split=train would evaluate the training examples. To hold some of "
+            "them out, set config.data.test_fraction instead.",
         )
 
     def choose(self, description: Description) -> Source:
@@ -88,12 +88,7 @@ class Evaluation:
         """Raises InputError if the records to evaluate have no labels."""
         if self.needed and not self.fraction and not source.has_labels():
             if self.split:
-                others = [name for name in source.splits if name not in ("train", self.split)]
-                raise InputError(
-                    f"config.data.eval_split={self.split}: its images have no labels. Choose "
-                    f"another split of {source.name} ({', '.join(others) or 'there is none'}), or "
-                    "hold out a part of the training images, such as config.data.test_fraction=0.1."
-                )
+                raise _nothing_in(source, self.split)
             raise _nothing_to_evaluate(source, [source.names["test"]])
 
     def held_out(self, info: Info) -> Info:
@@ -106,19 +101,35 @@ class Evaluation:
         )
 
 
+def _nothing_in(source: Source, split: str) -> InputError:
+    """The error for a split that was asked for, and that cannot be evaluated."""
+    problem = "its examples have no labels" if source.info.num_test else "it has no examples"
+    others = _others(source, [split])
+    choose = f"Choose another split of {source.name} ({', '.join(others)}). " if others else ""
+    return InputError(
+        f"config.data.eval_split={split}: {problem}. {choose}To evaluate a part of the training "
+        "examples, leave eval_split empty and set config.data.test_fraction, such as 0.1."
+    )
+
+
 def _nothing_to_evaluate(source: Source, unlabelled: list[str]) -> InputError:
-    others = [name for name in source.splits if name not in ("train", *unlabelled)]
-    remedy = "Hold out a part of the training images, such as config.data.test_fraction=0.1."
+    others = _others(source, unlabelled)
+    remedy = "Hold out a part of the training examples, such as config.data.test_fraction=0.1."
     if others:
         remedy = (
             f"Name the split to evaluate, such as config.data.eval_split={others[0]}. Or hold out "
-            "a part of the training images, such as config.data.test_fraction=0.1."
+            "a part of the training examples, such as config.data.test_fraction=0.1."
         )
     without = "".join(f" {name} has no labels." for name in unlabelled)
     return InputError(
-        f"{source.name} has no test images with labels. It needs the splits train and test (or "
+        f"{source.name} has no test examples with labels. It needs the splits train and test (or "
         f"validation, valid, val, dev), and has {', '.join(source.splits)}.{without} {remedy}"
     )
+
+
+def _others(source: Source, without: list[str]) -> list[str]:
+    """The splits of the set that may be evaluated instead of those in `without`."""
+    return [name for name in source.splits if name not in ("train", *without)]
 
 
 def hold_out(
@@ -132,8 +143,8 @@ def hold_out(
     num = round(fraction * total)
     require(
         not fraction or 0 < num < total,
-        f"config.data.test_fraction={fraction} of {total:,} training images is {num:,}. Choose a "
-        "fraction that leaves some for training and some for evaluation.",
+        f"config.data.test_fraction={fraction} of {total:,} training examples is {num:,}. Choose "
+        "a fraction that leaves some for training and some for evaluation.",
     )
     order = np.random.default_rng(_SEED).permutation(total)
     return np.sort(order[num:]), np.sort(order[:num])

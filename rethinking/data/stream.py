@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib.util
 import logging
+import pathlib
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
-from rethinking.data.faults import BadRecord
+from rethinking.data import open_files
+from rethinking.data.faults import BadRecord, naming
 from rethinking.data.pipeline import Reading, read_batches
 from rethinking.data.records import Records
 from rethinking.data.source import DEFAULT, Dataset, Source, check_subset, find
@@ -28,6 +30,8 @@ from rethinking.errors import InputError
 _LOG = logging.getLogger(__name__)
 # The streams of random numbers that come from one seed.
 _ORDER, _BOX = 0, 1
+# Worker processes put their batches there.
+_SHARED_MEMORY = pathlib.Path("/dev/shm")
 
 
 class Batch(NamedTuple):
@@ -72,7 +76,7 @@ def check(name: str, data_dir: str | None = None, evaluation: Evaluation = DEFAU
             not image classification, without colour, or not in ArrayRecord files; if it has nothing
             to evaluate; or if one of its files is missing, damaged or cut short.
     """
-    source = _find_coloured(name, data_dir, evaluation)
+    source = find_coloured(name, data_dir, evaluation)
     evaluation.held_out(source.info)
     source.check()
     evaluation.require_labels(source)
@@ -89,21 +93,21 @@ def load(
     """The training and the test set. Their records are read only when batches are made.
 
     Arguments and errors are those of `rethinking.data.arrays.load`, except that the images may
-    differ in size.
+    differ in size. Also raises InputError if the set has more files than this process may open.
     """
-    source = _find_coloured(name, data_dir, evaluation)
+    source = find_coloured(name, data_dir, evaluation)
     info = evaluation.held_out(source.info)
     check_subset(name, info, num_train, num_test)
     chosen = choose_records(info, evaluation, num_train, num_test, seed)
-    train, test = (_split(source, *each) for each in chosen)
+    # Both splits may come from the same files.
+    records = {key: source.records(key, streamed=True) for key, _ in chosen}
+    open_files.allow(sum(each.num_open_files for each in records.values()), name)
+    train, test = (Split(records[key], indices) for key, indices in chosen)
     return Dataset(name, train, test, info.num_classes, info.eval_split)
 
 
-def _split(source: Source, key: str, indices: Int64[np.ndarray, " n"]) -> Split:
-    return Split(source.records(key, streamed=True), indices)
-
-
-def _find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
+def find_coloured(name: str, data_dir: str | None, evaluation: Evaluation) -> Source:
+    """The set `name`. Raises InputError unless it holds coloured images that can be decoded."""
     source = find(name, data_dir, evaluation=evaluation, streamed=True)
     if not source.is_encoded:
         raise InputError(
@@ -180,8 +184,13 @@ class Stream(Iterator[Batch]):
         weakref.finalize(self, batches.close)
 
     def __next__(self) -> Batch:
-        """The next batch. Raises InputError for a bad record, unless bad records are skipped."""
-        batch = next(self._batches)
+        """The next batch.
+
+        Raises InputError for a bad record, unless bad records are skipped, and for an error of the
+        operating system.
+        """
+        with naming(_SHARED_MEMORY):
+            batch = next(self._batches)
         if self._corrupt is None:
             return batch
         return batch._replace(labels=self._corrupt(batch.labels, batch.indices))

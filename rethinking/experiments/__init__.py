@@ -116,13 +116,17 @@ def _provenance(config: ConfigDict) -> dict[str, Any]:
     """The fields of result.json that every experiment has: what was run, and where."""
     import jax
 
+    from rethinking.experiments import devices
+
     return {
         "experiment": config.experiment,
         "row": config.row,
         "seed": config.seed,
         "device": provenance.device_name(),
-        "num_devices": config.num_devices or jax.device_count(),
+        "num_devices": devices.count(config),
+        "devices": devices.names(config),
         "jax": jax.__version__,
+        **provenance.numerics(),
         "revision": provenance.revision(),
         "network_source": config.get("model", {}).get("source") or None,
         "optimizer_source": config.get("optimizer_source") or None,

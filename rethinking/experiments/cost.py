@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from rethinking.chips import CHIPS, Chip
 from rethinking.errors import require
-from rethinking.experiments import compiled, hlo
+from rethinking.experiments import compiled, hlo, lowered, work
 
 
 def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
@@ -40,7 +40,9 @@ def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         launches = program.launches_of_largest_loop() if step.loops else program.launches()
         kernels, convolutions = launches.kernels, launches.convolutions
         line |= {"launches": kernels, "convolutions": convolutions}
-        costs = {"flops": step.operations, "bytes accessed": launches.bytes}
+        # XLA's count for a compiled program leaves out the products of cuDNN and cuBLAS.
+        operations = lowered.step_operations(config, work.describe(config), mesh.size)
+        costs = {"flops": operations, "bytes accessed": launches.bytes}
     else:
         costs = step.compiled.cost_analysis()
     line |= {
@@ -79,23 +81,23 @@ def roofline(
         dtype: in which the network computes.
         launches: the number of kernels, on a chip that starts each by itself.
     """
-    work = program["flops"] / chip.rate(dtype)
-    memory = program["bytes accessed"] / chip.bandwidth
-    starts = launches * chip.launch_seconds
+    bounds = chip.bounds(dtype, program["flops"], program["bytes accessed"], launches)
     # To sum a byte over P chips, a ring passes it on 2 (P - 1) / P times.
     collectives = 2 * (chips - 1) / chips * sent / chip.links
-    step = max(work, memory, starts) + collectives
+    step = max(bounds) + collectives
     line = {
         "memory_gb": chip.memory * chip.usable / 1e9,
         "fits": total < chip.memory * chip.usable,
-        "work_ms": round(1e3 * work, 2),
-        "memory_ms": round(1e3 * memory, 2),
+        "work_ms": round(1e3 * bounds.work, 2),
+        "memory_ms": round(1e3 * bounds.memory, 2),
         "collectives_ms": round(1e3 * collectives, 2),
         "step_ms": round(1e3 * step, 2),
         "images_per_second": round(batch_size / step),
         "collectives_share": round(collectives / step, 3),
     }
-    return line | {"launches_ms": round(1e3 * starts, 2)} if launches else line
+    if launches:
+        line["launches_ms"] = round(1e3 * bounds.launches, 2)
+    return line
 
 
 def collective_bytes(text: str) -> int:
@@ -137,7 +139,7 @@ def largest_batch(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
 def _describe_if_it_fits(config: ConfigDict, mesh: Mesh, per_chip: int) -> dict[str, Any] | None:
     """The line of `describe`; None if the step does not fit, or the set has fewer examples."""
     config.batch_size = per_chip * mesh.size
-    if config.batch_size > compiled.num_train(config):
+    if config.batch_size > (config.data.num_train or work.describe(config).num_train):
         return None
     try:
         line = describe(config, mesh)

@@ -14,7 +14,7 @@ from rethinking.config import COMMON
 from rethinking.config.fields import Field, Fields
 
 _LOG = logging.getLogger(__name__)
-NUM_DRAWN = 8  # the first images, for which a figure shows the network
+NUM_DRAWN = 8  # the first examples, for which a figure shows the network
 
 FIELDS: Fields = COMMON | {
     "kind": COMMON["kind"].replace(default="expressivity"),
@@ -40,12 +40,12 @@ def run(
 ) -> dict[str, Any] | None:
     """Builds the network that `config` describes and evaluates it; returns the result's fields.
 
-    - `train_error`: the fraction of images for which the network predicts another label. The
+    - `train_error`: the fraction of examples for which the network predicts another label. The
       prediction is the whole number nearest to the output, or the largest of several outputs.
     - `max_residual`: the largest difference between an output and its target.
     - `train_error_float32`, `max_residual_float32`: the same for the network in float32; the first
       two are for float64.
-    - `drawing`: `draw` for the first images, for networks of two layers and one output.
+    - `drawing`: `draw` for the first examples, for networks of two layers and one output.
 
     Returns None if `deadline` (of time.monotonic()) comes first; the same call then starts again.
     Raises InputError for settings, data or a workdir that cannot work, before any time is spent.

@@ -1,4 +1,4 @@
-"""What a compiled GPU program launches, and the bytes that it moves, read from XLA's text of it."""
+"""What a GPU program launches, and the bytes that it moves, read from XLA's text of it."""
 
 import collections
 import dataclasses
@@ -42,6 +42,13 @@ _FREE = {
 _HOLDERS = {"while", "conditional", "call", "async-start"}
 _COMPUTATION = re.compile(r"(ENTRY )?%([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+# The same without the signs that compiled programs have before names.
+_LOWERED = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z-]*)\((.*?)\)")
+# Operations of a program that is not compiled, and that XLA does not merge into others.
+_SEPARATE = {
+    *("convolution", "dot", "reduce", "reduce-window", "select-and-scatter"),
+    *("gather", "scatter", "concatenate"),
+}
 _CALLED = re.compile(r"(?:calls|body|to_apply|branch_computations)=\{?((?:%[\w.\-]+(?:, )?)+)\}?")
 
 
@@ -174,6 +181,25 @@ def _bytes_written(result: Instruction, fused: dict[str, Instruction]) -> int:
     if result.op == "dynamic-update-slice":
         return size(fused[result.operands[1]].type)
     return size(result.type)
+
+
+def separate_operations(text: str) -> list[tuple[str, int]]:
+    """The operations that XLA will not merge, in the text of a program before compilation.
+
+    Each one reads its operands and writes its result. The numbers are these bytes.
+    """
+    sizes: dict[str, int] = {}
+    found = []
+    for line in text.splitlines():
+        match = _LOWERED.match(line)
+        if match is None:
+            continue
+        name, result, operation, operands = match.groups()
+        sizes[name] = size(result)
+        if operation in _SEPARATE:
+            names = re.findall(r"[\w.-]+", operands)
+            found.append((operation, sizes[name] + sum(sizes.get(each, 0) for each in names)))
+    return found
 
 
 def size(type_: str) -> int:

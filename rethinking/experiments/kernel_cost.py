@@ -7,9 +7,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rethinking import chips
-from rethinking.chips import CHIPS, Chip, Host
+from rethinking.chips import CHIPS, FULL_FLOAT32, Chip, Host
 from rethinking.errors import require
-from rethinking.experiments import compiled, kernel_backend
+from rethinking.experiments import kernel_backend, work
 from rethinking.experiments.compiled_tiles import compile_system
 from rethinking.experiments.kernel_backend import Size
 from rethinking.kernels import cholesky, count, memory, threads
@@ -36,7 +36,7 @@ def describe(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         "counted here. Set it to 0.",
     )
     start = time.perf_counter()
-    size = kernel_backend.size(config, compiled.describe_set(config))
+    size = kernel_backend.size(config, work.describe(config))
     backend = cholesky.make_backend(size.n, config.dtype, Mesh(mesh.devices, ("rows",)))
     kind = mesh.devices.flat[0].device_kind
     line = {
@@ -117,19 +117,16 @@ def _operations(backend: Backend, size: Size) -> float:
     return _matrix_operations(size) + factor
 
 
-def _matrix_operations(size: Size) -> float:
-    """Half of the matrix, each entry a product of two vectors; and the features."""
-    return size.n**2 * size.num_features + _feature_operations(size)
+def _matrix_operations(size: Size) -> int:
+    """Half of the matrix, and the features."""
+    return count.gram_operations(size.n, size.num_features) + _feature_operations(size)
 
 
-def _feature_operations(size: Size) -> float:
+def _feature_operations(size: Size) -> int:
     """Those of the features of all examples, which every product with the matrix needs anew."""
     if size.conv is None:
-        return 0.0
-    height, width, channels = size.example_shape
-    side = size.conv.patch_size
-    responses = (height - side + 1) * (width - side + 1) * size.conv.num_filters
-    return 2.0 * size.n * responses * side * side * channels
+        return 0
+    return size.n * count.conv_operations(size.conv, size.example_shape)
 
 
 def _seconds(
@@ -137,19 +134,17 @@ def _seconds(
 ) -> dict[str, float]:
     """Lower bounds on the seconds of each step, from published rates. They assume `PRODUCTS`."""
     num, dtype = backend.layout.num_devices, str(backend.dtype)
+    entries = count.gram_operations(size.n, size.num_features)
     precise_on_devices = isinstance(backend.in_float64(), ShardedBackend)
     if not precise_on_devices and host is None:
         return {}
     if isinstance(backend, ShardedBackend):
-        rate = chip.float64 if dtype == "float64" else chip.exact_float32
+        exact = "float64" if dtype == "float64" else FULL_FLOAT32
         features = _feature_operations(size) / num / chip.exact_float32
-        gram = size.n**2 * size.num_features / num / rate + features
+        gram = entries / num / chip.rate(exact) + features
         itemsize = backend.dtype.itemsize
-        factor = max(
-            count.operations(backend.layout) / rate,
-            count.numbers_accessed(backend.layout) * itemsize / chip.bandwidth,
-            launches * chip.launch_seconds,
-        )
+        accessed = count.numbers_accessed(backend.layout) * itemsize
+        factor = max(chip.bounds(exact, count.operations(backend.layout), accessed, launches))
         factor += count.numbers_sent(backend.layout) * itemsize / chip.links
     else:
         gram = _host_product_seconds(size, host)
@@ -159,7 +154,7 @@ def _seconds(
         if not precise_on_devices:
             product += size.n * size.num_features * 4 / chips.HOST_LINK
     elif precise_on_devices:
-        product = size.n**2 * size.num_features / num / chip.float64
+        product = entries / num / chip.float64
     else:
         product = _host_product_seconds(size, host)
     products = PRODUCTS[dtype] * product
@@ -174,6 +169,6 @@ def _seconds(
 
 def _host_product_seconds(size: Size, host: Host) -> float:
     """The Gram matrix on a host: BLAS uses all cores, and NumPy the threads of `threads`."""
-    entries = size.n**2 / 2
-    blas = 2 * entries * size.num_features / (host.cores * chips.CORE_FLOPS)
-    return blas + entries * chips.ENTRY_SECONDS / min(host.cores, threads.MOST_THREADS)
+    operations = count.gram_operations(size.n, size.num_features)
+    entries = size.n**2 / 2 * chips.ENTRY_SECONDS / min(host.cores, threads.MOST_THREADS)
+    return operations / (host.cores * chips.CORE_FLOPS) + entries

@@ -85,8 +85,8 @@ def _training_examples(config: ConfigDict, dataset: Any) -> tuple[np.ndarray, np
     )
     if not config.random_test_labels:
         return train.images, labels
-    # What is drawn for an example depends on its index. So the test images need other indices than
-    # the training images.
+    # What is drawn for an example depends on its index. So the test examples need other indices
+    # than the training examples.
     indices = test.indices
     if dataset.eval_split != HELD_OUT:
         indices = indices + data_set.describe(config).num_train

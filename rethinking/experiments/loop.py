@@ -164,7 +164,7 @@ class Loop:
     def _count(self, leg: Leg) -> None:
         self.state = leg.state
         self.step += self.trainer.steps_per_leg
-        self.meter.add(leg.loss, self.trainer.steps_per_leg * self.config.batch_size)
+        self.meter.add(leg, self.trainer.steps_per_leg * self.config.batch_size)
 
     def _end_epoch(self, progress: Progress) -> None:
         """Evaluates at the end of an epoch, or before the first, if that is due and not yet done.
@@ -183,6 +183,9 @@ class Loop:
         is_done = bool(lines) and lines[-1]["epoch"] == self.epoch
         is_due = last or self.epoch % self.config.eval_epochs == 0
         if is_due and not is_done:
+            # The slowest of several processes decides how long all of them wait.
+            for name, seconds in self.meter.waits().items():
+                fields[name] = distributed.largest(seconds)
             self._evaluate(fields, last)
             progress.show(self.run_directory.metrics[-1])
         self.meter = Meter()

@@ -62,6 +62,8 @@ def build(
     """
     check_batch_size(config, num_train, mesh.size)
     devices = DataParallel(mesh)
+    if vocab_size is None:
+        _refuse_to_invent_tokens(config, example)
     alone = model = _model(config, example, num_classes, vocab_size, None)
     check_fields(config, model)
     if config.model.sync_batch_norm and devices.axis_name:
@@ -78,6 +80,17 @@ def build(
         optimizers.check(optimizer, state)
     check_effects(config, state)
     return Network(model, devices, initialize, train_step, rate)
+
+
+def _refuse_to_invent_tokens(config: ConfigDict, example: jax.ShapeDtypeStruct) -> None:
+    """Raises InputError for a network that needs a number of tokens. The examples have none."""
+    name = config.model.name
+    require(
+        "vocab_size" not in models.required_fields(name),
+        f"the network {name} needs vocab_size, which is given only for sequences of tokens, but "
+        f"{config.data.name} has {check.in_words(example)}. Choose a set of token sequences, which "
+        "are whole numbers [n, length] and not uint8. Or give vocab_size a default.",
+    )
 
 
 def _model(

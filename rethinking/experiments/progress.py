@@ -10,6 +10,8 @@ import jax
 import tqdm
 from etils import epath
 
+from rethinking.experiments.trainer import Leg
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -20,16 +22,19 @@ class Meter:
         """A continued run passes the `loss_sum` of the epoch's legs before it was interrupted."""
         self._losses: list[float | jax.Array] = [loss_sum]
         self._examples = 0
+        self._waited: float | None = None
         self._start = time.monotonic()
 
-    def add(self, loss: jax.Array, num_examples: int) -> None:
+    def add(self, leg: Leg, num_examples: int) -> None:
         """Counts a leg, and waits for the one before it.
 
         So the program runs only one leg ahead of the devices.
         """
         jax.block_until_ready(self._losses[-1])
-        self._losses.append(loss)
+        self._losses.append(leg.loss)
         self._examples += num_examples
+        if leg.waited is not None:
+            self._waited = (self._waited or 0.0) + leg.waited
 
     def loss_sum(self) -> float:
         """The sum of the legs' losses; waits for the last one."""
@@ -41,6 +46,18 @@ class Meter:
         if not self._examples:
             return None
         return self._examples / (time.monotonic() - self._start)
+
+    def waits(self) -> dict[str, float]:
+        """The epoch's seconds, and those of them in which the devices waited for images.
+
+        It is empty if this meter has counted no leg, or if the devices hold all images.
+        """
+        if self._waited is None:
+            return {}
+        return {
+            "epoch_seconds": time.monotonic() - self._start,
+            "input_wait_seconds": self._waited,
+        }
 
 
 @contextlib.contextmanager
@@ -137,7 +154,7 @@ class Progress:
             seconds_left = line["seconds"] / line["epoch"] * epochs_left
         self._report(
             line["epoch"],
-            f"loss {loss}, train {train}, test {test}, {rate} examples/s",
+            f"loss {loss}, train {train}, test {test}, {rate} examples/s{_waited(line)}",
             f", {_number(seconds_left, '.0f')} s left",
             line["epoch"] == self._max_epochs,
         )
@@ -145,7 +162,8 @@ class Progress:
     def show_step(self, epochs: float, meter: Meter) -> None:
         """Reports the speed within an epoch, every few seconds; `epochs` is a fraction."""
         if time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES and self._first:
-            self._report(round(epochs, 2), f"{meter.rate():,.0f} examples/s")
+            text = f"{meter.rate():,.0f} examples/s{_waited(meter.waits())}"
+            self._report(round(epochs, 2), text)
 
     def _report(self, epochs: float | int, text: str, left: str = "", always: bool = False) -> None:
         late = time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES
@@ -161,6 +179,14 @@ class Progress:
                 file=sys.stderr,
                 flush=True,
             )
+
+
+def _waited(fields: dict[str, Any]) -> str:
+    """How long an epoch's steps waited for images, in words; "" where they wait for none."""
+    if "input_wait_seconds" not in fields:
+        return ""
+    waited, seconds = fields["input_wait_seconds"], fields["epoch_seconds"]
+    return f", {waited:.1f} of {seconds:.1f} s waiting for images"
 
 
 def _number(value: float | None, form: str) -> str:

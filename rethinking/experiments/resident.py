@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rethinking import sharding
 from rethinking.data import arrays, shifts
 from rethinking.data.source import Info
-from rethinking.experiments import data_set, examples, network
+from rethinking.experiments import data_set, devices, examples, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Leg, Trainer, choose_sample
 from rethinking.training import evaluate, margins, steps
@@ -141,24 +141,30 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
 
     Raises InputError for devices, a batch size, a network or an augmentation that cannot work.
     """
-    net = build_network(config, sharding.device_mesh(config.num_devices), info, num_train)
-    seen = examples.views(config, info.kind)
+    net, seen = build_network(config, info, num_train, devices.mesh(config))
     initial = net.initial_state(config.seed)
+    scan = steps.use_scan(initial.params)
     return Programs(
         network=net,
         initial=initial,
         steps_per_epoch=num_train // config.batch_size,
-        train_epoch=build_train_epoch(config, net, info, steps.use_scan(initial.params)),
+        train_epoch=steps.make_train_epoch(
+            net.train_step, net.devices, config.batch_size, seen.train, scan
+        ),
         evaluate=evaluate.make_evaluate(net.model, net.devices, config.eval_batch_size, seen.test),
         logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
         store=seen.store,
     )
 
 
-def build_network(config: ConfigDict, mesh: Mesh, info: Info, num_train: int) -> Network:
-    """The network of `config` on the devices of `mesh`. For the errors see `build`."""
+def build_network(
+    config: ConfigDict, info: Info, num_train: int, mesh: Mesh
+) -> tuple[Network, examples.Views]:
+    """The network of `config` on the devices of `mesh`, and how it sees examples of the set `info`.
+
+    Raises InputError for a batch size, a network or an augmentation that cannot work.
+    """
     examples.check(config, info)
-    vocab_size = data_set.vocab_size(config) if info.kind == "tokens" else None
     net = network.build(
         config,
         mesh,
@@ -166,21 +172,12 @@ def build_network(config: ConfigDict, mesh: Mesh, info: Info, num_train: int) ->
         info.num_classes,
         num_train,
         num_train // config.batch_size,
-        vocab_size,
+        data_set.vocab_size(config) if info.kind == "tokens" else None,
     )
+    seen = examples.views(config, info.kind)
     if info.kind == "image":
-        seen = examples.views(config, info.kind)
         examples.check_augmentation(config, seen, info.example_shape)
-    return net
-
-
-def build_train_epoch(config: ConfigDict, net: Network, info: Info, scan: bool) -> Callable:
-    """The program (state, examples, labels, indices, seed, epoch) -> (state, mean loss).
-
-    `scan` is that of `steps.make_train_epoch`.
-    """
-    view = examples.views(config, info.kind).train
-    return steps.make_train_epoch(net.train_step, net.devices, config.batch_size, view, scan)
+    return net, seen
 
 
 def _chance(

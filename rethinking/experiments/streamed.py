@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,16 +15,19 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rethinking import randomize, sharding
-from rethinking.data import images, stream
+from rethinking import distributed, randomize, sharding
+from rethinking.data import images, pipeline, readers, stream
 from rethinking.data.source import Dataset
 from rethinking.errors import require
-from rethinking.experiments import data_set, network
+from rethinking.experiments import data_set, devices, network
 from rethinking.experiments.network import Network
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
+from rethinking.experiments.training_fields import FIELDS
+from rethinking.experiments.waiting import Waiting
 from rethinking.training import evaluate, margins, steps
 from rethinking.training.state import TrainState
 
+_LOG = logging.getLogger(__name__)
 # Batches that are on their way to the devices while one is trained on.
 PREFETCH = 2
 
@@ -37,13 +41,19 @@ class StreamedTrainer(Trainer):
         Raises InputError for what cannot work.
         """
         stream.check(config.data.name, config.data.data_dir or None, data_set.evaluation(config))
-        self.mesh = sharding.device_mesh(config.num_devices)
+        self.mesh = devices.mesh(config)
+        self._reading = functools.partial(_reading, config, self.mesh, distributed.share_of_cores())
         dataset = load_data(config)
         self.eval_split = dataset.eval_split
         self.num_train = len(dataset.train)
         self.num_classes = dataset.num_classes
+        # The same for all splits, so that the program of an evaluation is compiled once.
+        self.eval_rows = _eval_rows(config, self.mesh, max(self.num_train, len(dataset.test)))
         net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
+        reading = self._reading(config.batch_size)
+        _require_memory(config, self.mesh, self.eval_rows, reading.num_threads)
         super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
+        _LOG.info("%d threads read images, in %s.", reading.num_threads, _processes(reading))
         self.train_step = build_train_step(config, net)
         self.evaluate_batch = evaluate.make_evaluate_batch(net.model, net.devices, images.center)
         self.train = dataset.train
@@ -71,10 +81,11 @@ class StreamedTrainer(Trainer):
             self._reading(config.batch_size),
             step,
         )
-        with contextlib.closing(batches):
-            for batch in place_batches(batches, self.mesh):
+        with contextlib.closing(batches), contextlib.closing(Waiting()) as waiting:
+            for batch in place_batches(waiting.timed(batches), self.mesh):
                 state, loss = self.train_step(state, batch, seed)
-                yield Leg(state, loss)
+                waiting.follow(loss)
+                yield Leg(state, loss, waiting.take())
 
     def evaluate_split(
         self, state: TrainState, split: stream.Split, stop: Callable[[int], bool]
@@ -84,9 +95,11 @@ class StreamedTrainer(Trainer):
         Calls `stop` before each batch; raises Interrupted if the answer is true. Raises InputError
         if no image of the split can be read.
         """
-        batch_size = self.config.eval_batch_size * self.mesh.size
         batches = stream.eval_batches(
-            split, batch_size, self.config.data.image_size, self._reading(batch_size)
+            split,
+            self.eval_rows,
+            self.config.data.image_size,
+            self._reading(self.eval_rows, len(split)),
         )
         sums = []
         with contextlib.closing(batches):
@@ -103,14 +116,55 @@ class StreamedTrainer(Trainer):
         sizes = {"num_classes": self.num_classes, "num_test": len(self.test)}
         return sizes | margins.norms(state.evaluated["params"])
 
-    def _reading(self, batch_size: int) -> stream.Reading:
-        data = self.config.data
-        return stream.Reading(
-            sharding.local_rows(batch_size, self.mesh),
-            num_threads=data.num_threads,
-            num_workers=data.num_workers,
-            skip_bad=data.skip_bad,
-        )
+
+def _reading(
+    config: ConfigDict, mesh: Mesh, cores: int, batch_size: int, num_images: int | None = None
+) -> stream.Reading:
+    """How this process reads its rows of batches, without end or of `num_images` images."""
+    data = config.data
+    rows = sharding.local_rows(batch_size, mesh)
+    num_rows = rows.stop - rows.start
+    if num_images is not None:
+        num_images = num_images * num_rows // batch_size
+    num_threads, num_workers = readers.choose(
+        data.num_threads, data.num_workers, cores, num_rows * 3 * data.image_size**2, num_images
+    )
+    return stream.Reading(rows, num_threads, num_workers, data.skip_bad)
+
+
+def _processes(reading: stream.Reading) -> str:
+    if not reading.num_workers:
+        return "this process"
+    return f"{reading.num_workers} worker process{'' if reading.num_workers == 1 else 'es'}"
+
+
+def _eval_rows(config: ConfigDict, mesh: Mesh, num_images: int) -> int:
+    """The number of rows of an evaluation batch, over all devices, for splits of `num_images`.
+
+    Rows without an image take as long as images. So a batch has no more rows than there are images,
+    unless it is small. A small one stays as it is, since the last digits of a loss depend on it.
+    """
+    largest = max(FIELDS["eval_batch_size"].default, math.ceil(num_images / mesh.size))
+    return min(config.eval_batch_size, largest) * mesh.size
+
+
+def _require_memory(config: ConfigDict, mesh: Mesh, eval_rows: int, num_threads: int) -> None:
+    """Raises InputError if batches of images take more memory than there is."""
+    size = config.data.image_size
+    num_values = size * size * 3
+    rows = max(config.batch_size, eval_rows) // mesh.size
+    sharding.require_memory(
+        mesh,
+        4 * num_values * rows,
+        f"a batch of {rows:,} images of {size} x {size} pixels on each device",
+        "a smaller config.data.image_size, config.batch_size or config.eval_batch_size",
+    )
+    ahead = pipeline.rows_ahead(num_threads)
+    sharding.require_host_memory(
+        num_values * ahead,
+        f"reading {ahead:,} images of {size} x {size} pixels ahead",
+        "a smaller config.data.image_size or config.data.num_threads",
+    )
 
 
 def _means(sums: list[dict[str, jax.Array]], num_images: int) -> dict[str, float]:

@@ -52,14 +52,12 @@ _LIMITS = """
 """
 
 
-def make_mesh(topology: str | None) -> Mesh:
-    """A mesh over the chips of `topology`, or over this machine's devices if that is None.
+def make_mesh(topology: str) -> Mesh:
+    """A mesh over the chips of `topology`.
 
     `topology` names GPUs, such as h100, or h100:8 for a node of eight; or TPU chips, such as
     v5e:4x4. Raises InputError if there is no such topology.
     """
-    if topology is None:
-        return sharding.device_mesh(0)
     # The devices of this machine do not matter. JAX must not fail because one is missing.
     if not os.environ.get("JAX_PLATFORMS"):
         jax.config.update("jax_platforms", "cpu")

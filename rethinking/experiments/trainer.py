@@ -28,6 +28,7 @@ class Leg(NamedTuple):
 
     state: TrainState  # its buffers are reused by the next leg
     loss: jax.Array  # mean over the leg's steps
+    waited: float | None = None  # seconds that the devices waited for images; None: they hold all
 
 
 class Trainer(abc.ABC):
@@ -58,6 +59,14 @@ class Trainer(abc.ABC):
     def num_params(self) -> int:
         """The number of trained parameters."""
         return sum(param.size for param in jax.tree.leaves(self.initial.params))
+
+    @property
+    def batch_norm_examples(self) -> int | None:
+        """The number of examples over which batch norm averages; None if there is no batch norm."""
+        if "batch_stats" not in self.initial.model_state:
+            return None
+        is_divided = not self.config.model.sync_batch_norm
+        return self.config.batch_size // (self.network.devices.size if is_divided else 1)
 
     def learning_rate(self, step: int) -> float | None:
         """The learning rate of a step; None if an optimizer of the user's own decides it."""

@@ -127,6 +127,7 @@ def run(
             fields = {
                 "status": status,
                 "num_params": trainer.num_params,
+                "batch_norm_examples": trainer.batch_norm_examples,
                 "eval_split": trainer.eval_split,
             }
             fields |= summarize(run_directory.metrics, config.fit_accuracy)

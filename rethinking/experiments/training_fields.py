@@ -109,7 +109,8 @@ FIELDS: Fields = COMMON | {
         scientific=False,
     ),
     "num_devices": COMMON["num_devices"].replace(
-        doc="number of devices that share a batch; 0: all"
+        doc="number of devices that share a batch; 0: one if the data are in memory; all of them "
+        "if the data are streamed, or if several processes make the run"
     ),
     "data.num_test": NUM_TEST,
     "data.crop_size": Field(
@@ -134,16 +135,18 @@ FIELDS: Fields = COMMON | {
         False, "skip and count streamed images that cannot be read, instead of stopping"
     ),
     "data.num_threads": Field(
-        16,
-        "threads that read, decode and distort streamed images, per process",
-        minimum=1,
+        0,
+        "threads that read, decode and distort streamed images, per process; "
+        "0: one for each core that the process has, but at least 16",
+        minimum=0,
         maximum=1024,
         scientific=False,
     ),
     "data.num_workers": Field(
-        0,
-        "worker processes per host that share `data.num_threads`; 0: none",
-        minimum=0,
+        -1,
+        "worker processes, for each process of the run, that share `data.num_threads`, at most one "
+        "for each core; 0: none; -1: one for every 4 cores if there are 8 or more",
+        minimum=-1,
         maximum=256,
         scientific=False,
     ),

@@ -1,9 +1,23 @@
-"""The work and the traffic of the Cholesky factorization, counted for any number of devices.
+"""The work and the traffic of a kernel system, counted for any number of devices.
 
 A factorization needs n^3 / 6 multiplications and as many additions: n^3 / 3 operations.
 """
 
 from rethinking.kernels.layout import Layout
+from rethinking.kernels.random_conv import RandomConv
+
+
+def gram_operations(n: int, num_features: int) -> int:
+    """The operations of half of the Gram matrix: each entry is a product of two vectors."""
+    return n**2 * num_features
+
+
+def conv_operations(net: RandomConv, example_shape: tuple[int, ...]) -> int:
+    """The operations of the features of an image: a product of each patch and filter."""
+    height, width, channels = example_shape
+    side = net.patch_size
+    patches = (height - side + 1) * (width - side + 1)
+    return 2 * patches * side**2 * channels * net.num_filters
 
 
 def least_operations(n: int) -> float:

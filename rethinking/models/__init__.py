@@ -114,6 +114,15 @@ def _missing(error: TypeError) -> str:
 
 def fields(name: str) -> list[str]:
     """The fields of the network called `name`. Raises InputError as `create` does."""
+    return [each.name for each in _parameters(name)]
+
+
+def required_fields(name: str) -> list[str]:
+    """Those of `fields` that have no default."""
+    return [each.name for each in _parameters(name) if each.default is each.empty]
+
+
+def _parameters(name: str) -> list[inspect.Parameter]:
     constructor = _constructor(name)
     # Flax's own fields: a network that is not part of another needs neither name nor parent.
     flax_fields = ("rngs",) if _is_nnx(constructor) else ("name", "parent")
@@ -121,7 +130,7 @@ def fields(name: str) -> list[str]:
     for each in _signature(constructor).parameters.values():
         takes_any = each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         if not takes_any and each.name not in flax_fields:
-            found.append(each.name)
+            found.append(each)
     return found
 
 

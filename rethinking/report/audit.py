@@ -49,8 +49,9 @@ def answers(collection: Collection) -> list[Answer]:
     for title, group in apart(names, RANDOMIZED).items():
         one_per_seed = {(_row(run), run.seed): run for run in group}
         rows = grouped([one_per_seed[key] for key in sorted(one_per_seed)], _row)
-        seeds = _words("seed", {run.seed for run in group})
-        found.append(Answer("", f"Audit of {title}: {seeds}, mean ± standard deviation"))
+        seeds = {run.seed for run in group}
+        spread = "mean ± standard deviation over " if len(seeds) > 1 else ""
+        found.append(Answer("", f"Audit of {title}: {spread}{_words('seed', seeds)}"))
         found += [_fits(rows), _takes(rows), _knows(rows), _is_chance(rows), _inputs(rows)]
     return found
 
@@ -187,8 +188,12 @@ def _inputs(rows: Rows) -> Answer:
         if missing:
             texts.append(f"{words}: {missing[0].lower()}{missing[1:]}")
             continue
-        is_fitted = all(map(_is_fitted, rows[row]))
-        fits = f"fitted in {_epochs(rows[row])}" if is_fitted else "not always fitted"
+        fitted = sum(map(_is_fitted, rows[row]))
+        fits = "not fitted"
+        if fitted == len(rows[row]):
+            fits = f"fitted in {_epochs(rows[row])}"
+        elif fitted:
+            fits = f"fitted in {fitted} of {len(rows[row])} runs"
         texts.append(f"{words}: {fits}, test accuracy {_percent(rows[row], 'test_accuracy')}.")
     if not texts:
         return Answer("And with other inputs?", "No such row has a run.")

@@ -10,7 +10,7 @@ from rethinking.report.run import Run
 
 DIFFERENCES = (
     "Difference: ours minus the paper's. ≈: within one standard deviation of ours. "
-    "≠: further away. A single run has no standard deviation and no mark."
+    "≠: further away. A single run has no mark."
 )
 _ROUNDING = 0.005  # of the published percentages
 

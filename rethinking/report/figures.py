@@ -28,7 +28,7 @@ class Plot:
     panels: Callable[[DataSet, Sequence[Run]], Sequence[Panel]]
     caption: str
     varied: tuple[str, ...] = ()  # the settings in which its runs differ on purpose
-    all_sizes: bool = False  # whether runs on different numbers of images share a figure
+    all_sizes: bool = False  # whether runs on different numbers of examples share a figure
     axes: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of Figure
 
 
@@ -180,12 +180,12 @@ PLOTS = [
     Plot(
         "construction",
         "Theorem 1: a network built to memorize",
-        "projection of the image",
+        "projection of the example",
         theory_figures.drawn,
         theory_figures.construction,
-        "A two-layer network that reproduces the labels of a few images exactly. Before each image "
-        "lies a threshold, from which one more hidden unit is active. So the weights follow one "
-        "after the other, from left to right. The run itself memorizes all images.",
+        "A two-layer network that reproduces the labels of a few examples exactly. Before each "
+        "example lies a threshold, from which one more hidden unit is active. So the weights "
+        "follow one after the other, from left to right. The run itself memorizes all examples.",
         varied=("one_hot", "depth", "data.num_train"),
         axes={"scattered": True},
     ),
@@ -204,7 +204,7 @@ PLOTS = [
     Plot(
         "rademacher",
         "Rademacher complexity: fitting random signs",
-        "number of images n",
+        "number of examples n",
         theory_figures.measured("rademacher"),
         theory_figures.rademacher,
         "Networks: the largest correlation with random signs that training found; 1 if it fitted "
@@ -220,7 +220,7 @@ PLOTS = [
         "step",
         theory_figures.measured("stability"),
         theory_figures.stability,
-        "Change of the loss on training, fresh and test images when one training image is "
+        "Change of the loss on training, fresh and test examples when one training example is "
         "replaced. Lines: means over replacements. Bands: from the smallest to the largest value. "
         "The upper edge is the measured uniform stability.",
         varied=("randomize.labels",),

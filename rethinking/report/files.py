@@ -18,7 +18,10 @@ from rethinking.runs import json_files
 # Larger numbers count as infinite, because sums of their squares would be.
 LARGEST = 1e150
 MOST_NESTED = 20
-_TEXTS = ("experiment", "row", "device", "jax", "revision", "config_digest", "metrics_sha256")
+_TEXTS = (
+    *("experiment", "row", "device", "jax", "revision", "config_digest", "metrics_sha256"),
+    *("matmul_precision", "float32_products"),
+)
 _NUMBERS = {
     *(shown.field for kind in kinds.KINDS.values() for shown in kind.columns),
     *("seed", "num_devices", "steps", "epochs", "fit_step", "num_params"),

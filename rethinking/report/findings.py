@@ -116,9 +116,9 @@ def _linear(runs: Sequence[Run]) -> list[str]:
     texts = []
     for name, group in sorted(grouped(exact, lambda run: run.data.name).items()):
         best = min(group, key=lambda run: (run.value("test_error"), str(run.path)))
-        images = f" ({best.data.num_train:,} training images)" if best.data.num_train else ""
+        size = f" ({best.data.num_train:,} training examples)" if best.data.num_train else ""
         error = f"{100 * best.value('test_error'):.2f}%"
-        texts.append(f"{error} on {DataSet(name, 0)}{images}")
+        texts.append(f"{error} on {DataSet(name, 0)}{size}")
     if not texts:
         return []
     return [
@@ -159,7 +159,7 @@ def _construction(runs: Sequence[Run]) -> list[str]:
     best = max(exact, key=lambda run: (run.value("num_points"), -run.value("num_weights")))
     points, weights = best.value("num_points"), best.value("num_weights")
     return [
-        f"A network built as in Theorem 1 reproduces random labels of {points:,.0f} images "
+        f"A network built as in Theorem 1 reproduces random labels of {points:,.0f} examples "
         f"without an error. It has {weights:,.0f} weights."
     ]
 

@@ -46,7 +46,7 @@ class DataSet(NamedTuple):
 
     def __str__(self) -> str:
         title = DATA_TITLES.get(self.name, self.name)
-        return f"{title}, {self.num_train:,} training images" if self.num_train else title
+        return f"{title}, {self.num_train:,} training examples" if self.num_train else title
 
     @property
     def key(self) -> str:
@@ -173,6 +173,7 @@ TITLES = {
     "table2": "Table 2: accuracy on ImageNet, in percent",
     "table3": "Table 3: linear models that fit the training set exactly, error in percent",
     "table4": "Table 4: random labels with a regularizer, accuracy on CIFAR10, in percent",
+    "audit": "Audit: accuracy in percent",
     "complexity": "Section 2.2: measures of complexity",
     "expressivity": "Theorem 1: networks built to reproduce random labels",
     "figure1": "Runs of Figure 1: accuracy in percent",

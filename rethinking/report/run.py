@@ -13,6 +13,10 @@ from rethinking.report.paper import DataSet
 from rethinking.runs import json_files
 
 STATUSES = (*json_files.STATUSES, "unfinished")
+# JAX's names for the precision of products of float32 numbers, in three groups of synonyms. A
+# platform may have fewer than three: a processor has one, and NVIDIA cards have two.
+_LOWEST, _MIDDLE = ("default", "bfloat16"), ("high", "tensorfloat32")
+_HIGHEST = ("highest", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,23 @@ class Run:
     def revision(self) -> str:
         """The revision of the code in result.json; "unknown" for an unfinished run."""
         return printable(str(self.result.get("revision"))) if self.result else "unknown"
+
+    @property
+    def products(self) -> str:
+        """How the run multiplied float32 numbers: "float32", "tf32", ...; "" if it is not known.
+
+        Results from before this was recorded are known to be exact if they come from a processor.
+        """
+        result = self.result or {}
+        setting = str(result.get("matmul_precision") or "default").lower()
+        native = str(result.get("float32_products") or "")
+        if not native and str(result.get("device")).startswith("cpu"):
+            native = "float32"
+        if not native or setting in _LOWEST or (native != "bfloat16" and setting in _MIDDLE):
+            return printable(native)
+        if setting in _HIGHEST:
+            return "float32"
+        return printable(setting)
 
     @property
     def eval_split(self) -> str:

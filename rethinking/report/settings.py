@@ -16,7 +16,7 @@ from rethinking.report.run import Run, number
 
 _SKIPPED = {*experiments.UNSCIENTIFIC, *experiments.SEEDS}
 # The settings that say how large a linear system is, in words.
-SIZES = {"features.num_filters": "filters", "data.num_train": "images"}
+SIZES = {"features.num_filters": "filters", "data.num_train": "examples"}
 
 
 def command(run: Run) -> str:
@@ -108,7 +108,10 @@ def differing(runs: Sequence[Run], ignored: Sequence[str] = ()) -> dict[str, dic
 
 
 def discrepancies(runs: Sequence[Run]) -> list[str]:
-    """Sentences on the revisions, devices and configs in which `runs`, seeds of one row, differ."""
+    """Sentences on what sets `runs`, seeds of one row, apart.
+
+    These are revisions, numbers of devices, precisions and configs.
+    """
     sentences = []
     revisions = seeds_by([run for run in runs if run.result], lambda run: run.revision)
     if len(revisions) > 1:
@@ -120,11 +123,42 @@ def discrepancies(runs: Sequence[Run]) -> list[str]:
             "Made on different numbers of devices, on which batch norm and dropout depend: "
             f"{listed(devices)}."
         )
+    # The other kinds of experiments always multiply with full precision.
+    multiplied = [run for run in runs if run.kind in ("training", "complexity") and run.products]
+    precisions = seeds_by(multiplied, lambda run: run.products)
+    if len(precisions) > 1:
+        sentences.append(
+            f"Made with different precisions of products of float32 numbers: {listed(precisions)}."
+        )
     digests = seeds_by(runs, lambda run: run.digest)
     if len(digests) > 1:
         fields = "; ".join(f"{field} {listed(seeds)}" for field, seeds in differing(runs).items())
         sentences.append(f"Made with different configs: {fields or listed(digests)}.")
     return sentences
+
+
+def divided_batches(runs: Sequence[Run]) -> list[str]:
+    """A sentence on the runs whose batch norm saw a part of each batch, if there are any."""
+    trained = [run for run in runs if run.kind == "training" and run.result]
+    found = seeds_by(trained, _divided)
+    found.pop("", None)
+    return [f"{listed(found)}."] if found else []
+
+
+def _divided(run: Run) -> str:
+    """That a run's batch norm saw a part of each batch, in words; "" if it saw whole batches."""
+    batch_size, devices = number(run.settings.get("batch_size")), run.value("num_devices")
+    subject, seen = "Batch norm averages", run.value("batch_norm_examples")
+    if "batch_norm_examples" not in run.result and not run.settings.get("model.sync_batch_norm"):
+        # An older run does not say whether its network has batch norm.
+        subject = "Batch norm, if the network has it, averages"
+        seen = (batch_size or 0) // (devices or 1)
+    if not (seen and batch_size and devices) or seen >= batch_size:
+        return ""
+    return (
+        f"{subject} over {seen:,.0f} of the {batch_size:,.0f} examples of a batch, because "
+        f"{devices:.0f} devices share it"
+    )
 
 
 def split(
@@ -157,7 +191,7 @@ def split(
 
     found = {}
     for key, group in grouped(sorted(runs, key=ascending), title).items():
-        notes = discrepancies(group)
+        notes = discrepancies(group) + divided_batches(group)
         for field, place in own_code.PLACES.items():
             if field in varied:
                 notes.append(

@@ -11,7 +11,10 @@ from rethinking.report.run import Run
 from rethinking.report.settings import split
 from rethinking.rows import SETTINGS, TABLE1_MODELS
 
-OURS = "Ours: mean ± sample standard deviation (number of complete runs), at the end of training."
+OURS = (
+    "Ours: mean ± sample standard deviation (number of complete runs), at the end of training. "
+    "A single run has no standard deviation."
+)
 _BEST = "In brackets: the best test accuracy during training."
 
 

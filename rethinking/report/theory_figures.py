@@ -42,19 +42,19 @@ def measured(name: str) -> Callable[[Collection], list[Run]]:
 
 
 def construction(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Theorem 1's network for a few images, over the line that they are projected on."""
+    """Theorem 1's network for a few examples, over the line that they are projected on."""
     run = min(runs, key=lambda run: run.seed)
     drawing = run.result["drawing"]
     network = []
-    for is_image in (True, False):
-        points = {place["x"]: place["output"] for place in drawing if place["point"] == is_image}
-        network.append(curves.trace(run, points, fitted=is_image))
+    for is_example in (True, False):
+        points = {place["x"]: place["output"] for place in drawing if place["point"] == is_example}
+        network.append(curves.trace(run, points, fitted=is_example))
     units = []
     for j, threshold in enumerate(place["x"] for place in drawing if not place["point"]):
         points = {place["x"]: place["units"][j] for place in drawing if place["x"] >= threshold}
         units.append(Series(f"unit {j + 1}", j, [curves.trace(run, points)]))
     return [
-        Panel("The network", "output", [Series("solid: images, hollow: thresholds", 0, network)]),
+        Panel("The network", "output", [Series("solid: examples, hollow: thresholds", 0, network)]),
         Panel("Its hidden units", "max(x - threshold, 0)", units),
     ]
 
@@ -71,9 +71,9 @@ def filters(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
         return [curves.trace(run, {count: run.value("test_error")})] if count else []
 
     groups = {}
-    for (images, ridge), group in sorted(grouped(runs, size_and_ridge).items()):
+    for (size, ridge), group in sorted(grouped(runs, size_and_ridge).items()):
         name = "with a ridge" if ridge else "no ridge"
-        groups[name if images == math.inf else f"{name}, {images:,} images"] = group
+        groups[name if size == math.inf else f"{name}, {size:,} examples"] = group
     lines = []
     for style, (name, group) in enumerate(apart(groups, FILTERS).items()):
         lines.append(Series(name, style, [trace for run in group for trace in points(run)]))
@@ -86,7 +86,7 @@ def filters(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
 
 
 def rademacher(data: DataSet, runs: Sequence[Run]) -> list[Panel]:
-    """Empirical Rademacher complexity against the number of images."""
+    """Empirical Rademacher complexity against the number of examples."""
 
     def draws(run: Run) -> list[Trace]:
         return _parts(run, "draw", "correlation", "num_train")

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from rethinking import own_code, provenance
 from rethinking.config import flat
 from rethinking.errors import InputError
-from rethinking.runs.folder import Folder, has_begun, hold, is_local
+from rethinking.runs.folder import Folder, InUse, has_begun, hold, is_local
 from rethinking.runs.json_files import (
     DamagedFile,
     check_metrics,
@@ -37,6 +37,7 @@ from rethinking.runs.json_files import (
 
 __all__ = [
     "DamagedFile",
+    "InUse",
     "RunDirectory",
     "check_metrics",
     "open_run",

@@ -19,6 +19,10 @@ _LOG = logging.getLogger(__name__)
 _NO_RESULT = "no result yet\n"
 
 
+class InUse(InputError):
+    """Another process makes the run."""
+
+
 class Folder:
     """A run's folder. With a `lock`, only this process writes to it."""
 
@@ -95,7 +99,7 @@ def hold(path: epath.Path) -> Iterator[Folder]:
     """Gives the folder at `path`, which is made if necessary, under its lock.
 
     A bucket has no lock. Raises InputError if the folder holds anything but a run, cannot be
-    written or is in use.
+    written, and InUse if another process holds the lock.
     """
     lock = None
     _require_utf8(path)
@@ -139,7 +143,7 @@ def _lock(lock: TextIO, path: epath.Path) -> bool:
         # The operating system frees the lock when the process ends, also when it is killed.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(
+        raise InUse(
             f"--workdir={path} is in use by another process. Wait, or choose another."
         ) from None
     except OSError as error:

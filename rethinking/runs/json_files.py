@@ -14,7 +14,10 @@ from etils import epath
 from rethinking.errors import InputError
 
 STATUSES = ("complete", "diverged")
-_TEXTS = ("experiment", "row", "device", "jax", "revision", "config_digest", "metrics_sha256")
+_TEXTS = (
+    *("experiment", "row", "device", "jax", "revision", "config_digest", "metrics_sha256"),
+    *("matmul_precision", "float32_products"),
+)
 _LISTS = ("curve", "solutions", "sgd")
 _COUNTS = ("seed", "num_devices", "num_params", "steps", "epochs", "num_weights")
 _NUMBERS = (

@@ -23,14 +23,18 @@ def digits(num_train=40, num_test=20):
 
 
 def write_folder(root, held, names=None, test="test", suffix=".png"):
-    """Writes train/CLASS/NUMBER.png and test/CLASS/NUMBER.png. Returns the folder."""
+    """Writes train/CLASS/NUMBER.png and test/CLASS/NUMBER.png. Returns the folder.
+
+    With the suffix .jpg, the images are JPEGs.
+    """
+    kind = "jpeg" if suffix == ".jpg" else "png"
     for key, split in (("train", "train"), ("test", test)):
         for number, (image, label) in enumerate(
             zip(held[f"x_{key}"], held[f"y_{key}"], strict=True)
         ):
             folder = root / split / (names[label] if names else f"class_{label}")
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{number:05d}{suffix}").write_bytes(encode(image.squeeze()))
+            (folder / f"{number:05d}{suffix}").write_bytes(encode(image.squeeze(), kind))
     return root
 
 

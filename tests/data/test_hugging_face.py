@@ -60,6 +60,20 @@ def test_images_are_those_of_the_set(write, cache):
     assert_holds(arrays.load(name), held)
 
 
+@pytest.mark.parametrize("folder", ["parquet", "saved[1]", "parquet[1]", "saved::1"])
+def test_the_name_of_a_set_is_not_a_pattern_and_not_a_reader(folder, tmp_path, monkeypatch):
+    """`datasets` has a reader "parquet", and would look for parquet1 and for saved."""
+    held = digits()
+    write = WRITERS["saved" if folder.startswith("saved") else "parquet"]
+    write(tmp_path / folder, {key: pictures(held, key) for key in ("train", "test")})
+    monkeypatch.chdir(tmp_path)
+    if folder in ("parquet", "saved[1]"):
+        assert_holds(arrays.load(f"./{folder}"), held)
+    else:
+        with pytest.raises(InputError, match=r"has (\[|::) in its name, .* Rename the set"):
+            arrays.load(f"./{folder}")
+
+
 def test_images_stream_as_those_of_the_tfds_set_do(write, tmp_path):
     folder = write_pair(tmp_path)
     tables = {}
@@ -125,7 +139,7 @@ def test_a_split_without_labels_is_not_evaluated(write):
     )
     assert arrays.describe(name).eval_split == "validation"
     assert_holds(arrays.load(name), held)
-    with pytest.raises(InputError, match="eval_split=test: its images have no labels"):
+    with pytest.raises(InputError, match="eval_split=test: its examples have no labels"):
         arrays.describe(name, evaluation=Evaluation("test"))
 
 

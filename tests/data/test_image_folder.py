@@ -98,7 +98,7 @@ def test_splits(folder):
     (folder / "test").mkdir()
     (folder / "test" / "1.png").write_bytes(encode(noise(8, 8)))
     assert arrays.describe(name).eval_split == "validation"
-    with pytest.raises(InputError, match="eval_split=test: its images have no labels"):
+    with pytest.raises(InputError, match="eval_split=test: its examples have no labels"):
         arrays.describe(name, evaluation=Evaluation("test"))
     shutil.rmtree(folder / "validation")
     with pytest.raises(InputError, match=r"test has no labels\. Hold out"):

@@ -1,5 +1,6 @@
 """Worker processes: they change no batch, and they end with their parent."""
 
+import collections
 import itertools
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from rethinking.data import stream
 from rethinking.data.pipeline import Reading
+from rethinking.errors import InputError
 from tests.data.streams import SIZE, assert_same, evaluate, load, train
 
 
@@ -29,6 +31,7 @@ def test_worker_processes_change_nothing_in_training(tmp_path, held):
 
 
 def test_worker_processes_outlive_a_sigterm_to_all_processes_of_a_program(held, tmp_path):
+    """But not SIGKILL, which the system sends if it has too little memory."""
     split = load(tmp_path).train
     batches = stream.train_batches(split, 4, SIZE, 0, True, Reading(num_threads=2, num_workers=2))
     taken = [next(batches)]
@@ -39,8 +42,11 @@ def test_worker_processes_outlive_a_sigterm_to_all_processes_of_a_program(held, 
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
     taken += itertools.islice(batches, 20)
-    batches.close()
     assert_same(taken, train(split, 21))
+    workers[-1].kill()
+    with pytest.raises(InputError, match=r"has ended .* exit code -9\)\. Choose fewer"):
+        collections.deque(batches, maxlen=0)
+    batches.close()
     assert not any(
         worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers
     )

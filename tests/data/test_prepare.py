@@ -1,6 +1,7 @@
 """The answers of `python -m rethinking.data.prepare` when it downloads nothing."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 
@@ -202,8 +203,68 @@ def test_a_set_of_ones_own_is_described(tmp_path):
     np.savez(tmp_path / "table.npz", x_train=np.eye(4), y_train=np.arange(4) % 2)
     for name, message in (
         (folder, "40 images of 8 x 8 x 3 for training, and 20 in test, in 10 classes"),
-        (str(tmp_path / "table.npz"), "4 vectors of 4 for training, and none to evaluate"),
+        (str(tmp_path / "table.npz"), "4 vectors of 4 features for training, and none to evaluate"),
     ):
         assert f"{name} needs no preparation: {message}" in prepare.prepare(name)
     with pytest.raises(InputError, match="there is no such file"):
         prepare.prepare("./no_such_set.npz")
+
+
+def archive(folder, name, size):
+    """A file of this size that takes no place on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / name, "wb") as file:
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_imagenet_s_archives_are_named_before_tensorflow_is_asked_for(
+    tmp_path, no_tensorflow, monkeypatch, given
+):
+    place = tmp_path / "archives" if given else tmp_path / "tfds" / "downloads" / "manual"
+    options = {"manual_dir": str(place)} if given else {}
+
+    def try_it(match):
+        with pytest.raises(InputError, match=match):
+            prepare.prepare("imagenet2012", str(tmp_path / "tfds"), **options)
+
+    try_it(
+        rf"{place}/ILSVRC2012_img_train\.tar is missing\. .*ILSVRC2012_img_val\.tar.*image-net\.org"
+        rf".* Put them into {place}, or name their folder by --manual_dir"
+    )
+    archive(place, "ILSVRC2012_img_train.tar", 147_897_477_120)
+    try_it(r"ILSVRC2012_img_val\.tar is missing")
+    archive(place, "ILSVRC2012_img_val.tar", 6_744_924_159)
+    try_it(r"_val\.tar has 6,744,924,159 bytes instead of 6,744,924,160, so it is .* cut short")
+    archive(place, "ILSVRC2012_img_val.tar", 6_744_924_160)
+    free = shutil.disk_usage(tmp_path)._replace(free=150 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    try_it(r"Preparing imagenet2012 takes 162\.4 GB in .*tfds, but the disk has only 150\.0 GB")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=165 * 10**9))
+    try_it("needs tensorflow")
+
+
+def test_the_folder_of_archives_is_handed_on(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    handed = []
+
+    def download_and_prepare(self, download_config):
+        handed.append(str(download_config.manual_dir))
+        write(tmp_path, name="mnist", version="3.0.1")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
+    prepare.prepare("mnist", str(tmp_path), manual_dir=str(tmp_path / "by hand"))
+    assert handed == [str(tmp_path / "by hand")]
+
+
+def test_the_command_writes_the_smaller_copy(tmp_path, capsys, held):
+    words = ["prepare", "pictures", f"--data_dir={tmp_path}", "--short_side=24"]
+    prepare.main(prepare.parse(words))
+    said = capsys.readouterr().out
+    assert "pictures is already prepared" in said
+    assert "pictures_short_side_24 will have 30 images and about 0.0" in said
+    assert "pictures_short_side_24 is prepared" in said
+    prepare.main(prepare.parse(words))
+    assert "pictures_short_side_24 is already prepared" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import subprocess
 import time
 
@@ -19,6 +18,7 @@ from tests.experiments.trained import (
     assert_same_run,
     command,
     final_state,
+    kill,
     lines,
     quickstart,
     saved_steps,
@@ -60,14 +60,11 @@ def test_killed_at_random_moments_a_run_ends_as_if_never_stopped(tmp_path):
     metrics = killed / "metrics.jsonl"
     for _ in range(3):
         wanted = (len(lines(killed)) if metrics.exists() else 0) + moments.randint(1, 6)
-        process = subprocess.Popen(run_killed, cwd=ROOT, stderr=subprocess.DEVNULL)
-        while process.poll() is None:
-            if metrics.exists() and metrics.read_text().count("\n") >= wanted:
-                break
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL  # the run was not over
+
+        def is_time(wanted=wanted):
+            return metrics.exists() and metrics.read_text().count("\n") >= wanted
+
+        kill(run_killed, is_time, later=moments.uniform(0, 0.2))
     subprocess.run(run_killed, cwd=ROOT, check=True, capture_output=True)
     assert_same_run(killed, whole)
 

@@ -5,12 +5,13 @@ import importlib.util
 import jax
 import pytest
 
-from rethinking import cli
+from rethinking import cli, sharding
 from rethinking.errors import InputError
 from rethinking.experiments import cost, topologies
 
 ROW = (
     "--config=configs/figure1.py:mlp_1x512+true_labels",
+    "--config.data.name=imagenet2012",
     "--config.data.stream=true",
     "--config.data.crop_size=0",
     "--config.data.image_size=32",
@@ -26,7 +27,7 @@ def has_gpu_compiler():
 
 
 def test_memory_work_and_traffic_are_those_of_the_network():
-    line = cost.describe(cli.parse_config(ROW), topologies.make_mesh(None))
+    line = cost.describe(cli.parse_config(ROW), sharding.device_mesh(0))
     assert (line["chips"], line["batch"]) == (8, 64)
     # The state is parameters and momentum. Gradients are summed once.
     assert line["state_gb"] == pytest.approx(2 * 4 * NUM_PARAMS / 1e9, rel=0.02)
@@ -35,7 +36,7 @@ def test_memory_work_and_traffic_are_those_of_the_network():
     # own gradient, and, except in the first layer, as many for the gradient of its input.
     weights = 2 * 3072 * 512 + 3 * 512 * 1000
     large = cost.describe(
-        cli.parse_config((*ROW, "--config.batch_size=65536")), topologies.make_mesh(None)
+        cli.parse_config((*ROW, "--config.batch_size=65536")), sharding.device_mesh(0)
     )
     assert large["tflop"] == pytest.approx(2 * 8192 * weights / 1e12, rel=0.1)
     assert "step_ms" not in line  # no rates are published for this CPU
@@ -44,7 +45,7 @@ def test_memory_work_and_traffic_are_those_of_the_network():
 def test_a_row_on_the_device_has_its_data_set_there():
     """Of CIFAR10, which need not be prepared."""
     row = ["--config=configs/table1.py:mlp_1x512", "--config.data.data_dir=/nowhere"]
-    line = cost.describe(cli.parse_config(row), topologies.make_mesh(None))
+    line = cost.describe(cli.parse_config(row), sharding.device_mesh(0))
     assert (line["chips"], line["batch"]) == (8, 128)
     # Whitened crops in float32, and the label and the index of each.
     assert line["data_gb"] == pytest.approx(50_000 * (28 * 28 * 3 * 4 + 8) / 1e9, abs=1e-4)
@@ -92,7 +93,7 @@ def test_a_card_is_described_to_xla_by_its_published_facts():
 @pytest.mark.parametrize("batch", [64, 2048, 8 * 2048])
 def test_largest_batch_is_the_last_power_of_two_that_fits(batch, monkeypatch):
     """It is found upwards from a batch that fits, and downwards from one that does not."""
-    mesh, config = topologies.make_mesh(None), cli.parse_config(ROW)
+    mesh, config = sharding.device_mesh(0), cli.parse_config(ROW)
     with pytest.raises(InputError, match=r"'cpu' is not known here. Known chips are: TPU v4"):
         cost.largest_batch(config, mesh)
     monkeypatch.setitem(cost.CHIPS, "cpu", cost.Chip(1e9, 1e12, 1e11, 1e10))
@@ -115,7 +116,7 @@ def test_no_batch_is_larger_than_the_set(monkeypatch):
     monkeypatch.setattr(
         cost, "describe", lambda config, mesh: {"batch": config.batch_size, "fits": True}
     )
-    line = cost.largest_batch(cli.parse_config(row), topologies.make_mesh(None))
+    line = cost.largest_batch(cli.parse_config(row), sharding.device_mesh(0))
     assert line["batch"] == 512
 
 
@@ -142,7 +143,7 @@ def test_collectives_are_found_in_a_programs_text():
 
 
 def test_what_cannot_work_is_refused():
-    mesh = topologies.make_mesh(None)
+    mesh = sharding.device_mesh(0)
     assert jax.device_count() == 8
     with pytest.raises(InputError, match="cannot be split evenly over 8"):
         cost.describe(cli.parse_config([*ROW, "--config.batch_size=12"]), mesh)

@@ -120,7 +120,7 @@ def test_the_other_kinds_say_what_they_evaluated(tmp_path, kind, fields):
         ("training", {"data__test_fraction": 1.0}, r"test_fraction=1\.0: must be .* below 1"),
         ("training", {"data__test_fraction": -0.1}, r"test_fraction=-0\.1: must be at least 0"),
         ("kernels", {"data__test_fraction": 0.1, "data__eval_split": "test"}, "Set one of the two"),
-        ("linear", {"data__eval_split": "train"}, "would evaluate the training images"),
+        ("linear", {"data__eval_split": "train"}, "would evaluate the training examples"),
         ("expressivity", {"data__eval_split": "test"}, "evaluates no test set"),
         ("expressivity", {"data__test_fraction": 0.1}, "evaluates no test set"),
         ("complexity", {"data__test_fraction": 0.1}, "evaluates no test set"),

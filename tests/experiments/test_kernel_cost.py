@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from launch import compile as command
-from rethinking import chips, cli
+from rethinking import chips, cli, sharding
 from rethinking.errors import InputError
-from rethinking.experiments import kernel_cost, topologies
+from rethinking.experiments import kernel_cost
 from rethinking.kernels import count, layout
 
 
@@ -18,7 +18,7 @@ def describe(row, *overrides):
     config = cli.parse_config(
         [f"--config=configs/table3.py:{row}", "--config.data.data_dir=/nowhere", *overrides]
     )
-    return kernel_cost.describe(config, topologies.make_mesh(None))
+    return kernel_cost.describe(config, sharding.device_mesh(0))
 
 
 def test_the_matrix_the_work_and_the_seconds_are_counted(monkeypatch):
@@ -89,4 +89,4 @@ def test_what_is_not_counted_is_refused():
         mock.patch.object(command, "_LARGEST_BATCH", flag),
         pytest.raises(InputError, match="largest_n"),
     ):
-        command._describe(config, topologies.make_mesh(None))
+        command._describe(config, sharding.device_mesh(0))

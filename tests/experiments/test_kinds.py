@@ -118,7 +118,10 @@ SENTENCES = f"{kinds.SENTENCES} has sequences of 12 tokens"
         ((wine, {"model__name": "resnet_18"}), "ResNet takes images"),
         ((wine, {"model__name": "vit_patch4"}), "The Vision Transformer takes images"),
         ((wine, {"data__stream": True}), "cannot be streamed, because its examples are not images"),
-        ((wine, {"model__name": kinds.TOKENS}), "missing a required argument: 'vocab_size'"),
+        (
+            (wine, {"model__name": kinds.TOKENS}),
+            f"needs vocab_size, which is given only for sequences of tokens, but {WINE}. Choose",
+        ),
         ((sentences, {"data__crop_size": 4}), f"is for images, but {SENTENCES}"),
         ((sentences, {"eval__shifts": kinds.SENTENCES}), f"is not for tokens, and {SENTENCES}"),
         ((sentences, {"data__whiten": False}), f"has no effect, because {SENTENCES}"),

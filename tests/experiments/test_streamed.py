@@ -1,12 +1,16 @@
 """Whole runs whose images are read from disk, in one process."""
 
+import types
+
 import jax
 import numpy as np
+import psutil
 import pytest
 
-from rethinking import cli, experiments
+from rethinking import cli, experiments, sharding
 from rethinking.data import decode
 from rethinking.errors import InputError
+from rethinking.experiments import streamed
 from tests.experiments.trained import (
     STREAMED_INCEPTION,
     STREAMED_MLP,
@@ -106,6 +110,48 @@ def test_what_cannot_work_is_refused(override, reason, tmp_path, tfds_dir):
     tfds_dir("mnist")
     with pytest.raises(InputError, match=reason):
         experiments.run(cli.parse_config([*STREAMED_MLP, override]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "setting, reason",
+    [
+        # 4 bytes for each value in 8 batches of 2 images.
+        ("data.image_size=2305", r"2 images of 2305 x 2305 pixels on each device takes 1\.0 GB"),
+        ("data.num_threads=100", r"reading 400 images of 1000 x 1000 pixels ahead takes 1\.2 GB"),
+    ],
+)
+def test_what_does_not_fit_in_memory_is_refused(setting, reason, monkeypatch):
+    memory = types.SimpleNamespace(available=10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    settings = (*STREAMED_MLP, "--config.data.image_size=1000", "--config.data.num_threads=16")
+
+    def require_memory(*more):
+        config = cli.parse_config([*settings, *more])
+        mesh = sharding.device_mesh(0)
+        streamed._require_memory(config, mesh, 8, config.data.num_threads)
+
+    require_memory()
+    with pytest.raises(InputError, match=reason):
+        require_memory(f"--config.{setting}")
+
+
+@pytest.mark.parametrize(
+    "rows, num_images, num_devices, expected",
+    [
+        (16, 44, 1, 16),
+        (1000, 44, 1, 1000),
+        (2**20, 44, 8, 8 * 1000),
+        (2**20, 5001, 1, 5001),
+        (2**20, 8001, 8, 8 * 1001),
+        (1001, 2**20, 8, 8 * 1001),
+    ],
+)
+def test_a_large_batch_of_an_evaluation_is_not_larger_than_the_set(
+    rows, num_images, num_devices, expected
+):
+    config = cli.parse_config([*STREAMED_MLP, f"--config.eval_batch_size={rows}"])
+    mesh = sharding.device_mesh(num_devices)
+    assert streamed._eval_rows(config, mesh, num_images) == expected
 
 
 def test_a_set_without_a_readable_image_is_refused(tmp_path, tfds_dir, monkeypatch):

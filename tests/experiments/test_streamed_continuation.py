@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rethinking import cli, experiments, runs
+from tests.data import own_sets
 from tests.experiments.trained import (
     ROOT,
     STREAMED_INCEPTION,
@@ -17,6 +18,7 @@ from tests.experiments.trained import (
     command,
     environment,
     final_state,
+    kill,
     lines,
     saved_steps,
     untimed,
@@ -133,3 +135,38 @@ def test_stopped_in_evaluations_and_continued_it_ends_as_if_never_stopped(
         assert saved_steps(stopped)[-1] == step
     experiments.run(config, stopped)
     assert_same_run(stopped, whole)
+
+
+@pytest.mark.slow  # fast tests stop such a network, and such a folder, within a program
+def test_killed_in_mid_epoch_an_nnx_network_on_a_folder_ends_as_if_never_stopped(tmp_path):
+    """SIGKILL ends the program. The network has batch norm and dropout."""
+    folder = own_sets.write_folder(tmp_path / "set", own_sets.digits(160, 40), suffix=".jpg")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments = (
+        *STREAMED_MLP,
+        "--config.model.name=tests.models.kinds:NnxNormalized",
+        "--config.model.options={'dropout': 0.5}",
+        f"--config.data.name={folder}",
+        "--config.data.num_train=0",
+        "--config.data.num_test=0",
+        "--config.data.image_size=8",
+        "--config.batch_size=12",
+        "--config.eval_batch_size=40",
+        "--config.max_epochs=2",
+        "--config.augment.crop=true",
+        "--config.augment.flip=true",
+        "--config.checkpoint_seconds=0",
+        "--config.num_devices=1",
+    )
+    run_whole = command("rethinking.main", *arguments, f"--workdir={whole}")
+    run_killed = command("rethinking.main", *arguments, f"--workdir={killed}")
+    subprocess.run(run_whole, cwd=ROOT, check=True, capture_output=True)
+    assert [line["step"] for line in lines(whole)] == [0, 14, 27]
+
+    def is_time():
+        return (killed / "checkpoints").exists() and saved_steps(killed)[-1:] > [1]
+
+    kill(run_killed, is_time)
+    assert 1 < saved_steps(killed)[-1] < 14
+    subprocess.run(run_killed, cwd=ROOT, check=True, capture_output=True)
+    assert_same_run(killed, whole)

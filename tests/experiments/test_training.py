@@ -3,15 +3,23 @@
 import itertools
 import json
 import math
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
-from rethinking import experiments, runs
+from rethinking import cli, experiments, runs, sharding
 from rethinking.errors import InputError
-from rethinking.experiments import resident, training
-from tests.experiments.trained import final_state, lines, quickstart, saved_steps, untimed
+from rethinking.experiments import devices, resident, training
+from tests.experiments.trained import (
+    STREAMED_MLP,
+    final_state,
+    lines,
+    quickstart,
+    saved_steps,
+    untimed,
+)
 
 STEPS_PER_EPOCH = 1437 // 32
 
@@ -31,6 +39,9 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
         "device",
         "num_devices",
         "jax",
+        "matmul_precision",
+        "float32_products",
+        "xla_flags",
         "revision",
         "config_digest",
         "fit_step",
@@ -51,6 +62,41 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     assert result["network_source"] is None  # the network is this project's own
     again = experiments.run(quickstart(), workdir)
     assert again == result
+
+
+def test_data_in_memory_stay_on_one_device_unless_more_are_asked_for(tmp_path):
+    assert jax.device_count() == 8
+    result = experiments.run(quickstart(num_devices=0, max_epochs=1), tmp_path / "default")
+    assert (result["num_devices"], result["devices"]) == (1, ["cpu:0"])
+    assert result["batch_norm_examples"] is None  # an MLP has no batch norm
+    assert devices.count(cli.parse_config(STREAMED_MLP)) == 8
+    assert (
+        devices.count(cli.parse_config(["--config=configs/complexity.py:stability+alexnet"])) == 1
+    )
+    assert devices.count(cli.parse_config(["--config=configs/table3.py:mnist"])) == 8
+
+
+@pytest.mark.parametrize(
+    "num_devices, sync, examples", [(0, False, 32), (4, False, 8), (4, True, 32)]
+)
+def test_a_run_knows_over_how_many_examples_batch_norm_averages(num_devices, sync, examples):
+    name = "tests.training.test_steps:Normalized"
+    fields = {"model__name": name, "model__sync_batch_norm": sync}
+    trainer = resident.ResidentTrainer(quickstart(num_devices=num_devices, **fields))
+    assert trainer.batch_norm_examples == examples
+
+
+def test_the_names_of_devices_are_those_that_made_them_visible(monkeypatch):
+    class Device(NamedTuple):
+        id: int
+        platform: str
+
+    monkeypatch.setattr(sharding, "all_devices", lambda: [Device(0, "gpu"), Device(1, "gpu")])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-5a")
+    assert devices.names(quickstart(num_devices=2)) == ["gpu:4", "gpu:GPU-5a"]
+    assert devices.names(quickstart(num_devices=0)) == ["gpu:4"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert devices.names(quickstart(num_devices=2)) == ["gpu:0", "gpu:1"]
 
 
 def test_random_labels_are_memorized_and_test_at_chance(tmp_path):

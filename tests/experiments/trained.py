@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import signal
+import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -12,7 +15,7 @@ import orbax.checkpoint as ocp
 from rethinking import cli, runs
 
 ROOT = pathlib.Path(__file__).parents[2]
-TIMES = {"seconds", "examples_per_second"}
+TIMES = {"seconds", "examples_per_second", "epoch_seconds", "input_wait_seconds"}
 # A streamed run on small images: 100 of them are 6 and a quarter batches.
 STREAMED = (
     "--config.data.stream=true",
@@ -57,6 +60,19 @@ def environment(num_devices):
     return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
 
 
+def kill(program, is_time, later=0.0):
+    """Starts a program, and kills it by SIGKILL `later` seconds after `is_time()` is true.
+
+    The program must not have ended before.
+    """
+    process = subprocess.Popen(program, cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not is_time():
+        time.sleep(0.005)
+    time.sleep(later)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
 def lines(workdir):
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -68,8 +84,9 @@ def untimed(record):
 
 
 def saved_steps(workdir):
-    """The steps of the checkpoints, in order."""
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    """The steps of the checkpoints, in order. Those that are being written do not count."""
+    names = [path.name for path in (workdir / "checkpoints").iterdir()]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def final_state(workdir):

@@ -103,6 +103,52 @@ def test_a_workdir_that_the_locale_cannot_read_is_refused(tmp_path):
         experiments.run(job.config, tmp_path / "r\udcc3n")
 
 
+FILES = ["configs/table1.py", "configs/figure1.py", "configs/table4.py"]
+FIRST, SECOND = "ROWS, TELLING = ('a', 'b', 'c'), ('c',)", "ROWS = ('d', 'e', 'f', 'd')"
+
+
+@pytest.mark.parametrize(
+    "rows, order",
+    [("", "c1 d1 a1 e1 b1 f1 c2 d2 a2 e2 b2 f2"), ("[abdf]", "a1 d1 b1 f1 a2 d2 b2 f2")],
+)
+def test_files_take_turns_and_the_most_telling_rows_come_first(rows, order, tmp_path):
+    files = []
+    for name, lines in (("first", FIRST), ("second", SECOND)):
+        text = UNNAMED.format(names="config.max_epochs = ord(row)") + lines
+        files.append(str(tmp_path / f"{name}.py"))
+        (tmp_path / f"{name}.py").write_text(text)
+    planned = jobs.plan(files, tmp_path / "runs", rows, seeds=2)
+    found = [f"{job.config.row[-1]}{job.config.seed + 1}" for job in planned]
+    assert found == order.split()
+
+
+def test_every_equal_run_of_the_paper_is_made_once(tmp_path):
+    planned = jobs.plan(FILES, tmp_path)
+    left = [job for job in planned if job.is_left]
+    assert (len(planned), len(left)) == (19 + 45 + 6, 61)
+    assert len({jobs._key(job.config) for job in left}) == 61
+    assert [job.config.row for job in left[:3]] == [
+        "table1:inception+random_labels",
+        "figure1:inception+true_labels",
+        "table4:inception+wd+random_labels",
+    ]
+    # Of equal runs, the one that has begun goes on, although another one comes first.
+    begun = tmp_path / "figure1/inception+random_labels/seed_0"
+    (job,) = [job for job in planned if job.workdir == begun]
+    assert job.state == f"same as {tmp_path}/table1/inception+random_labels/seed_0"
+    begun.mkdir(parents=True)
+    (begun / "config.json").write_text(job.config.to_json())
+    states = {job.workdir: job.state for job in jobs.plan(FILES, tmp_path)}
+    assert states[begun] == jobs.UNFINISHED
+    assert states[tmp_path / "table1/inception+random_labels/seed_0"] == f"same as {begun}"
+
+
+def test_an_unknown_telling_row_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(UNNAMED.format(names="") + "TELLING = ['smal']")
+    with pytest.raises(InputError, match=r"TELLING: unknown row 'smal'\. Did you mean 'small'"):
+        jobs.plan(str(tmp_path / "mine.py"), tmp_path)
+
+
 def plan(root):
     return jobs.plan(QUICKSTART, root, rows="true|random_labels", overrides=FAST)
 

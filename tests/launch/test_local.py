@@ -243,5 +243,5 @@ def test_bad_input_of_main_is_shown_and_ends_with_2(tmp_path):
         ),
     ],
 )
-def test_bad_input_is_refused_with_its_reason(arguments, reason):
-    refused("local", arguments, reason)
+def test_bad_input_is_refused_with_its_reason(arguments, reason, capsys):
+    refused("local", arguments, reason, capsys, required=("num_processes",))

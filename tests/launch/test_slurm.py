@@ -1,37 +1,63 @@
-"""launch.slurm: the batch script, run with stand-ins for Slurm's programs."""
+"""launch.slurm: its batch scripts, on a cluster of stand-ins that keeps a state."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from tests.launch.programs import (
-    AWKWARD,
-    DIGITS,
-    launch,
-    put_program,
-    refused,
-    run_script,
-    words,
-)
+from launch import run_list
+from rethinking import cli
+from rethinking.errors import InputError
+from tests.launch.fake_slurm import FIRST, Cluster
+from tests.launch.programs import AWKWARD, DIGITS, call, launch, put_program, refused, words
+
+# Python on a node. The run needs two sessions: the first one works until it must save.
+NODE = """
+if [ "$1" = -c ]; then [ -e "$3/result.json" ]; exit; fi
+for word in "$@"; do case "$word" in --workdir=*) workdir=${word#--workdir=};; esac; done
+[ -z "$FAIL" ] || exit "$FAIL"
+mkdir -p "$workdir"
+if [ -e "$workdir/saved" ] || [ "$FINISH" ]; then echo {} > "$workdir/result.json"; exit; fi
+trap 'sleep $SAVE_SECONDS; touch "$workdir/saved"; exit 0' TERM
+touch "$workdir/works"
+while :; do sleep 0.02; done
+"""
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """A folder of programs in place of Slurm's. They write down their arguments."""
-    folder = tmp_path / "bin"
-    put_program(folder, "srun", f"printf '%s\\0' \"$@\" > {tmp_path}/srun; exit ${{SRUN_EXIT:-0}}")
-    put_program(folder, "squeue", "echo ${STATE:-RUNNING}")
-    put_program(folder, "scontrol", f'echo "$@" > {tmp_path}/scontrol')
-    put_program(folder, "sbatch", f"cat > {tmp_path}/sbatch; exit 3")
-    return folder
+def cluster(tmp_path, monkeypatch):
+    cluster = Cluster(tmp_path / "cluster")
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
+    # The script looks once a second whether the run is saved.
+    put_program(tmp_path / "cluster/bin", "sleep", '[ "$1" != 1 ] || set 0.02; exec /bin/sleep $1')
+    return cluster
 
 
-def test_the_script_has_the_options_and_runs_main_with_its_arguments(cluster, tmp_path):
-    ended = launch(
-        "slurm",
-        "--dry_run",
+@pytest.fixture
+def node(tmp_path):
+    put_program(tmp_path, "node python", NODE)
+    return f"--python={tmp_path / 'node python'}"
+
+
+def submit(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        call("slurm", arguments)
+    assert ended.value.code == 0
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_script_has_the_options_and_runs_main_with_its_arguments(cluster):
+    submit(
         "--nodes=4",
         "--gpus_per_node=8",
         "--cpus_per_task=12",
@@ -39,13 +65,17 @@ def test_the_script_has_the_options_and_runs_main_with_its_arguments(cluster, tm
         "--partition=big",
         "--sbatch=account=me",
         "--sbatch=exclusive",
+        "--srun=container-image=a b",
+        "--before=module() { echo loaded $2; }",
+        "--before=module load cuda",
+        "--prefix=env IMAGE=1",
         "--",
         *AWKWARD,
     )
-    assert ended.returncode == 0, ended.stderr
-    assert subprocess.run(["bash", "-n"], input=ended.stdout, text=True).returncode == 0
-    head, _, _ = ended.stdout.partition("cd ")
-    assert head.splitlines() == [
+    job = cluster.jobs / str(FIRST)
+    text = (job / "script").read_text()
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert text.partition("cd ")[0].splitlines() == [
         "#!/bin/bash",
         "#SBATCH --job-name=quickstart_true_labels",
         "#SBATCH --nodes=4",
@@ -54,17 +84,22 @@ def test_the_script_has_the_options_and_runs_main_with_its_arguments(cluster, tm
         "#SBATCH --cpus-per-task=12",
         "#SBATCH --time=2-00:00:00",
         "#SBATCH --partition=big",
-        "#SBATCH --signal=TERM@60",
+        "#SBATCH --signal=B:USR1@60",
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
         "#SBATCH --account=me",
         "#SBATCH --exclusive",
     ]
-    run_script(ended.stdout, cluster)
-    assert words(tmp_path / "srun") == [
+    put_program(cluster.folder / "bin", "env", "exit 5")
+    assert cluster.begin(str(FIRST)).wait() == 5
+    assert "loaded cuda" in (job / "output").read_text()
+    assert words(job / "srun") == [
         "--label",
         "--kill-on-bad-exit=1",
         "--cpus-per-task=12",
+        "--container-image=a b",
+        "env",
+        "IMAGE=1",
         sys.executable,
         "-u",
         "-m",
@@ -75,36 +110,80 @@ def test_the_script_has_the_options_and_runs_main_with_its_arguments(cluster, tm
 
 
 @pytest.mark.parametrize(
-    "result, environment, exit_code, requeued",
+    "environment, before, exit_code, state",
     [
-        (None, {}, 0, True),  # saved, because the time was up
-        ("{}", {}, 0, False),  # finished
-        (None, {"STATE": "CANCELLED"}, 0, False),  # the user cancelled it
-        (None, {"STATE": "PENDING"}, 0, False),  # preempted: Slurm has put it back
-        (None, {"SRUN_EXIT": "2"}, 2, False),  # failed
+        ({"FINISH": "1"}, "", 0, "RUNNING"),
+        ({"FAIL": "2"}, "", 2, "RUNNING"),  # the cause may be an error
+        ({}, "RUNNING", 0, "PENDING"),  # preempted: put back when it is saved
+        ({}, "CANCELLED", 0, "CANCELLED"),  # the user cancelled it
+        ({}, "PENDING", 0, "PENDING"),  # Slurm has put it back already
     ],
 )
-def test_a_job_goes_back_into_the_queue_until_it_is_finished(
-    result, environment, exit_code, requeued, cluster, tmp_path
+def test_a_job_goes_back_into_the_queue_unless_it_is_finished_or_failed(
+    environment, before, exit_code, state, cluster, node, tmp_path
 ):
     workdir = tmp_path / "a run's"
-    workdir.mkdir()
-    if result:
-        (workdir / "result.json").write_text(result)
-    text = launch("slurm", "--dry_run", "--", DIGITS, f"--workdir={workdir}").stdout
-    ended = run_script(text, cluster, **environment)
-    assert ended.returncode == exit_code, ended.stderr
-    assert (tmp_path / "scontrol").exists() == requeued
-    if requeued:
-        assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
+    submit(node, "--", DIGITS, f"--workdir={workdir}")
+    process = cluster.begin(str(FIRST), SAVE_SECONDS="0", **environment)
+    if before:
+        job = cluster.jobs / str(FIRST)
+        wait_for(lambda: (workdir / "works").exists() and (job / "step").exists())
+        (job / "state").write_text(before)
+        process.send_signal(signal.SIGTERM)  # a preempted script gets it, and its step, too
+        os.kill(int((job / "step").read_text()), signal.SIGTERM)
+    assert process.wait(timeout=30) == exit_code
+    assert cluster.states() == {str(FIRST): state}  # the cluster would write COMPLETED or FAILED
 
 
-def test_the_submitted_script_is_the_one_that_a_dry_run_prints(cluster, tmp_path):
-    arguments = ["--gpus_per_node=0", "--", *AWKWARD]
-    printed = launch("slurm", "--dry_run", *arguments).stdout
-    ended = launch("slurm", *arguments, PATH=f"{cluster}:{os.environ['PATH']}")
-    assert ended.returncode == 3  # the exit code of sbatch
-    assert (tmp_path / "sbatch").read_text() == printed
+@pytest.mark.parametrize("save_seconds", ["0", "60"])
+def test_each_run_of_a_sweep_is_a_task_that_comes_back_until_it_is_finished(
+    save_seconds, cluster, node, tmp_path, capsys
+):
+    root = tmp_path / "runs"
+    sweep = ("--config=configs/quickstart.py", f"--workdir={root}", "--rows=labels")
+    flags = ("--sweep", "--at_once=1", "--grace_seconds=1", "--gres=gpu:a100", node)
+    submit(*flags, "--", *sweep, "--config.max_epochs=3")
+    assert "task 1: quickstart:random_labels seed 0\n" in capsys.readouterr().out
+    one, two = f"{FIRST}_0", f"{FIRST}_1"
+    script = (cluster.jobs / one / "script").read_text()
+    assert "#SBATCH --array=0-1%1\n" in script
+    assert "#SBATCH --gres=gpu:a100:1\n" in script
+    assert "gpus-per-node" not in script
+    # The number of the first task is that of the whole array, too.
+    process = cluster.begin(one, SAVE_SECONDS=save_seconds)
+    workdir = root / "quickstart/true_labels/seed_0"
+    wait_for((workdir / "works").exists)
+    assert words(cluster.jobs / one / "srun")[-5:] == [
+        "--config=configs/quickstart.py:true_labels",
+        f"--workdir={workdir}",
+        "--config.max_epochs=3",
+        "--config.seed=0",
+        "--config.randomize.seed=0",
+    ]
+    process.send_signal(signal.SIGUSR1)  # the time is nearly up
+    if save_seconds == "0":
+        assert process.wait(timeout=30) == 0
+    else:  # Slurm kills a job that is put back, and the save with it
+        wait_for(lambda: cluster.states()[one] == "PENDING")
+        cluster.kill(one, process)
+        assert not (workdir / "saved").exists()
+        (workdir / "saved").touch()  # a checkpoint from before
+    assert cluster.states() == {one: "PENDING", two: "PENDING"}
+    for name in (one, two):
+        assert cluster.begin(name, FINISH="1").wait(timeout=30) == 0
+    assert len(list(root.rglob("result.json"))) == 2
+
+
+def test_the_submitted_script_is_the_one_that_a_dry_run_prints(tmp_path, monkeypatch, capsys):
+    arguments = ["--gpus_per_node=0", "--sbatch=gres=craynetwork:0", "--", *AWKWARD]
+    call("slurm", ["--dry_run", *arguments])
+    printed = capsys.readouterr().out
+    put_program(tmp_path, "sbatch", f"cat > {tmp_path}/script; exit 3")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(SystemExit) as ended:
+        call("slurm", arguments)
+    assert ended.value.code == 3  # the exit code of sbatch
+    assert (tmp_path / "script").read_text() == printed
     assert "gpus-per-node" not in printed
     assert "#SBATCH --ntasks-per-node=1\n" in printed
 
@@ -115,13 +194,56 @@ def test_the_submitted_script_is_the_one_that_a_dry_run_prints(cluster, tmp_path
         (["--nodes=2"], "needed: -- --config=FILE:ROW --workdir=DIR"),
         (["--", DIGITS, "--workdir=x", "--config.lerning_rate=1"], "learning_rate"),
         (["--sbatch=comment=a b", "--", DIGITS, "--workdir=x"], "--comment=a b"),
+        (["--sbatch=gres=gpu:8", "--", DIGITS, "--workdir=x"], "Use --gpus_per_node"),
+        (["--sbatch=signal=USR2", "--", DIGITS, "--workdir=x"], "Use --grace_seconds"),
+        (["--gres=gpu", "--gpus_per_node=0", "--", DIGITS, "--workdir=x"], "--gres=gpu has no"),
+        (["--gpus_per_node=7", "--", DIGITS, "--workdir=x"], "split evenly over 7 devices"),
+        (["--", DIGITS, "--workdir=x", "--config.num_devices=2"], "the run gets 1 devices"),
+        (["--at_once=2", "--", DIGITS, "--workdir=x"], "Add --sweep"),
+        (["--sweep", "--", DIGITS.partition(":t")[0]], "needed: --workdir"),
     ],
 )
-def test_bad_input_is_refused_with_its_reason(arguments, reason):
-    refused("slurm", arguments, reason)
+def test_bad_input_is_refused_with_its_reason(arguments, reason, capsys):
+    refused("slurm", arguments, reason, capsys)
 
 
 def test_a_missing_sbatch_is_named(tmp_path):
     ended = launch("slurm", "--", DIGITS, "--workdir=x", PATH=str(tmp_path))
     assert ended.returncode == 2
     assert "sbatch is not installed here" in ended.stderr
+
+
+def test_the_runs_of_a_sweep_are_those_of_launch_sweep(tmp_path):
+    sweep = ["--config=configs/quickstart.py", "--rows=labels|gauss", "--seeds=2"]
+    found = run_list.sweep([*sweep, "--workdir=gs://bucket/runs/", "--config.batch_size=64"])
+    places = [run.workdir for run in found]
+    assert places == [
+        f"gs://bucket/runs/quickstart/{row}/seed_{seed}"
+        for seed in (0, 1)
+        for row in ("true_labels", "random_labels", "gaussian")
+    ]
+    for run in found:
+        config = cli.parse_config([word for word in run.arguments if "workdir" not in word])
+        assert config.to_dict() == run.config.to_dict()
+    assert str(found[4]) == "quickstart:random_labels seed 1"
+
+
+def test_equal_runs_of_several_files_get_one_task():
+    files = "--config=configs/table1.py,configs/figure1.py"
+    found = run_list.sweep([files, "--rows=^alexnet(.true_labels)?$", "--workdir=gs://b"])
+    assert [run.arguments[0] for run in found] == ["--config=configs/table1.py:alexnet"]
+
+
+def test_finished_runs_of_a_sweep_are_left_out(tmp_path):
+    sweep = ["--config=configs/quickstart.py", "--rows=labels", f"--workdir={tmp_path}"]
+    first, second = run_list.sweep(sweep)
+    for run in (first, second):
+        folder = tmp_path / run.workdir
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(run.config.to_json())
+        (folder / "result.json").write_text('{"status": "complete"}')
+        if run is first:
+            (left,) = run_list.sweep(sweep)
+            assert left.arguments == second.arguments
+    with pytest.raises(InputError, match="all 2 runs of this sweep are finished"):
+        run_list.sweep(sweep)

@@ -1,5 +1,6 @@
 """launch.sweep: which runs it plans, skips, shares and continues."""
 
+import json
 import math
 import os
 import signal
@@ -148,6 +149,15 @@ def test_one_failure_does_not_end_the_others(tmp_path, monkeypatch):
     assert ended == [first, "done"]
 
 
+def test_a_run_that_another_sweep_is_making_is_skipped(tmp_path, monkeypatch):
+    first, second = jobs.plan(QUICKSTART, tmp_path, rows="true|random_labels", overrides=FAST)
+    monkeypatch.setattr(experiments.training, "run", lambda *_: {"status": "complete"})
+    with runs.open_run(first.workdir, first.config, experiments.scientific):
+        ended = list(workers.run_all([first, second], 1, math.inf, tmp_path / "logs"))
+    assert ended == [(first, workers.IN_USE), (second, "complete")]
+    assert not (first.workdir / "errors.txt").exists()
+
+
 def test_ctrl_c_where_a_run_is_printed_ends_a_parallel_sweep(tmp_path, monkeypatch):
     """There, outside the loop that waits, no worker was told to stop."""
     told = []
@@ -165,14 +175,23 @@ def quick(job, deadline):
     return "done"
 
 
-def test_the_command_runs_skips_and_reports(tmp_path):
-    dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run")
+def test_the_command_runs_skips_and_reports(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run", "--device=h100")
+    # 88 steps with 32 images, and 6,828 evaluated images, through 64 x 512 and 512 x 10 weights.
+    assert "quickstart:true_labels seed 0: to do, 1 GFLOP, about 10 s\n" in dry.stdout, dry.stderr
     assert dry.stdout.endswith("4 of 4 to run\n")
     assert not list(tmp_path.iterdir())
     late = run(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
     assert LEFT in late.stdout
-    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--parallel=2", "--report")
+    # Four runs side by side, on two of the eight fake devices each.
+    at_once = ("--parallel=4", "--config.num_devices=2", "--report")
+    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", *at_once)
     assert first.returncode == 0, first.stderr
+    assert len(list((tmp_path / "logs").iterdir())) == 4
+    for result in tmp_path.rglob("result.json"):
+        used = json.loads(result.read_text())
+        assert (used["num_devices"], used["devices"]) == (2, ["cpu:0", "cpu:1"])
     assert first.stdout.count(": complete (") == 4
     assert "| true_labels " in first.stdout
     assert (tmp_path / "report/index.html").exists()
@@ -208,6 +227,7 @@ def test_a_bad_command_line_ends_with_code_2(tmp_path):
         ([], "--workdir"),
         ([f"--workdir={tmp_path}", "--paralel=2"], "parallel"),
         ([f"--workdir={tmp_path}", "--rows=none"], "matches no row"),
+        ([f"--workdir={tmp_path}", "--device=h100"], "Add --dry_run"),
         (["--workdir=gs://bucket/runs"], "must be on this machine"),
     ):
         ended = run(*arguments)

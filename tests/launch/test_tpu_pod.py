@@ -7,9 +7,11 @@ import subprocess
 
 import pytest
 
+from launch.pods import commands, hosts
 from tests.launch.programs import (
     AWKWARD,
     DIGITS,
+    call,
     launch,
     put_program,
     refused,
@@ -20,20 +22,21 @@ from tests.launch.programs import (
 POD = ["--name=mine", "--zone=us-west4-a"]
 GCLOUD = ["gcloud", "compute", "tpus", "tpu-vm"]
 ZONE = "--zone=us-west4-a"
+REQUIRED = ("action", "name", "zone")
+RUN = ["--", DIGITS, "--workdir=gs://b/x"]
 
 
 @pytest.fixture
-def pod(tmp_path):
+def pod(tmp_path, capsys):
     """Runs the commands that an action prints. Returns the words of each one."""
 
     def print_and_paste(action, *arguments):
-        ended = launch("tpu_pod", f"--action={action}", *POD, "--dry_run", *arguments)
-        assert ended.returncode == 0, ended.stderr
+        call("tpu_pod", [f"--action={action}", *POD, "--dry_run", *arguments], REQUIRED)
         asked = tmp_path / "asked_of_gcloud"
         for name in ("git", "gcloud"):
             put_program(tmp_path / "pasted", name, f"printf '%s\\0' {name} \"$@\" END >> {asked}")
         asked.unlink(missing_ok=True)
-        run_script(ended.stdout, tmp_path / "pasted")
+        run_script(capsys.readouterr().out, tmp_path / "pasted")
         commands = asked.read_text().removesuffix("END\0").split("END\0")
         return [command.split("\0")[:-1] for command in commands]
 
@@ -58,6 +61,60 @@ def test_each_action_has_its_gcloud_commands(pod):
     assert install[:6] == [*GCLOUD, "ssh", "mine"]
     assert pod("status") == [[*GCLOUD, "describe", "mine", "--format=value(state)", ZONE]]
     assert pod("delete") == [[*GCLOUD, "delete", "mine", "--quiet", ZONE]]
+
+
+def test_options_are_passed_on_to_gcloud(pod):
+    disk = "data-disk=source=projects/p/zones/z/disks/imagenet,mode=read-only"
+    options = ("network=mine", "service-account=a@b", "reserved", disk)
+    more = [f"--gcloud={option}" for option in options]
+    (create,) = pod("create", *more)
+    assert create[-5:] == [*(f"--{option}" for option in options), ZONE]
+    (queued,) = pod("create", "--queued", "--spot", *more)
+    assert queued == [
+        *GCLOUD[:3],
+        "queued-resources",
+        "create",
+        "mine",
+        "--node-id=mine",
+        "--accelerator-type=v5litepod-16",
+        "--runtime-version=v2-alpha-tpuv5-lite",
+        "--spot",
+        *(f"--{option}" for option in options),
+        ZONE,
+    ]
+    (delete,) = pod("delete", "--queued")
+    assert delete[3:] == ["queued-resources", "delete", "mine", "--force", "--quiet", ZONE]
+    (status,) = pod("status", "--queued")
+    assert status[3:] == [
+        *("queued-resources", "describe", "mine", "--format=value(state.state)", ZONE)
+    ]
+    (ssh,) = pod("stop", "--ssh=internal-ip")
+    assert ssh[-2:] == ["--internal-ip", ZONE]
+
+
+def test_stop_can_be_forced_and_logs_follow(pod):
+    ((*ssh, command, _),) = pod("stop", "--force")
+    assert ssh == [*GCLOUD, "ssh", "mine", "--worker=all"]
+    assert command == f"--command={hosts.FORCE_STOP}"
+    ((*ssh, command, _),) = pod("logs", "--worker=3")
+    assert ssh == [*GCLOUD, "ssh", "mine", "--worker=3"]
+    assert command == f"--command={hosts.FOLLOW}"
+
+
+def test_up_and_watch_say_what_they_would_do(pod):
+    arguments = ("--config=configs/quickstart.py", "--workdir=gs://b/runs", "--rows=labels")
+    flags = ("--accelerator_type=v6e-8", "--before=mount $DISK", "--sweep")
+    create, bundle, copy, install, start, delete = pod(
+        "watch", *flags, "--max_hours=5", "--", *arguments
+    )
+    assert [create[4], bundle[1], copy[4], install[4], delete[4]] == [
+        *("create", "bundle", "scp", "ssh", "delete")
+    ]
+    command = next(word for word in start if word.startswith("--command="))
+    assert "mount $DISK || exit\n" in command
+    for row in ("true_labels", "random_labels"):
+        assert f"--workdir=gs://b/runs/quickstart/{row}/seed_0" in command
+    assert len(pod("up", *flags, "--", *arguments)) == 5
 
 
 def test_every_host_gets_the_arguments_of_main_unchanged(pod, tmp_path):
@@ -113,10 +170,34 @@ def test_stop_finds_the_run_and_not_itself(pod):
             "config.seed=-1",
         ),
         (["--action=run", "--", DIGITS, "--workdir=~/x"], "would be another folder on every host"),
+        (["--action=create", "--gcloud=zone=x"], "Use --zone"),
+        (["--action=delete", "--force"], "--force is for --action=stop"),
+        (["--action=up", "--max_hours=2", *RUN], "--max_hours is for --action=watch"),
+        (["--action=watch", *RUN], "needed: --max_hours"),
+        (["--action=watch", "--max_hours=0.2", *RUN], "must be more than 0.58"),
+        (["--action=up", "--", DIGITS, "--workdir=runs/x"], "gs://BUCKET/FOLDER"),
+        (["--action=up", *RUN, "--config.batch_size=50"], "split evenly over 16 devices"),
+        (["--action=up", "--accelerator_type=v5litepod", *RUN], "a kind and a number"),
     ],
 )
-def test_bad_input_is_refused_with_its_reason(arguments, reason):
-    refused("tpu_pod", [*POD, *arguments], reason)
+def test_bad_input_is_refused_with_its_reason(arguments, reason, capsys):
+    refused("tpu_pod", [*POD, *arguments], reason, capsys, required=REQUIRED)
+
+
+@pytest.mark.parametrize(
+    "accelerator_type, counted",
+    [
+        ("v5litepod-16", (16, 2)),
+        ("v5litepod-8", (8, 1)),
+        ("v6e-256", (256, 32)),
+        ("v5p-16", (8, 2)),
+        ("v4-8", (4, 1)),
+        ("v3-32", (32, 4)),
+        ("v9-8", None),
+    ],
+)
+def test_the_devices_of_a_slice_are_counted(accelerator_type, counted):
+    assert commands.count_devices(accelerator_type) == counted
 
 
 def test_a_missing_gcloud_is_named(tmp_path):

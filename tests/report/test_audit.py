@@ -32,7 +32,7 @@ def answers(root):
 def test_the_answers_of_a_complete_audit(tmp_path):
     fill(tmp_path)
     assert answers(tmp_path) == {
-        "": "Audit of MLP 1x512 on handwritten digits: seeds 0, 1, mean ± standard deviation",
+        "": "Audit of MLP 1x512 on handwritten digits: mean ± standard deviation over seeds 0, 1",
         "Does it fit noise?": "Yes. It reaches 100.00 ± 0.00% of the training labels when these "
         "are random, and 100.00 ± 0.00% when they are true. 99% counts as fitted.",
         "How much longer does that take?": "15.0 ± 7.1 times as long: 1,800 ± 0 steps (40.0 ± 0.0 "
@@ -73,6 +73,15 @@ def test_runs_that_do_not_fit_are_no_answer_to_how_long(tmp_path):
     found = answers(tmp_path)
     assert found["Does it fit noise?"].startswith("In 1 of 2 runs. It reaches 85.00 ± 21.21%")
     assert found["How much longer does that take?"].startswith("Unknown: not every run fits random")
+
+
+def test_inputs_that_are_not_always_fitted_are_counted(tmp_path):
+    fill(tmp_path, ["gaussian"], train=0.4, fit_step=None)
+    add(tmp_path, "random_pixels", 0, train=0.7, fit_step=None)
+    add(tmp_path, "random_pixels", 1)
+    text = answers(tmp_path)["And with other inputs?"]
+    assert "for each example: fitted in 1 of 2 runs, test accuracy 10.00" in text
+    assert "Gaussian noise as inputs: not fitted, test accuracy 10.00" in text
 
 
 def test_a_network_that_fits_nothing_is_no_answer_to_whether_it_fits_noise(tmp_path):
@@ -120,9 +129,11 @@ def test_audits_of_several_recipes_are_answered_apart(tmp_path):
             add(tmp_path / str(rate), row, 0, config=config, train=train)
     found = audit.answers(collect.collect([tmp_path]))
     titles = [each.text for each in found if not each.question]
-    assert [title.partition(": ")[0] for title in titles] == [
-        f"Audit of MLP 1x512 on handwritten digits, learning_rate={rate}" for rate in (0.001, 0.01)
+    assert titles == [  # one seed, so there is no standard deviation
+        f"Audit of MLP 1x512 on handwritten digits, learning_rate={rate}: seed 0"
+        for rate in (0.001, 0.01)
     ]
+    assert "±" not in str(found)
 
 
 def test_the_page_begins_with_the_answers_and_the_terminal_ends_with_them(tmp_path):
@@ -132,7 +143,9 @@ def test_the_page_begins_with_the_answers_and_the_terminal_ends_with_them(tmp_pa
     assert first < page.index("<b>Does it fit noise?</b> Yes.") < page.index("both the true labels")
     printed = report.build([tmp_path / "runs"], tmp_path / "report")
     assert printed.rpartition("\n")[2].startswith("And with other inputs?")
-    assert "**Does it fit noise?** Yes." in (tmp_path / "report" / "report.md").read_text()
+    written = (tmp_path / "report" / "report.md").read_text()
+    assert "**Does it fit noise?** Yes." in written
+    assert "### Audit: accuracy in percent" in written
 
 
 def test_all_rows_differ_from_the_first_in_the_randomization_alone():

@@ -11,7 +11,7 @@ import pytest
 
 from rethinking import experiments, rows
 from rethinking.errors import InputError
-from rethinking.report import collect
+from rethinking.report import collect, tables
 from rethinking.report.columns import Statistic, statistic
 from rethinking.report.run import number
 from rethinking.report.settings import differing, discrepancies
@@ -137,6 +137,53 @@ def test_discrepancies_name_revisions_devices_and_the_settings_that_differ(tmp_p
         "1 (seeds 0, 1), 8 (seed 2).",
         "Made with different configs: max_epochs 100 (seeds 0, 1), 7 (seed 2).",
     ]
+
+
+GPU = {"device": "NVIDIA H100", "float32_products": "tf32"}
+TPU = {"device": "TPU v5e", "float32_products": "bfloat16"}
+CPU = {"device": "cpu: Xeon, 2 cores"}  # a record from before the precision was in it
+
+
+@pytest.mark.parametrize(
+    "result, products",
+    [
+        (GPU | {"matmul_precision": "default"}, "tf32"),
+        (GPU | {"matmul_precision": "high"}, "tf32"),
+        (GPU | {"matmul_precision": "highest"}, "float32"),
+        (TPU | {"matmul_precision": "default"}, "bfloat16"),
+        (TPU | {"matmul_precision": "tensorfloat32"}, "tensorfloat32"),
+        (TPU | {"matmul_precision": "float32"}, "float32"),
+        (CPU, "float32"),
+        (CPU | {"float32_products": "float32", "matmul_precision": "high"}, "float32"),
+        (
+            CPU | {"float32_products": "float32", "matmul_precision": "BF16_BF16_F32"},
+            "bf16_bf16_f32",
+        ),
+        ({"device": "NVIDIA H100"}, ""),
+    ],
+)
+def test_the_precision_in_force_follows_from_the_setting_and_the_platform(
+    result, products, tmp_path
+):
+    make_run(tmp_path, "table1:mlp_1x512", **result)
+    assert collect.collect([tmp_path]).runs[0].products == products
+
+
+def test_a_mean_over_different_precisions_is_flagged(tmp_path):
+    make_run(tmp_path, "table1:mlp_1x512", seed=0, **CPU)
+    make_run(tmp_path, "table1:mlp_1x512", seed=1, **GPU, matmul_precision="highest")
+    make_run(tmp_path, "table1:mlp_1x512", seed=2, device="an unknown device")
+    runs = collect.collect([tmp_path]).of_row("table1:mlp_1x512")
+    assert discrepancies(runs) == []
+    make_run(tmp_path, "table1:mlp_1x512", seed=3, **GPU)
+    sentence = (
+        "Made with different precisions of products of float32 numbers: float32 (seeds 0, 1), "
+        "tf32 (seed 3)."
+    )
+    found = collect.collect([tmp_path])
+    assert discrepancies(found.of_row("table1:mlp_1x512")) == [sentence]
+    (table,) = [table for table in tables.make(found) if table.name == "table1"]
+    assert sentence in table.notes
 
 
 def test_a_field_younger_than_a_run_has_its_default_there(tmp_path):

@@ -58,7 +58,7 @@ def test_a_network_with_one_of_the_two_has_a_row_but_no_sentence(tmp_path):
     make_run(tmp_path, "mine:a", config=config, test=0.3)
     make_run(tmp_path, "table1:alexnet", status="unfinished")
     table, sentences = found(tmp_path)
-    name = "MLP 1x512, CIFAR10, 1,024 training images"
+    name = "MLP 1x512, CIFAR10, 1,024 training examples"
     assert cells(table) == {name: ["100.00 (1)", "30.00 (1)", "–", "–", "1"]}  # noqa: RUF001
     assert sentences == ["No network has complete runs on both true and random labels yet."]
 
@@ -93,8 +93,8 @@ def test_the_best_exact_linear_model_and_the_largest_construction_are_named(tmp_
     _, sentences = found(tmp_path)
     assert sentences[1:] == [
         "The best linear models that fit all training labels have a test error of "
-        "30.00% on CIFAR10 (10,000 training images).",
-        "A network built as in Theorem 1 reproduces random labels of 50,000 images without an "
+        "30.00% on CIFAR10 (10,000 training examples).",
+        "A network built as in Theorem 1 reproduces random labels of 50,000 examples without an "
         "error. It has 103,072 weights.",
     ]
 
@@ -109,7 +109,7 @@ def test_the_solution_of_sgd_from_zero_stands_beside_the_others(tmp_path):
     config = rows.EXPERIMENTS["linear"].get_config("mnist+fourier")
     path = write(tmp_path / "run", config, [], result=result)
     assert found(tmp_path)[1][1:] == [
-        "On MNIST, 500 training images, SGD from zero finds the linear model of minimum norm, "
+        "On MNIST, 500 training examples, SGD from zero finds the linear model of minimum norm, "
         "with a test error of 11.3%. Other linear models that fit all training labels have 61.1% "
         "and 90.1%."
     ]

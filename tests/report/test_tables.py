@@ -21,6 +21,29 @@ def test_published_rows_are_rows_of_the_experiments():
     assert set(paper.TABLES["table3"]) <= set(rows.EXPERIMENTS["table3"].rows)
 
 
+@pytest.mark.parametrize(
+    "result, note",
+    [
+        ({"num_devices": 8, "batch_norm_examples": 128}, None),
+        ({"num_devices": 8, "batch_norm_examples": None}, None),
+        ({"num_devices": 1}, None),
+        (
+            {"num_devices": 8, "batch_norm_examples": 16},
+            "Batch norm averages over 16 of the 128 examples of a batch, because 8 devices share "
+            "it (seed 0).",
+        ),
+        (
+            {"num_devices": 8},  # an older run, which does not say whether it has batch norm
+            "Batch norm, if the network has it, averages over 16 of the 128 examples of a batch, "
+            "because 8 devices share it (seed 0).",
+        ),
+    ],
+)
+def test_a_row_whose_batch_norm_saw_a_part_of_each_batch_is_flagged(result, note, tmp_path):
+    make_run(tmp_path, "table1:inception", **result)
+    assert list(made(tmp_path)["table1"].notes) == [note][: note is not None]
+
+
 def test_every_kind_of_experiment_has_columns():
     assert kinds.KINDS.keys() == experiments.KINDS.keys()
 
@@ -242,7 +265,7 @@ def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):
     assert found["table1"].missing == list(paper.TABLES["table1"])
     assert (
         found["table1_cifar10_1000"].title
-        == "Table 1 on CIFAR10, 1,000 training images: accuracy in percent"
+        == "Table 1 on CIFAR10, 1,000 training examples: accuracy in percent"
     )
     assert row_of(tmp_path, "table1_digits", "mlp_1x512")[2] == "25.00 (1)"
 

@@ -49,13 +49,13 @@ def test_other_numbers_of_random_filters_have_rows_of_their_own(tmp_path):
     ]
 
 
-def test_so_have_other_numbers_of_images(tmp_path):
+def test_so_have_other_numbers_of_examples(tmp_path):
     settings = rows.EXPERIMENTS["table3"].get_config("mnist+random_test_labels")
     write(tmp_path / "whole", settings, [], result={"test_error": 0.9})
     settings.data.num_train = 5000
     write(tmp_path / "part", settings, [], result={"test_error": 0.91})
     assert row_of(tmp_path, "table3", "mnist+random_test_labels")[1] == "90.00 (1)"
-    assert row_of(tmp_path, "table3", "mnist+random_test_labels, 5,000 images")[1] == "91.00 (1)"
+    assert row_of(tmp_path, "table3", "mnist+random_test_labels, 5,000 examples")[1] == "91.00 (1)"
 
 
 def test_expressivity_has_a_table(tmp_path):

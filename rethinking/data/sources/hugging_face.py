@@ -45,9 +45,13 @@ class ColumnRecords(LabelledRecords):
             raise self.unusable(index, str(error)) from error
         if value is None or value["bytes"]:
             return value["bytes"] if value else b""
+        file = self.folder / (value["path"] or "")
         try:
-            return (self.folder / (value["path"] or "")).read_bytes()
+            return file.read_bytes()
         except OSError as error:
+            cause = system_cause(error)
+            if cause:
+                raise unreadable(file, cause) from error
             raise self.unusable(index, f"{value['path']}: {error.strerror}") from error
 
     def place(self, index: int) -> str:
@@ -146,16 +150,19 @@ def _open(path: pathlib.Path) -> dict[str, Any]:
     for file in _parquet_files(path):
         _check_parquet(file)
     datasets.disable_progress_bars()
+    is_saved = path.is_dir() and any((path / name).is_file() for name in _SAVED)
+    _check_name(path, is_saved)
     where = str(paths.cache() / "rethinking" / "huggingface")
     try:
         if path.is_file():
             found = datasets.load_dataset(
                 "parquet", data_files={"train": str(path)}, cache_dir=where
             )
-        elif any((path / name).is_file() for name in _SAVED):
+        elif is_saved:
             found = datasets.load_from_disk(str(path))
         else:
-            found = datasets.load_dataset(str(path), cache_dir=where)
+            # A relative path may be the name of a reader of datasets, such as "parquet".
+            found = datasets.load_dataset(str(path.absolute()), cache_dir=where)
     except Exception as error:  # datasets and Arrow raise their own errors.
         cause = system_cause(error)
         if cause:
@@ -167,6 +174,17 @@ def _open(path: pathlib.Path) -> dict[str, Any]:
         ) from error
     # A set without splits is one for training.
     return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _check_name(path: pathlib.Path, is_saved: bool) -> None:
+    """Raises InputError for a path that `datasets` would take for a pattern of several paths."""
+    name = str(path.absolute())
+    for special in ("::",) if is_saved else ("::", "*", "?", "["):
+        if special in name:
+            raise InputError(
+                f"{name} has {special} in its name, which datasets does not take for a part of a "
+                "name. Rename the set or its folder, or make a link to it."
+            )
 
 
 def _parquet_files(path: pathlib.Path) -> list[pathlib.Path]:

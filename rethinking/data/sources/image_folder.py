@@ -14,7 +14,7 @@ from jaxtyping import Int32
 
 from rethinking.data import encoded
 from rethinking.data.encoded import EncodedDescription, LabelledRecords
-from rethinking.data.faults import naming, unreadable
+from rethinking.data.faults import naming, system_cause, unreadable
 from rethinking.data.splits import EVALUATED
 from rethinking.errors import InputError
 
@@ -38,10 +38,11 @@ class FileRecords(LabelledRecords):
         try:
             with open(path, "rb", buffering=0) as file:
                 return file.read()
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise self.unusable(index, "it is not there, or a link that leads nowhere") from error
         except OSError as error:
-            raise unreadable(pathlib.Path(path), error.strerror or str(error)) from error
+            cause = system_cause(error)
+            if cause:
+                raise unreadable(pathlib.Path(path), cause) from error
+            raise self.unusable(index, "it is not there, or a link that leads nowhere") from error
 
     def place(self, index: int) -> str:
         """The file of an image."""

@@ -30,6 +30,11 @@ class TfdsRecords(Records):
     def __len__(self) -> int:
         return sum(self.files.values())
 
+    @property
+    def num_open_files(self) -> int:
+        """All files of the split: TFDS keeps each file open after its first record is read."""
+        return len(self.files)
+
     def read(self, index: int) -> Record:
         """The encoded image and the label of record `index`.
 

@@ -1,0 +1,1 @@
+"""TPU slices of Google Cloud: their commands, their hosts, and keeping a run going on them."""
