@@ -176,7 +176,11 @@ def cause(card: Card) -> str:
             f"JAX ignores its plugin for CUDA: version {plugins[present]} does not fit jaxlib "
             f"{jaxlib}. Install the one that fits: {install}"
         )
-    return f"JAX cannot start the card. {ASK_DOCTOR}"
+    return (
+        "JAX cannot start the card, although its plugin fits. Install the plugin again: "
+        f"pip install --force-reinstall jax-cuda{present}-plugin=={jaxlib} "
+        f"jax-cuda{present}-pjrt=={jaxlib} . {ASK_DOCTOR}"
+    )
 
 
 def _cause_on_tpu() -> str:

@@ -43,8 +43,13 @@ def place(error: BaseException) -> str | None:
 
 
 def _is_users(file: str) -> bool:
+    return not (file.startswith(_OURS) or is_library(file))
+
+
+def is_library(file: str) -> bool:
+    """Whether a file of Python belongs to a library: neither to this project nor to the user."""
     # Names such as <frozen importlib> and <string> are not files.
-    return not file.startswith((*_OURS, *_LIBRARIES, "<"))
+    return file.startswith((*_LIBRARIES, "<"))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ If the input is bad, the command prints the reason and ends with exit code 2.
 With --distributed, several processes make the run together, on the devices of all of them.
 On Slurm (launch.slurm) and on TPU pods (launch.tpu_pod) they find each other.
 On one machine, launch.local starts them.
+
+--profile=STEPS and --debug_nans look at a network while it trains: see docs/gpu.md.
 """
 
 import contextlib
@@ -22,6 +24,7 @@ from ml_collections import ConfigDict
 
 from rethinking import cli, distributed, experiments, failures, rendezvous
 from rethinking.errors import InputError
+from rethinking.experiments.inspection import Inspection
 
 FLAGS = flags.FLAGS
 cli.define_run_flags()
@@ -59,7 +62,8 @@ def _run(config: ConfigDict, deadline: float, process_id: int) -> None:
         # All processes log the same lines, so one of them is enough.
         cli.log_to_terminal(logging.WARNING)
     try:
-        result = experiments.run(config, FLAGS.workdir, deadline, writes)
+        inspection = Inspection(FLAGS.profile, FLAGS.debug_nans)
+        result = experiments.run(config, FLAGS.workdir, deadline, writes, inspection)
     except Exception as error:
         # Here, because leaving distributed.join by an error would print a traceback.
         if failures.is_correctable(error):

@@ -74,7 +74,12 @@ def test_the_cuda_that_fits_depends_on_driver_and_card(card, driver, cuda, machi
         ),
         (H100, "470.82.01", {12: "0.10.2"}, "The driver is too old: CUDA 12 needs 525"),
         (H100, "580.65.06", {13: "0.9.1"}, "version 0.9.1 does not fit jaxlib 0.10.2"),
-        (H100, "580.65.06", {13: "0.10.2"}, "JAX cannot start the card. `python -m launch.doctor`"),
+        (
+            H100,
+            "580.65.06",
+            {13: "0.10.2"},
+            "jax-cuda13-pjrt==0.10.2 . `python -m launch.doctor` shows",
+        ),
     ],
 )
 def test_a_card_that_would_lie_idle_is_named_with_the_remedy(

@@ -92,9 +92,11 @@ def test_help_lists_the_flags_and_ends_with_absl_s_exit_code():
     assert re.findall(r"^  --(?:\[no\])?(\w+):", ended.stdout, re.MULTILINE) == [
         "config",
         "coordinator_address",
+        "debug_nans",
         "distributed",
         "num_processes",
         "process_id",
+        "profile",
         "rendezvous_timeout",
         "time_budget",
         "workdir",

@@ -156,6 +156,19 @@ def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "Seconds after which the run is saved and stops.",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "profile",
+        0,
+        "Steps to profile after the first epoch; streamed data: after the first step. 0: none.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "debug_nans",
+        False,
+        "If a loss is not finite, name the step and the layer. Keeps a copy of the state.",
+        flag_values=values,
+    )
     define_place_flags(values)
 
 

@@ -21,8 +21,9 @@ from ml_collections import ConfigDict
 
 from rethinking import config as _config
 from rethinking import own_code, provenance, runs
-from rethinking.errors import require_known
+from rethinking.errors import require, require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
+from rethinking.experiments.inspection import NOTHING, Inspection
 from rethinking.runs.disk import explain_disk_errors
 
 _LOG = logging.getLogger(__name__)
@@ -62,17 +63,27 @@ def check(config: ConfigDict) -> None:
 
 
 def run(
-    config: ConfigDict, workdir: str | os.PathLike, deadline: float = math.inf, writes: bool = True
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    deadline: float = math.inf,
+    writes: bool = True,
+    inspection: Inspection = NOTHING,
 ) -> dict[str, Any] | None:
     """Runs the experiment of `config` in `workdir`; returns the contents of result.json.
 
     Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
     continues.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
+    `inspection` is for networks that train.
     Raises InputError for anything that cannot work, before any time is spent. During the run, it
     raises InputError for a full disk, a damaged file and a folder that is removed.
     """
     check(config)
+    require(
+        inspection == NOTHING or config.kind == "training",
+        f"--profile and --debug_nans are for training, but the row's kind is {config.kind}. Leave "
+        "them out.",
+    )
     config = with_source(config, own_code.loaded_digest)
     with (
         explain_disk_errors(workdir),
@@ -88,7 +99,8 @@ def run(
         from rethinking import sharding  # here: JAX imports slowly, and a typo should fail fast
 
         sharding.use_compilation_cache()
-        measured = KINDS[config.kind].run(config, run_directory, deadline)
+        more = () if inspection == NOTHING else (inspection,)
+        measured = KINDS[config.kind].run(config, run_directory, deadline, *more)
         if measured is None:
             return None
         return run_directory.finish(run_directory.sealed(_provenance(config) | measured))

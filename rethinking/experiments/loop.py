@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rethinking import distributed, runs
 from rethinking.experiments import evaluations
 from rethinking.experiments.checkpoint import Checkpoints, Saved
+from rethinking.experiments.inspection import NOTHING, Inspection
 from rethinking.experiments.progress import Meter, Progress
 from rethinking.experiments.trainer import Interrupted, Leg, Trainer
 from rethinking.runs import json_files
@@ -34,6 +35,7 @@ class Loop:
         checkpoints: Checkpoints,
         start: float,
         deadline: float,
+        inspection: Inspection = NOTHING,
     ):
         """Continues from the newest checkpoint, or starts with the trainer's initial state.
 
@@ -46,6 +48,7 @@ class Loop:
         self.run_directory = run_directory
         self.checkpoints = checkpoints
         self.deadline = deadline
+        self.inspection = inspection
         before = run_directory.metrics[-1:]
         saved = checkpoints.restore(trainer.initial, self._find_lost)
         self.step, self.state = saved.step, saved.state
@@ -100,8 +103,10 @@ class Loop:
 
         The state is saved in each case.
         """
+        folder = self.run_directory.path
+        inspected = self.inspection.legs(self.trainer, self.state, self.step, folder)
         with (
-            contextlib.closing(self.trainer.legs(self.state, self.step)) as legs,
+            contextlib.closing(inspected) as legs,
             Progress(
                 self.run_directory.path, self.config.row, self.config.max_epochs, self.epoch
             ) as progress,

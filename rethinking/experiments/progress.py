@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import psutil
 import tqdm
 from etils import epath
 
@@ -143,7 +144,7 @@ class Progress:
     def show(self, line: dict[str, Any]) -> None:
         """Reports one line of metrics.jsonl."""
         if self._first:
-            self._events.write(line)
+            self._events.write(line | memory())
         loss = _number(line["train_loss"], ".4f")
         train = _number(line["train_accuracy"], ".2%")
         test = _number(line["test_accuracy"], ".2%")
@@ -187,6 +188,16 @@ def _waited(fields: dict[str, Any]) -> str:
         return ""
     waited, seconds = fields["input_wait_seconds"], fields["epoch_seconds"]
     return f", {waited:.1f} of {seconds:.1f} s waiting for images"
+
+
+def memory() -> dict[str, float]:
+    """Gigabytes of memory: of this process, and the peak of its fullest device if that is known."""
+    found = {"host_memory_gb": psutil.Process().memory_info().rss / 1e9}
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [values["peak_bytes_in_use"] for values in stats if "peak_bytes_in_use" in values]
+    if peaks:
+        found["device_memory_gb"] = max(peaks) / 1e9
+    return found
 
 
 def _number(value: float | None, form: str) -> str:

@@ -17,7 +17,7 @@ from rethinking.data import arrays, shifts
 from rethinking.data.source import Info
 from rethinking.experiments import data_set, devices, examples, network
 from rethinking.experiments.network import Network
-from rethinking.experiments.trainer import Leg, Trainer, choose_sample
+from rethinking.experiments.trainer import Leg, Trainer, choose_sample, copied
 from rethinking.training import evaluate, margins, steps
 from rethinking.training.state import TrainState
 
@@ -65,6 +65,27 @@ class ResidentTrainer(Trainer):
                 state, *self.train, self.indices, seed, self.programs.scalar(epoch)
             )
             yield Leg(state, loss)
+
+    @property
+    def single_step(self) -> Callable:
+        """See `Trainer.single_step`."""
+        return self.programs.step
+
+    def replay(self, step: int) -> Iterator[tuple]:
+        """The arguments of the steps of the epoch that begins at `step`."""
+        epoch = self.programs.scalar(step // self.steps_per_leg)
+        seed = self.programs.scalar(self.config.seed)
+        data = (*self.train, self.indices)
+        for rows in self.programs.shuffle(self.train[1], seed, epoch):
+            yield (*data, seed, epoch, rows)
+
+    def rehearse(self, state: TrainState, step: int, num_steps: int) -> None:
+        """Trains a copy of `state` on the first examples, as in an epoch of `num_steps` steps."""
+        num = min(num_steps, self.steps_per_leg) * self.config.batch_size
+        data = [array[:num] for array in (*self.train, self.indices)]
+        seed, epoch = map(self.programs.scalar, (self.config.seed, step // self.steps_per_leg))
+        _, loss = self.programs.train_epoch(copied(state), *data, seed, epoch)
+        jax.block_until_ready(loss)
 
     def evaluate_split(
         self, state: TrainState, split: Examples, stop: Callable[[int], bool]
@@ -117,6 +138,8 @@ class Programs:
     evaluate: Callable  # (state, examples, labels) -> {"loss": ..., "accuracy": ...}
     logits: Callable  # (state, examples) -> [n, num_classes], in evaluation mode
     store: Callable  # examples of the data set -> stored examples
+    shuffle: Callable  # (labels, seed, epoch) -> the rows of each step
+    step: Callable  # see `steps.make_indexed_step`; not compiled
 
     @property
     def mesh(self) -> Mesh:
@@ -154,6 +177,8 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
         evaluate=evaluate.make_evaluate(net.model, net.devices, config.eval_batch_size, seen.test),
         logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
         store=seen.store,
+        shuffle=net.devices.compile(steps.make_shuffle(config.batch_size)),
+        step=steps.make_indexed_step(net.train_step, net.devices, config.batch_size, seen.train),
     )
 
 

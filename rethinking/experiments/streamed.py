@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ from rethinking.data.source import Dataset
 from rethinking.errors import require
 from rethinking.experiments import data_set, devices, network
 from rethinking.experiments.network import Network
-from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample
+from rethinking.experiments.trainer import Interrupted, Leg, Trainer, choose_sample, copied
 from rethinking.experiments.training_fields import FIELDS
 from rethinking.experiments.waiting import Waiting
 from rethinking.training import evaluate, margins, steps
@@ -34,6 +35,8 @@ PREFETCH = 2
 
 class StreamedTrainer(Trainer):
     """Trains and evaluates on images that are read from disk. A leg is a step."""
+
+    split_argnums = (1,)
 
     def __init__(self, config: ConfigDict):
         """Checks the config against data, devices and network; reads no image yet.
@@ -55,6 +58,7 @@ class StreamedTrainer(Trainer):
         super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
         _LOG.info("%d threads read images, in %s.", reading.num_threads, _processes(reading))
         self.train_step = build_train_step(config, net)
+        self.single_step = steps.make_batch_step(net.train_step, net.devices, _view(config))
         self.evaluate_batch = evaluate.make_evaluate_batch(net.model, net.devices, images.center)
         self.train = dataset.train
         self.test = dataset.test
@@ -70,22 +74,28 @@ class StreamedTrainer(Trainer):
 
     def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
         """Trains from `state` on, where `step` steps are done; yields each step, without end."""
-        config = self.config
-        seed = sharding.replicate(np.uint32(config.seed), self.mesh)
-        batches = stream.train_batches(
-            self.train,
-            config.batch_size,
-            config.data.image_size,
-            config.seed,
-            config.augment.crop,
-            self._reading(config.batch_size),
-            step,
-        )
+        seed = sharding.replicate(np.uint32(self.config.seed), self.mesh)
+        batches = self._batches(step)
         with contextlib.closing(batches), contextlib.closing(Waiting()) as waiting:
             for batch in place_batches(waiting.timed(batches), self.mesh):
                 state, loss = self.train_step(state, batch, seed)
                 waiting.follow(loss)
                 yield Leg(state, loss, waiting.take())
+
+    def replay(self, step: int) -> Iterator[tuple]:
+        """The batch of each step from `step` on, without end, and the seed."""
+        seed = sharding.replicate(np.uint32(self.config.seed), self.mesh)
+        batches = self._batches(step)
+        with contextlib.closing(batches):
+            for batch in place_batches(batches, self.mesh):
+                yield batch, seed
+
+    def rehearse(self, state: TrainState, step: int, num_steps: int) -> None:
+        """Trains a copy of `state` on the next batches, which are read again for it."""
+        with contextlib.closing(self.legs(copied(state), step)) as legs:
+            for number, leg in enumerate(itertools.islice(legs, num_steps)):
+                with jax.profiler.StepTraceAnnotation("train", step_num=step + number):
+                    jax.block_until_ready(leg.loss)
 
     def evaluate_split(
         self, state: TrainState, split: stream.Split, stop: Callable[[int], bool]
@@ -115,6 +125,19 @@ class StreamedTrainer(Trainer):
         """The sizes of the data, and the norms of the network's weights."""
         sizes = {"num_classes": self.num_classes, "num_test": len(self.test)}
         return sizes | margins.norms(state.evaluated["params"])
+
+    def _batches(self, step: int) -> Iterator[stream.Batch]:
+        """The batches of training from `step` on, without end."""
+        config = self.config
+        return stream.train_batches(
+            self.train,
+            config.batch_size,
+            config.data.image_size,
+            config.seed,
+            config.augment.crop,
+            self._reading(config.batch_size),
+            step,
+        )
 
 
 def _reading(
@@ -216,8 +239,12 @@ def build_train_step(config: ConfigDict, net: Network) -> Callable:
 
     A batch is a `stream.Batch` of `place_batches`. The program is compiled when it is first called.
     """
-    view = functools.partial(images.distort, settings=config.augment.to_dict())
-    return steps.make_streamed_step(net.train_step, net.devices, view)
+    return steps.make_streamed_step(net.train_step, net.devices, _view(config))
+
+
+def _view(config: ConfigDict) -> Callable:
+    """A function (images, keys) -> what the network sees of them in training."""
+    return functools.partial(images.distort, settings=config.augment.to_dict())
 
 
 def place_batches(batches: Iterable[stream.Batch], mesh: Mesh) -> Iterator[stream.Batch]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from jaxtyping import Int64
@@ -43,6 +44,10 @@ class Trainer(abc.ABC):
     train_sample: Any  # the training examples that are evaluated before the end
     test: Any
     eval_split: str  # what `test` is: the name of a split on disk, or `description.HELD_OUT`
+    # A function (state, *arguments of `replay`) -> (state, loss) for use within `devices.compile`,
+    # and the arguments that are split over the devices.
+    single_step: Callable
+    split_argnums: tuple[int, ...] = ()
 
     def __init__(
         self, config: ConfigDict, network: Network, initial: TrainState, steps_per_leg: int
@@ -97,6 +102,14 @@ class Trainer(abc.ABC):
         """Trains from `state` on, where `step` steps are done; yields each leg, without end."""
 
     @abc.abstractmethod
+    def replay(self, step: int) -> Iterator[tuple]:
+        """The arguments of `single_step` for each step from `step` on, up to the end of the leg."""
+
+    @abc.abstractmethod
+    def rehearse(self, state: TrainState, step: int, num_steps: int) -> None:
+        """Trains a copy of `state` for `num_steps` steps, or fewer if the epoch has fewer."""
+
+    @abc.abstractmethod
     def evaluate_split(
         self, state: TrainState, split: Any, stop: Callable[[int], bool]
     ) -> dict[str, float]:
@@ -109,6 +122,11 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def result_fields(self, state: TrainState) -> dict[str, Any]:
         """Further fields of result.json, about the trained network."""
+
+
+def copied(state: TrainState) -> TrainState:
+    """A copy of `state`, which stays when a leg reuses the buffers of `state`."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def choose_sample(config: ConfigDict, num_train: int) -> Int64[np.ndarray, " n"] | None:

@@ -8,6 +8,7 @@ together; and `run` makes one run. Its parts are in the modules that `run` impor
     loop.py                    the training loop: train, evaluate, save, stop in time
     checkpoint.py evaluations.py   the saved states; whether their evaluations are all there
     progress.py                what the terminal and TensorBoard show
+    inspection.py profile.py kernel_table.py   --profile and --debug_nans
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from rethinking import distributed, runs
 from rethinking.config import refuse_without_effect
 from rethinking.errors import nearest, require
 from rethinking.experiments.evaluations import summarize
+from rethinking.experiments.inspection import NOTHING, Inspection
 from rethinking.experiments.training_fields import FIELDS, OPTIMIZERS, RESERVED
 
 
@@ -100,7 +102,10 @@ def _check_streamed(config: ConfigDict) -> None:
 
 
 def run(
-    config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
+    config: ConfigDict,
+    run_directory: runs.RunDirectory,
+    deadline: float = math.inf,
+    inspection: Inspection = NOTHING,
 ) -> dict[str, Any] | None:
     """Trains as `config` says, or continues; returns the fields of result.json.
 
@@ -120,7 +125,7 @@ def run(
     with _notice_sigterm(config):
         trainer = make_trainer(config)
         with contextlib.closing(Checkpoints(run_directory.path)) as checkpoints:
-            loop = Loop(config, trainer, run_directory, checkpoints, start, deadline)
+            loop = Loop(config, trainer, run_directory, checkpoints, start, deadline, inspection)
             status = loop.run()
             if status is None:
                 return None

@@ -24,6 +24,7 @@ def make_evaluate(model: Model, devices: DataParallel, batch_size: int, view: Ca
     repeats. Sums come first, with one division at the end.
     """
 
+    @jax.named_scope("evaluate")
     def evaluate(state, examples, labels):
         num = labels.shape[0]
         size = min(batch_size, num)
@@ -57,6 +58,7 @@ def make_evaluate_batch(model: Model, devices: DataParallel, view: Callable) -> 
     turns its images into what the network sees.
     """
 
+    @jax.named_scope("evaluate")
     def evaluate_batch(state, batch):
         logits = _logits(model, state, view(batch.images))
         labels, weights = batch.labels, batch.weights
@@ -84,6 +86,7 @@ def make_logits(model: Model, devices: DataParallel, batch_size: int, view: Call
     """
 
     @devices.compile
+    @jax.named_scope("evaluate")
     def batch_logits(state, examples):
         return _logits(model, state, view(examples))
 

@@ -46,13 +46,17 @@ def make_train_step(
             # All devices share the parameters, so the gradient of this is summed over the devices.
             return devices.sum(losses.sum()) / batch_size, model_state
 
-        (loss, model_state), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        model_state = devices.mean(dict(model_state))
-        average = ()
-        if averager:
-            average = averager.update(variables(params, model_state), state.average)[1]
+        with jax.named_scope("forward"):
+            loss, pull_back, model_state = jax.vjp(mean_loss, state.params, has_aux=True)
+        with jax.named_scope("backward"):
+            (grads,) = pull_back(jnp.ones_like(loss))
+        with jax.named_scope("update"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            model_state = devices.mean(dict(model_state))
+            average = ()
+            if averager:
+                average = averager.update(variables(params, model_state), state.average)[1]
         return TrainState(state.step + 1, params, model_state, opt_state, average), loss
 
     return train_step
@@ -75,8 +79,8 @@ def make_train_epoch(
         scan: whether an epoch is one compiled program. If not, Python calls a program for each
             step. See `use_scan`.
     """
-    shuffle = _make_shuffle(batch_size)
-    step = _make_indexed_step(train_step, devices, batch_size, view)
+    shuffle = make_shuffle(batch_size)
+    step = make_indexed_step(train_step, devices, batch_size, view)
 
     def scanned_epoch(state, images, labels, indices, seed, epoch):
         state, losses = lax.scan(
@@ -101,7 +105,7 @@ def make_train_epoch(
     return stepped_epoch
 
 
-def _make_shuffle(batch_size: int) -> Callable:
+def make_shuffle(batch_size: int) -> Callable:
     """A function (labels, seed, epoch) -> rows [steps, batch_size], the examples of each step."""
 
     def shuffle(labels, seed, epoch):
@@ -112,39 +116,58 @@ def _make_shuffle(batch_size: int) -> Callable:
     return shuffle
 
 
-def _make_indexed_step(
+def make_indexed_step(
     train_step: Callable, devices: DataParallel, batch_size: int, view: Callable
 ) -> Callable:
-    """A training step on the examples `rows` [batch_size] of all that are on each device."""
+    """A training step on the examples `rows` [batch_size] of all that are on each device.
+
+    It is a function (state, images, labels, indices, seed, epoch, rows) -> (state, loss), for use
+    within `devices.compile`.
+    """
 
     def step(state, images, labels, indices, seed, epoch, rows):
         local = batch_size // devices.size
         device = devices.index()
-        rows = lax.dynamic_slice_in_dim(rows, device * local, local)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, AUGMENT, epoch), indices[rows])
+        with jax.named_scope("gather"):
+            rows = lax.dynamic_slice_in_dim(rows, device * local, local)
+            chosen, chosen_labels, places = images[rows], labels[rows], indices[rows]
+        with jax.named_scope("augment"):
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, AUGMENT, epoch), places)
+            seen = view(chosen, keys)
         dropout_key = jax.random.fold_in(
             jax.random.fold_in(_key(seed, DROPOUT, epoch), state.step), device
         )
-        return train_step(state, view(images[rows], keys), labels[rows], dropout_key)
+        return train_step(state, seen, chosen_labels, dropout_key)
+
+    return step
+
+
+def make_batch_step(train_step: Callable, devices: DataParallel, view: Callable) -> Callable:
+    """A training step (state, batch, seed) -> (state, loss), for use within `devices.compile`.
+
+    `batch` is a device's part of a `data.stream.Batch`. `view` is a function (images, one key per
+    image) -> what the network sees.
+    """
+
+    def step(state, batch, seed):
+        with jax.named_scope("augment"):
+            keys = jax.vmap(
+                lambda epoch, index: jax.random.fold_in(_key(seed, AUGMENT, epoch), index)
+            )(batch.epochs, batch.indices)
+            seen = view(batch.images, keys)
+        dropout_key = jax.random.fold_in(_key(seed, DROPOUT, state.step), devices.index())
+        return train_step(state, seen, batch.labels, dropout_key, batch.weights)
 
     return step
 
 
 def make_streamed_step(train_step: Callable, devices: DataParallel, view: Callable) -> Callable:
-    """A function (state, batch, seed) -> (state, loss), compiled to run on every device.
+    """`make_batch_step`, compiled to run on every device, for arrays split over the devices.
 
-    `batch` is a `data.stream.Batch` of arrays split over the devices. `view` is a function (images,
-    one key per image) -> what the network sees. The function reuses the buffers of the state that
-    it gets, so callers must not use that state again.
+    The function reuses the buffers of the state that it gets, so callers must not use that state
+    again.
     """
-
-    def step(state, batch, seed):
-        keys = jax.vmap(lambda epoch, index: jax.random.fold_in(_key(seed, AUGMENT, epoch), index))(
-            batch.epochs, batch.indices
-        )
-        dropout_key = jax.random.fold_in(_key(seed, DROPOUT, state.step), devices.index())
-        return train_step(state, view(batch.images, keys), batch.labels, dropout_key, batch.weights)
-
+    step = make_batch_step(train_step, devices, view)
     return devices.compile(step, donate_argnums=(0,), split_argnums=(1,))
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import struct
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,22 @@ from tests.experiments.trained import (
 )
 
 STEPS_PER_EPOCH = 1437 // 32
+
+
+def tensorboard(workdir):
+    """The numbers that TensorBoard shows, by name."""
+    from tensorboardX.proto.event_pb2 import Event  # the run has imported it, without PyTorch
+
+    (file,) = workdir.glob("events.out.tfevents.*")
+    content, place, found = file.read_bytes(), 0, {}
+    while place < len(content):
+        # A record has its length, a checksum of that, the event, and a checksum of it.
+        (length,) = struct.unpack_from("<Q", content, place)
+        event = Event.FromString(content[place + 12 : place + 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append(value.simple_value)
+        place += length + 16
+    return found
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path):
@@ -57,7 +74,11 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     assert [line["learning_rate"] for line in measured] == pytest.approx(rates)
     assert measured[0]["train_loss"] == pytest.approx(math.log(10), rel=0.5)
     assert measured[3]["test_accuracy"] > 0.8
-    assert list(workdir.glob("events.out.tfevents.*"))
+    shown = tensorboard(workdir)
+    names = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate"}
+    assert names | {"examples_per_second", "host_memory_gb"} <= shown.keys()
+    assert shown["test_accuracy"] == pytest.approx([line["test_accuracy"] for line in measured])
+    assert 0.05 < shown["host_memory_gb"][0] < 100
     assert saved_steps(workdir) == [3 * STEPS_PER_EPOCH]
     assert result["network_source"] is None  # the network is this project's own
     again = experiments.run(quickstart(), workdir)

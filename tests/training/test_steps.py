@@ -155,3 +155,48 @@ def test_an_epoch_sees_every_example_once_and_its_own_key():
     # The loss of label 1 against logits (x, 0) is log(1 + e^x). Its mean over an epoch is known.
     expected = np.logaddexp(0, np.arange(40.0)).mean()
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+class NoScope:
+    """In place of jax.named_scope."""
+
+    def __init__(self, name):
+        pass
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *_):
+        pass
+
+    def __call__(self, function):
+        return function
+
+
+def lowered(num_devices):
+    """The programs of an epoch and of an evaluation, without and with the names of their parts."""
+    devices = sharding.DataParallel(sharding.device_mesh(num_devices))
+    model = adapt(models.create("mlp_1x512", CLASSES, jnp.float32, None))
+    optimizer = optim.sgd(optim.schedule(0.1, 0.95, 6), 0.9, 0.0)
+    start = state.initializer(model, optimizer, image(SIZE, SIZE, 3))(0)
+    train_step = steps.make_train_step(model, optimizer, devices, 16)
+    epoch = steps.make_train_epoch(train_step, devices, 16, lambda images, keys: images)
+    images, labels = jnp.zeros((NUM, SIZE, SIZE, 3)), jnp.zeros(NUM, jnp.int32)
+    numbers = labels.astype(jnp.uint32), jnp.uint32(0), jnp.uint32(0)
+    programs = [
+        epoch.lower(start, images, labels, *numbers),
+        evaluate.make_evaluate(model, devices, 32, lambda images: images).lower(
+            start, images, labels
+        ),
+    ]
+    return [[program.as_text(debug_info=named) for program in programs] for named in (False, True)]
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_the_names_of_phases_do_not_change_the_programs(num_devices, monkeypatch):
+    plain, (epoch, evaluation) = lowered(num_devices)
+    for phase in ("gather", "forward", "backward", "update"):
+        assert f'"{phase}/' in epoch or f"/{phase}/" in epoch
+    assert "evaluate" in evaluation
+    monkeypatch.setattr(jax, "named_scope", NoScope)
+    assert lowered(num_devices)[0] == plain
