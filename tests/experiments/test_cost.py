@@ -1,10 +1,13 @@
 """What a training step costs each chip, against counts by hand, without any GPU or TPU."""
 
 import importlib.util
+import json
+from types import SimpleNamespace
 
 import jax
 import pytest
 
+from launch import compile as command
 from rethinking import cli, sharding
 from rethinking.errors import InputError
 from rethinking.experiments import cost, topologies
@@ -54,6 +57,16 @@ def test_a_row_on_the_device_has_its_data_set_there():
     assert line["collectives_gb"] == pytest.approx(4 * num_params / 1e9, abs=1e-4)
 
 
+def test_the_command_compiles_for_the_devices_that_the_row_uses(monkeypatch, capsys):
+    """Data in memory stay on one device by default, although this machine has eight."""
+    flags = {"_CONFIG": "configs/quickstart.py:true_labels", "_TOPOLOGY": None}
+    for name, value in (flags | {"_LARGEST_BATCH": False}).items():
+        monkeypatch.setattr(command, name, SimpleNamespace(value=value))
+    command.main(["--config.batch_size=64"])
+    line = json.loads(capsys.readouterr().out)
+    assert (line["chips"], line["batch"]) == (1, 64)
+
+
 # What benchmarks/README.md says was compiled for an H200.
 H200 = [
     ("mlp_1x512", "float32", 23, 0, 0.06, 12),
@@ -75,7 +88,7 @@ def test_a_row_compiled_for_an_h200_is_that_of_the_committed_table(
     assert (line["chip"], line["fits"]) == ("NVIDIA H200", True)
     assert (line["launches"], line["convolutions"]) == (launches, convolutions)
     assert line["accessed_gb"] == pytest.approx(gigabytes, abs=0.005)
-    assert line["temporary_gb"] == pytest.approx(megabytes / 1000, abs=0.0005)
+    assert line["temporary_gb"] == pytest.approx(megabytes / 1000, abs=0.001)
 
 
 def test_a_card_is_described_to_xla_by_its_published_facts():
