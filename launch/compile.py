@@ -6,7 +6,7 @@
 
 This compiles the program of the row and prints one JSON line. With --topology it compiles for chips
 that need not exist here: GPUs, such as h100, or h100:8 for a node of eight; or TPU chips, such as
-v5e:4x4. GPUs take the extra `compile_gpu` (1.5 GB), TPUs the package libtpu. Without --topology it
+v5e:4x4. GPUs take the extra `compile_gpu` (0.7 GB), TPUs the package libtpu. Without --topology it
 compiles for the devices of this machine that the row would use. It takes a minute to some minutes
 on one core.
 
