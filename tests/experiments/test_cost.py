@@ -88,7 +88,8 @@ def test_a_row_compiled_for_an_h200_is_that_of_the_committed_table(
     assert (line["chip"], line["fits"]) == ("NVIDIA H200", True)
     assert (line["launches"], line["convolutions"]) == (launches, convolutions)
     assert line["accessed_gb"] == pytest.approx(gigabytes, abs=0.005)
-    assert line["temporary_gb"] == pytest.approx(megabytes / 1000, abs=0.001)
+    # The table is rounded to 1 MB, and the line to 0.1 MB.
+    assert line["temporary_gb"] == pytest.approx(megabytes / 1000, abs=0.00055)
 
 
 def test_a_card_is_described_to_xla_by_its_published_facts():
