@@ -163,7 +163,7 @@ def test_stop_finds_the_run_and_not_itself(pod):
     [
         (["--action=fly"], "fly"),
         (["--action=delete", "--", DIGITS], "takes no arguments"),
-        (["--action=create", "--accelerator_type=v9-8"], "give its --runtime_version"),
+        (["--action=create", "--accelerator_type=v9-8"], "add a --runtime_version"),
         (["--action=run", "--", DIGITS, "--workdir=runs/x"], "gs://BUCKET/FOLDER"),
         (
             ["--action=run", "--", DIGITS, "--workdir=gs://b/x", "--config.seed=-1"],
