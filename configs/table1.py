@@ -7,7 +7,7 @@ A row is MODEL[+crop][+wd][+random_labels]. Every network fits its training set,
 labels. Only the test accuracy shows whether the labels were true. Regularizers change it by a few
 points.
 
-On two CPU cores a row takes minutes (MLPs), 2.3 hours (AlexNet) or an estimated 20 hours
+On two CPU cores a row takes minutes (MLPs), 2 to 4 hours (AlexNet) or an estimated 20 to 34 hours
 (Inception). Settings: `rethinking.settings.cifar10`.
 """
 

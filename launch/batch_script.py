@@ -1,13 +1,14 @@
 """The batch script of a Slurm job: one run, or one run for each task of a job array.
 
-The job goes back into the queue until its run is finished. Three things make that hard:
+The job goes back into the queue until its run is finished. The script handles three cases:
 
-- The batch script itself is told that the time is nearly up (--signal=B:USR1). It passes SIGTERM on
-  to the processes of the run, which save it. If they take too long, the script puts the job back
-  without waiting for them: Slurm would kill the script together with them.
-- A preempted job gets SIGTERM. The script must live on, to put the job back when it is saved.
-- The number of a job array's first task is also that of the whole array. So the tasks need names of
-  the form ARRAY_TASK.
+- Near the time limit, Slurm sends USR1 to the batch script alone (--signal=B:USR1). The script
+  sends SIGTERM to the processes of the run, which save it. If they take too long, the script puts
+  the job back without waiting for them. Otherwise Slurm would kill the script together with them.
+- A preempted job gets SIGTERM. The script ignores it, so that it can put the job back once the run
+  is saved.
+- The number of a job array's first task is also that of the whole array. So the script names a task
+  by ARRAY_TASK.
 """
 
 import os
@@ -78,7 +79,8 @@ def script(
 
     `options` and `more` are options of sbatch, `srun` those of srun. `cpus` is the number of cores
     of each process, and `grace` the seconds before the time limit in which a run is saved. `before`
-    are lines of shell that come first. `prefix` goes before `python`, which is this one by default.
+    are shell commands that come first. `prefix` goes before `python`. The default of `python` is
+    the Python that runs this.
     Raises InputError for options that sbatch cannot read from a script.
     """
     name = runs[0].config.experiment if is_array else runs[0].config.row
@@ -107,17 +109,17 @@ def script(
 
 
 def check_options(more: Sequence[str], gpus_per_node: int) -> None:
-    """Raises InputError for an option of sbatch that the script itself decides."""
+    """Raises InputError for an option of sbatch that the script sets itself."""
     for option in more:
         name = option.partition("=")[0]
         require(
             name not in _DECIDED,
-            f"--sbatch={option}: the script needs its own --{name}. {_DECIDED.get(name)}",
+            f"--sbatch={option}: the script decides this itself. {_DECIDED.get(name)}",
         )
         require(
             not gpus_per_node or not re.fullmatch("gres|gpus.*", name),
-            f"--sbatch={option}: the GPUs would be asked for twice. Use --gpus_per_node, with "
-            "--gres=NAME where the cluster wants a generic resource.",
+            f"--sbatch={option}: the script would request the GPUs twice. Use --gpus_per_node, and "
+            "add --gres=NAME if the cluster needs a generic resource.",
         )
 
 
@@ -127,12 +129,12 @@ _DECIDED = {
     "ntasks-per-node": "Use --gpus_per_node.",
     "array": "Use --sweep, and --at_once for the number of tasks at once.",
     "signal": "Use --grace_seconds.",
-    "no-requeue": "The job goes back into the queue until its run is finished.",
+    "no-requeue": "Leave it out: the job goes back into the queue until its run is finished.",
 }
 
 
 def _patience(grace: int) -> int:
-    """Seconds that a save may take, if the script is to put the job back before it is killed."""
+    """Seconds that a save may take. After them, the script must put the job back."""
     return max(1, grace - max(5, grace // 4))
 
 

@@ -41,10 +41,10 @@ class Shares:
 def share(parallel: int, environment: Mapping[str, str]) -> Shares:
     """How `parallel` runs at once share the devices that `environment` leaves visible.
 
-    Each run has equally many GPUs of its own. With more runs than GPUs, runs share a GPU, and each
-    has its part of the memory. Each run has a TPU chip of its own. Fake CPU devices are divided,
-    too. Raises InputError for TPU chips that do not suffice, and for settings of the memory that
-    several runs cannot have.
+    Each run gets the same number of GPUs. With more runs than GPUs, several runs share a GPU, and
+    each gets a part of its memory. On TPUs, each run gets one chip. Fake CPU devices are divided
+    evenly. Raises InputError if there are too few TPU chips, or if the user's setting of the memory
+    gives several runs on a GPU more than all of it.
     """
     gpus = visible_gpus(environment)
     if gpus:
@@ -57,7 +57,7 @@ def share(parallel: int, environment: Mapping[str, str]) -> Shares:
         per_run = max(1, int(fake[-1]) // parallel)
         variables = [fake_devices(per_run, environment)] * parallel
         return Shares(variables, per_run, f"{fake[-1]} fake CPU devices")
-    # There may be accelerators that are not known here. JAX ignores the variable on a CPU.
+    # There may be an accelerator of an unknown kind. JAX ignores the variable on a CPU.
     memory = {} if _given(environment) else _part_of_memory(parallel)
     return Shares([memory] * parallel, None, "devices")
 
@@ -110,7 +110,7 @@ def fake_devices(count: int, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def idle(jobs: Sequence[Job], parallel: int, environment: Mapping[str, str]) -> str:
-    """A sentence on the GPUs that no run of a sweep uses; "" if there are none."""
+    """A warning about GPUs that no run of the sweep uses; "" if the sweep uses all."""
     gpus = len(visible_gpus(environment))
     at_once = min(parallel, len(jobs))
     configs = [job.config for job in jobs]
@@ -120,8 +120,8 @@ def idle(jobs: Sequence[Job], parallel: int, environment: Mapping[str, str]) -> 
     if used >= gpus:
         return ""
     return (
-        f"{gpus - used} of the {gpus} GPUs are idle. A run on data in memory uses "
-        f"config.num_devices of them, one by default. --parallel=N makes N runs at once."
+        f"{gpus - used} of the {gpus} GPUs are idle. A run on data in memory uses one GPU by "
+        "default. To make N runs at once, add --parallel=N."
     )
 
 
@@ -140,7 +140,7 @@ def _share_gpus(parallel: int, gpus: Sequence[str], environment: Mapping[str, st
         first = number * per_run % len(gpus)
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus[first : first + per_run])}
         if "CUDA_VISIBLE_DEVICES" not in environment:
-            # The numbers are those of nvidia-smi, which CUDA else may give to other cards.
+            # By default CUDA may number the cards in another order than nvidia-smi.
             visible["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         variables.append(visible | memory)
     return Shares(variables, per_run, f"{len(gpus)} GPUs")
@@ -180,7 +180,7 @@ def _memory(runs: int, environment: Mapping[str, str]) -> dict[str, str]:
         return _part_of_memory(runs)
     require(
         len(given) == 1,
-        f"{' and '.join(given)} are both set, and JAX takes one of them. Unset {given[-1]}.",
+        f"{' and '.join(given)} are both set, but JAX takes only one. Unset {given[-1]}.",
     )
     shown = f"{given[0]}={environment[given[0]]}"
     try:

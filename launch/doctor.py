@@ -1,16 +1,16 @@
-"""Checks this machine before an experiment: one line for each thing, good or with the remedy.
+"""Checks this machine before an experiment. Each line names one thing, and what to do if it fails.
 
     python -m launch.doctor [--config=configs/FILE.py,...] [--workdir=ROOT] [--data_dir=DIR]
 
 It looks at Python and packages, NVIDIA's driver, memory, disks, open files and data sets. Then it
-lets JAX's devices multiply, train a small network and solve a small kernel system: first the
-accelerators, then the processor. This takes a minute or two, and leaves compiled programs only.
+multiplies matrices, trains a small network and solves a small kernel system on JAX's devices: first
+on GPUs or TPUs, then on the CPU. This takes a minute or two. It leaves only compiled programs.
 
-Lines begin with ok, with FAIL, or with note for what only some runs need. Exit code 1 means that
-something failed.
+A line begins with ok, with FAIL, or with note if only some runs need the thing. Exit code 1 means
+that something failed.
 
-With --distributed, on Slurm (srun) and on TPU pods, all processes find each other and make these
-trials together. Process 0 prints all lines, and the others only what fails for them.
+With --distributed on a TPU pod, and under srun on Slurm, all processes find each other and make
+these trials together. Process 0 prints all lines. The others print only what fails for them.
 """
 
 import os
@@ -31,11 +31,11 @@ except ImportError as missing:
     sys.exit(1)
 
 _CONFIG = flag_types.define_paths(
-    "config", ["configs/table1.py"], "The config files whose data sets must be there."
+    "config", ["configs/table1.py"], "The config files of your runs. Their data must be there."
 )
 _WORKDIR = flag_types.define_path("workdir", "runs", "The folder that runs will write.")
 _DATA_DIR = flag_types.define_path(
-    "data_dir", None, "The folder of the data sets. Default: as for runs."
+    "data_dir", None, "The folder of the data sets, as in --config.data.data_dir of a run."
 )
 cli.define_place_flags()
 # Slurm sets it in each task of a step.

@@ -1,4 +1,4 @@
-"""What the runs of a sweep will take: their work, and an estimate of their seconds on a device."""
+"""Estimates the runs of a sweep: their work, and the seconds that they take on a device."""
 
 import collections
 import os
@@ -29,12 +29,12 @@ class Device(NamedTuple):
     """A device, and how long it takes."""
 
     name: str
-    assumed: str  # sentences on what the seconds rest on
-    seconds: Callable[[Part], float | None]  # None: it cannot compute this, or nobody knows
+    assumed: str  # sentences: what the estimate assumes
+    seconds: Callable[[Part], float | None]  # None: it cannot compute this, or the time is unknown
 
 
 def find_device(name: str | None, environment: Mapping[str, str]) -> Device:
-    """The device with this short name, "cpu", or the one at hand if `name` is None.
+    """The device with this short name, such as "h100" or "cpu". None: that of this machine.
 
     Raises InputError, with the nearest known name, for an unknown device.
     """
@@ -47,7 +47,7 @@ def find_device(name: str | None, environment: Mapping[str, str]) -> Device:
     if kind in chips.CHIPS:
         return _chip(kind)
     known = ", ".join(chips.SHORT_NAMES)
-    assumed = f"The rates of {kind} are not known. Known are: {known}."
+    assumed = f"The rates of {kind} are not known. Choose one of these by --device: {known}."
     return Device(f"one {kind}", assumed, lambda part: None)
 
 
@@ -94,7 +94,7 @@ def _cpu() -> Device:
 def product_rate(dtype: str) -> float:
     """The operations a second of matrix products on all usable cores of this CPU.
 
-    It is that of one thread, in the thread's own time, so other programs disturb it little.
+    It measures one thread by its CPU time, so other programs disturb it little.
     """
     one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     setup = f"import numpy; a = numpy.ones(({_SIDE}, {_SIDE}), '{dtype}')"
@@ -113,7 +113,7 @@ class Estimate(NamedTuple):
     """The work of a run, and its seconds."""
 
     flops: float = 0.0
-    seconds: float | None = None  # None: nobody knows
+    seconds: float | None = None  # None: unknown
     problem: str = ""  # why the work is not known
 
 
@@ -129,9 +129,9 @@ def estimate(job: Job, device: Device) -> Estimate:
 
 
 def lines(jobs: Sequence[Job], device: Device) -> Iterator[str]:
-    """A line for each run: its state, its work, its time, and what it took if it is finished.
+    """A line for each run: its state, its work, its time, and how long it took if it is finished.
 
-    Then come the sums.
+    The last lines are the sums.
     """
     found: dict[str, Estimate] = {}  # runs that differ in their seeds alone take equally long
     left = []

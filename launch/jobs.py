@@ -61,8 +61,9 @@ def plan(
 ) -> list[Job]:
     """Returns all runs of the sweep, in order: seed 0 of every row comes first.
 
-    Without `rows`, each file's most telling rows come before its others. Several files take turns.
-    Of equal runs, one is made. Raises InputError if one of the runs cannot be run.
+    Without `rows`, the rows of a file's TELLING come before its others. With several files, one row
+    of each file comes in turn. Of equal runs, one is made. Raises InputError if one of the runs
+    cannot be made.
     """
     _refuse(root, overrides)
     root = pathlib.Path(root)
@@ -108,9 +109,9 @@ def _choose(files: Sequence[str], pattern: str, overrides: Sequence[str]) -> lis
 
 
 def _in_order(file: str, module: ModuleType, pattern: str) -> list[str]:
-    """The rows of a config file, the most telling ones first unless `pattern` chooses some.
+    """The rows of a config file. Without `pattern`, those in the file's TELLING come first.
 
-    A file may name them, the most telling one first, in TELLING.
+    TELLING is optional. It lists the most important rows, in order.
     """
     if pattern:
         return list(dict.fromkeys(module.ROWS))
@@ -121,9 +122,9 @@ def _in_order(file: str, module: ModuleType, pattern: str) -> list[str]:
 
 
 def _made_once(jobs: Sequence[Job], root: pathlib.Path) -> list[Job]:
-    """The jobs, where of equal runs all but one are "same as" that one.
+    """The jobs. Of equal runs, one keeps its state, and the others become "same as" that one.
 
-    It is a finished run, or else one that has begun, or else the first one.
+    The first choice is a finished run, then one that has begun, then the first one.
     """
     finished = dict(_finished_runs(root))
     places: dict[str, pathlib.Path] = {}
@@ -141,11 +142,11 @@ def _made_once(jobs: Sequence[Job], root: pathlib.Path) -> list[Job]:
 
 
 def _refuse(root: str | os.PathLike, overrides: Sequence[str]) -> None:
-    """Raises InputError for a place or settings that no sweep can have."""
+    """Raises InputError for a root in a bucket, and for overrides of the seeds."""
     if "://" in os.fspath(root):
         raise InputError(
-            f"--workdir={root}: the folder of a sweep must be on this machine. Only single runs "
-            "of rethinking.main can write to a bucket."
+            f"--workdir={root}: the folder of a sweep must be on this machine. To write to a "
+            "bucket, make single runs with rethinking.main."
         )
     for override in overrides:
         if override.startswith(("--config.seed=", "--config.randomize.seed=")):

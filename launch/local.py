@@ -3,13 +3,13 @@
     python -m launch.local --num_processes=N [--devices_per_process=K] \\
         -- ARGUMENTS OF rethinking.main
 
-The visible GPUs are divided evenly among the processes. With --devices_per_process, each process
-has K fake CPU devices instead: this tries out a run on several hosts on one machine. Each line of
-output has the number of its process in front.
+Each process gets an equal share of the visible GPUs. With --devices_per_process, each process has K
+fake CPU devices instead: use this to try a run of several hosts on one machine. Each line of output
+begins with the number of its process.
 
-If a process fails, this program ends the others, shows the last lines of the failed one again, and
-ends with its exit code. SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved and
-stops. A second signal kills the run.
+If a process fails, this program ends the others, shows the last lines of the failed process again,
+and ends with its exit code. On SIGTERM or Ctrl-C it sends SIGTERM to all processes. They save the
+run and stop. A second signal kills them.
 """
 
 import os

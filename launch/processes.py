@@ -21,7 +21,7 @@ _screen = threading.Lock()
 
 
 class Process:
-    """One process of the run. Its output is shown as it comes, with its number in front.
+    """One process of the run. It shows each line of output at once, with the process's number.
 
     When the process ends, this object is put into the queue `ended`.
     """
@@ -73,7 +73,7 @@ class Process:
     def drain(self) -> None:
         """Returns when all output of an ended process has been shown."""
         for reader in self._readers:
-            # Not forever: a child of the process may live on and hold the stream open.
+            # With a limit, because a child of the process may live on and keep the stream open.
             reader.join(timeout=5.0)
 
     def _show(self, stream: TextIO, screen: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""Makes one run on a Slurm cluster, with one process for each GPU; or a sweep, as a job array.
+"""Makes one run on a Slurm cluster, with one process for each GPU, or a sweep as a job array.
 
     python -m launch.slurm [--nodes=N] [--gpus_per_node=M] [--time=LIMIT] [--partition=NAME] \\
         [--sbatch=OPTION=VALUE ...] [--dry_run] -- ARGUMENTS OF rethinking.main
@@ -6,10 +6,12 @@
 
 This writes a batch script and submits it. Run it on a login node, in the folder of this
 repository, with the Python environment active. The nodes must see both. --before='module load
-cuda' prepares the nodes, and --prefix='apptainer exec --nv image.sif' runs Python in a container.
+cuda' adds a shell command before the run. --prefix='apptainer exec --nv image.sif' runs Python in
+a container.
 
-When the time is up, or Slurm preempts the job, the run is saved. The job then goes back into the
-queue and continues, until the run is finished. With --sweep, each row and seed is a job of its own.
+When the time limit ends, or Slurm preempts the job, the run is saved. The job then goes back into
+the queue and continues, until the run is finished. With --sweep, each row and seed is a task of a
+job array.
 See docs/slurm.md.
 """
 
@@ -27,20 +29,20 @@ _SWEEP = flags.DEFINE_boolean(
     "sweep", False, "The arguments are those of launch.sweep. Each of its runs becomes a task."
 )
 _AT_ONCE = flags.DEFINE_integer(
-    "at_once", None, "sweep: Number of tasks that may run at the same time.", lower_bound=1
+    "at_once", None, "With --sweep: the most tasks that run at the same time.", lower_bound=1
 )
 _NODES = flags.DEFINE_integer("nodes", 1, "Number of machines.", lower_bound=1)
 _GPUS = flags.DEFINE_integer(
     "gpus_per_node",
     1,
-    "GPUs on each machine, and processes: one for each. 0: one process, no GPU.",
+    "GPUs on each machine. Each GPU gets one process. 0: one process without a GPU.",
     lower_bound=0,
 )
 _GRES = flags.DEFINE_string(
     "gres",
     None,
-    "The name of the GPUs as a generic resource, such as gpu or gpu:a100. Clusters without "
-    "--gpus-per-node want it.",
+    "The name of the GPUs as a generic resource, such as gpu or gpu:a100. Give it if sbatch "
+    "refuses --gpus-per-node.",
 )
 _CPUS = flags.DEFINE_integer(
     "cpus_per_task", 8, "Processor cores for each process, which prepare its data.", lower_bound=1
@@ -49,23 +51,25 @@ _TIME = flags.DEFINE_string(
     "time", "24:00:00", "Time limit, after which the job goes back into the queue."
 )
 _PARTITION = flags.DEFINE_string(
-    "partition", None, "The queue. Default: the default queue of the cluster."
+    "partition", None, "The partition (queue). Default: the default partition of the cluster."
 )
 _SBATCH = flags.DEFINE_multi_string(
-    "sbatch", [], "More options for sbatch: --sbatch=account=ME --sbatch=exclusive"
+    "sbatch", [], "An option for sbatch, such as --sbatch=account=ME or --sbatch=exclusive."
 )
-_SRUN = flags.DEFINE_multi_string("srun", [], "More options for srun: --srun=container-image=IMAGE")
+_SRUN = flags.DEFINE_multi_string(
+    "srun", [], "An option for srun, such as --srun=container-image=IMAGE."
+)
 _BEFORE = flags.DEFINE_multi_string(
-    "before", [], "A line of shell that comes before the run: --before='module load cuda'"
+    "before", [], "A shell command before the run, such as --before='module load cuda'."
 )
 _PREFIX = flags.DEFINE_string(
-    "prefix", "", "Words of shell before Python: --prefix='apptainer exec --nv image.sif'"
+    "prefix", "", "Words before Python, such as --prefix='apptainer exec --nv image.sif'."
 )
 _PYTHON = flags.DEFINE_string(
-    "python", "", "The Python of the nodes or the container. Default: the one that runs this."
+    "python", "", "The Python of the nodes or the container. Default: the Python that runs this."
 )
 _GRACE = flags.DEFINE_integer(
-    "grace_seconds", 60, "Seconds to save the run before the time limit.", lower_bound=1
+    "grace_seconds", 60, "Seconds before the time limit in which the run is saved.", lower_bound=1
 )
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the script and submit nothing.")
 

@@ -5,8 +5,8 @@
         [--dry_run [--device=h100]] [--config.field=value ...]
 
 The sweep skips finished runs, and runs that another process is making. It continues unfinished
-ones. Seed 0 of every row comes first. Without --rows, a file's most telling rows (TELLING) come
-before its others. Files take turns.
+ones. Seed 0 of every row comes first. Without --rows, the most important rows of a file come first:
+those that it lists in TELLING. With several files, the sweep takes one row from each in turn.
 
 Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training and for corruption
 (config.seed and config.randomize.seed).
@@ -14,8 +14,8 @@ Each run lives in ROOT/EXPERIMENT/ROW/seed_SEED. It uses its seed for training a
 Runs that differ only in their names are made once. For example, Figure 1's true labels are a row
 of Table 1. Reports find such a run by its config.
 
-With --dry_run no run is made. It prints the work of each run, an estimate of its time on a device,
-and the time that finished runs took. The device need not be here.
+With --dry_run the sweep makes no run. It prints the work of each run, an estimate of its time on a
+device, and the time that finished runs took. This machine need not have the device.
 
 After the time budget, or at SIGTERM, the sweep saves its runs and stops. The same command
 continues. A second SIGTERM ends the sweep at once.
@@ -38,7 +38,7 @@ from rethinking.cli import flag_types
 from rethinking.errors import InputError, require
 
 _CONFIG = flag_types.define_paths(
-    "config", None, "configs/FILE.py, or several with commas between them. Their ROWS are run."
+    "config", None, "configs/FILE.py, or several with commas between them. All their rows are run."
 )
 _WORKDIR = flag_types.define_path("workdir", None, "The folder of all run directories.")
 _ROWS = flags.DEFINE_string(
@@ -53,7 +53,7 @@ _TIME_BUDGET = flag_types.define_seconds(
 _PARALLEL = flags.DEFINE_integer(
     "parallel",
     1,
-    "Number of runs at once. They share devices, cores and memory evenly.",
+    "Number of runs at once. Each gets an equal share of the devices, cores and memory.",
     lower_bound=1,
 )
 _DRY_RUN = flags.DEFINE_boolean(
@@ -62,8 +62,8 @@ _DRY_RUN = flags.DEFINE_boolean(
 _DEVICE = flags.DEFINE_string(
     "device",
     None,
-    "With --dry_run: the device to estimate times for, such as h100, v5e or cpu. Default: the one "
-    "at hand.",
+    "With --dry_run: the device to estimate times for, such as h100, v5e or cpu. Default: the "
+    "device of this machine.",
 )
 _REPORT = flags.DEFINE_boolean(
     "report", False, "At the end, print the tables and write the report to ROOT/report."
@@ -128,7 +128,7 @@ def _run(jobs: list[Job], deadline: float, log: pathlib.Path) -> list[str]:
             print(f"{job}: {how} ({len(ended)} of {len(jobs)})", flush=True)
     left = [str(job) for job in jobs if ended[job.workdir] == OUT_OF_TIME]
     if left:
-        print(f"Out of time; the same command continues with {len(left)}: {', '.join(left)}")
+        print(f"Out of time. The same command continues with {len(left)}: {', '.join(left)}")
     return list(ended.values())
 
 

@@ -4,10 +4,12 @@
     python -m launch.tpu_pod --action=watch $where --accelerator_type=v5litepod-16 --spot \\
         --max_hours=20 -- ARGUMENTS OF rethinking.main
 
-`watch` does everything: it makes the slice, or waits until Google has one, installs the checked-out
-commit, starts the run, and makes a new slice if Google takes this one away. When the run is
-finished, or after --max_hours, it deletes the slice. `up` ends when the run has begun. With
---sweep, the arguments are those of launch.sweep, and its runs are made one after another.
+A slice is a group of TPU chips on several machines (hosts). `watch` makes the slice, or waits until
+Google has one. It installs the checked-out commit and starts the run. If Google takes the slice
+away, it makes a new one. When the run is finished, or after --max_hours, it deletes the slice.
+
+`up` does the same, but ends when the run has begun. With --sweep, the arguments are those of
+launch.sweep, and the slice makes one run after another.
 
 The same step by step:
 
@@ -19,10 +21,10 @@ The same step by step:
     python -m launch.tpu_pod --action=status $where
     python -m launch.tpu_pod --action=delete $where
 
-With --dry_run the commands are only printed, ready to be pasted into a shell.
+With --dry_run it only prints the commands, which you can paste into a shell.
 
 The commands need the Google Cloud CLI. Choose a project with `gcloud init` or with --project.
-A slice costs money from create to delete. See docs/tpu_pod.md.
+A slice costs money from its creation until it is deleted. See docs/tpu_pod.md.
 """
 
 import os
@@ -68,38 +70,39 @@ _SPOT = flags.DEFINE_boolean(
 _QUEUED = flags.DEFINE_boolean(
     "queued",
     False,
-    "All but setup, run, stop and logs: a queued resource asks for the slice. It waits for "
-    "capacity in Google's queue.",
+    "create, up, watch, status, delete: the request for the slice waits in Google's queue (as a "
+    "queued resource) until there is capacity.",
 )
 _GCLOUD = flags.DEFINE_multi_string(
     "gcloud",
     [],
-    "create, up, watch: more options of gcloud: --gcloud=network=NAME --gcloud=reserved",
+    "create, up, watch: an option for the gcloud command that makes the slice, such as "
+    "--gcloud=network=NAME or --gcloud=reserved.",
 )
 _SSH = flags.DEFINE_multi_string(
-    "ssh", [], "More options of gcloud for its connections to the hosts: --ssh=internal-ip"
+    "ssh", [], "An option for gcloud's connections to the hosts, such as --ssh=internal-ip."
 )
 _SWEEP = flags.DEFINE_boolean("sweep", False, "up, watch: The arguments are those of launch.sweep.")
 _BEFORE = flags.DEFINE_multi_string(
-    "before", [], "up, watch: A line of shell that each host runs before the run: to mount a disk."
+    "before", [], "up, watch: A shell command for each host before the run: to mount a disk."
 )
 _MAX_HOURS = flags.DEFINE_float(
-    "max_hours", None, "watch: Hours that slices may exist in all.", lower_bound=0.0
+    "max_hours", None, "watch: The most hours for which slices may exist.", lower_bound=0.0
 )
 _FORCE = flags.DEFINE_boolean(
-    "force", False, "stop: Kill what a dead run has left, and free the chips, without saving."
+    "force", False, "stop: Kill all processes that use the chips, without saving the run."
 )
 _WORKER = flags.DEFINE_string("worker", "0", "logs: Number of the host, or all.")
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Print the commands and run none.")
 
 
 def check_workdir(arguments: list[str], workdir: str) -> None:
-    """Raises InputError for a run directory that would be another one on every host."""
+    """Raises InputError for a run directory that would be a different one on each host."""
     # Each host has a home folder of its own.
     in_home = any(argument.startswith("--workdir=~") for argument in arguments)
     if in_home or not workdir.startswith(("gs://", "/")):
         raise InputError(
-            f"--workdir={workdir} would be another folder on every host. Choose a folder in a "
+            f"--workdir={workdir} would be a different folder on each host. Choose a folder in a "
             "bucket, gs://BUCKET/FOLDER, or an absolute path that all hosts see."
         )
 
@@ -164,6 +167,13 @@ def _check_flags(action: str, arguments: list[str]) -> None:
         f"--action={action} takes no arguments of rethinking.main: {shlex.join(arguments)}",
     )
     require(not _FORCE.value or action == "stop", "--force is for --action=stop.")
+    starts = action in ("up", "watch")
+    require(not _SWEEP.value or starts, "--sweep is for --action=up and --action=watch.")
+    require(
+        not _BEFORE.value or starts,
+        "--before is for --action=up and --action=watch. For another action, run the line on the "
+        "hosts yourself: gcloud compute tpus tpu-vm ssh NAME --worker=all --command='...'",
+    )
     require(
         _MAX_HOURS.value is None or action == "watch",
         "--max_hours is for --action=watch, which deletes the slice in time.",
@@ -171,7 +181,7 @@ def _check_flags(action: str, arguments: list[str]) -> None:
     if action == "watch":
         require(
             _MAX_HOURS.value is not None,
-            "needed: --max_hours=HOURS, after which the slice is deleted in any case.",
+            "needed: --max_hours=HOURS. The slice is deleted before they are over.",
         )
         keep_going.check_hours(_MAX_HOURS.value)
 

@@ -115,8 +115,8 @@ def _run_in_workers(
                 for future in done:
                     yield pending.pop(future), _how_it_ended(future, forwarded)
         except BaseException:
-            # After Ctrl-C, here or where the runs are printed, the running runs are saved, and no
-            # other one is started.
+            # After Ctrl-C, here or in the code that prints the runs, the workers save their runs
+            # and start no other one.
             pool.shutdown(wait=False, cancel_futures=True)
             _terminate_workers()
             raise

@@ -1,7 +1,7 @@
-"""The accelerators of this machine, found without JAX, and the refusal to leave them idle.
+"""Finds the GPUs and TPUs of this machine without JAX, and refuses to leave them idle.
 
-JAX computes on the processor, with a warning at most, if it cannot use a card. A run would then
-take a hundred times as long. `require_use` refuses that.
+If JAX cannot use a card, it computes on the CPU, at most with a warning. A run would then take a
+hundred times as long. `require_use` refuses that.
 """
 
 import importlib.metadata
@@ -29,7 +29,7 @@ _PCI = pathlib.Path("/sys/bus/pci/devices")
 
 
 class Card(NamedTuple):
-    """An NVIDIA card, as nvidia-smi describes it. None: it does not say."""
+    """An NVIDIA card, as nvidia-smi describes it. A value is None if nvidia-smi does not say it."""
 
     name: str
     driver: str
@@ -129,9 +129,9 @@ def fitting_cuda(card: Card) -> int | None:
 
 
 def idle(environment: Mapping[str, str] = os.environ) -> str | None:
-    """What would lie idle if JAX computed on the processor here, with the cause and the remedy.
+    """The accelerator that is idle if JAX computes on the CPU here, with the cause and the remedy.
 
-    None if there is no accelerator, or if JAX_PLATFORMS or CUDA_VISIBLE_DEVICES rules it out.
+    None if there is no accelerator, or if JAX_PLATFORMS or CUDA_VISIBLE_DEVICES excludes it.
     """
     if environment.get("JAX_PLATFORMS"):
         return None
@@ -143,8 +143,8 @@ def idle(environment: Mapping[str, str] = os.environ) -> str | None:
         return f"nvidia-smi finds {model} (driver {there[0].driver}). {cause(there[0])}"
     if granted:
         return (
-            f"Slurm granted cards ({granted}), but nvidia-smi finds none on {os.uname().nodename}. "
-            "Start the program by srun with --gpus, or ask the cluster's administrators."
+            f"Slurm granted GPUs ({granted}), but nvidia-smi finds none on {os.uname().nodename}. "
+            "Start the program with srun --gpus=N, or ask the administrators of the cluster."
         )
     tpus = num_tpus()
     if tpus:
@@ -177,7 +177,7 @@ def cause(card: Card) -> str:
             f"{jaxlib}. Install the one that fits: {install}"
         )
     return (
-        "JAX cannot start the card, although its plugin fits. Install the plugin again: "
+        "JAX cannot start the card, although the versions fit. Install the plugin again: "
         f"pip install --force-reinstall jax-cuda{present}-plugin=={jaxlib} "
         f"jax-cuda{present}-pjrt=={jaxlib} . {ASK_DOCTOR}"
     )
@@ -187,13 +187,13 @@ def _cause_on_tpu() -> str:
     if installed("libtpu") is None:
         return 'JAX is installed without libtpu. Install it: pip install -e ".[tpu]"'
     return (
-        "JAX cannot start them. Another process may hold them, for instance an earlier run. "
+        "JAX cannot start them. Another process may use them, for instance an earlier run. "
         f"{ASK_DOCTOR}"
     )
 
 
 def require_use(platform: str, chosen: str | None) -> None:
-    """Raises InputError if JAX computes on the CPU, unasked, although there is an accelerator.
+    """Raises InputError if JAX chose the CPU by itself although there is an accelerator.
 
     `platform` is that of JAX's devices, and `chosen` is `jax.config.jax_platforms`.
     """
@@ -202,5 +202,5 @@ def require_use(platform: str, chosen: str | None) -> None:
     reason = idle()
     if reason:
         raise InputError(
-            f"JAX would compute on the processor, which JAX_PLATFORMS=cpu asks for. But {reason}"
+            f"JAX would compute on the CPU. If you want that, set JAX_PLATFORMS=cpu. But {reason}"
         )

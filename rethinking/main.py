@@ -1,16 +1,17 @@
-"""Runs one experiment: one config in, one run directory out.
+"""Makes one run: reads a config and writes a run directory.
 
     python -m rethinking.main --config=configs/FILE.py:ROW --workdir=DIR [--config.field=value ...]
 
-The same command continues an interrupted run. A run goes on when its terminal or SSH connection is
-gone: to end it then, send SIGTERM to its process.
+The same command continues an interrupted run. A run goes on when its terminal closes or its SSH
+connection ends. To end it then, use `kill` with the number of its process.
 If the input is bad, the command prints the reason and ends with exit code 2.
 
 With --distributed, several processes make the run together, on the devices of all of them.
 On Slurm (launch.slurm) and on TPU pods (launch.tpu_pod) they find each other.
 On one machine, launch.local starts them.
 
---profile=STEPS and --debug_nans look at a network while it trains: see docs/gpu.md.
+--profile=STEPS measures the time of training steps, and --debug_nans finds the layer in which a
+value is not finite: see docs/gpu.md.
 """
 
 import contextlib

@@ -67,7 +67,7 @@ def all_devices() -> list[jax.Device]:
         if not platforms:
             raise InputError(
                 f"JAX cannot start a device ({reason}). `python -m launch.doctor` says more. "
-                "JAX_PLATFORMS=cpu computes on the processor."
+                "JAX_PLATFORMS=cpu lets you compute on the CPU."
             ) from None
         raise InputError(
             f"JAX_PLATFORMS={platforms}: JAX cannot use these devices ({reason}). Unset "

@@ -91,7 +91,7 @@ def test_a_card_that_would_lie_idle_is_named_with_the_remedy(
     text = str(refusal.value)
     assert f"nvidia-smi finds 2 x {card[0]} (driver {driver}). " in text
     assert reason in text
-    assert text.startswith("JAX would compute on the processor, which JAX_PLATFORMS=cpu asks for.")
+    assert text.startswith("JAX would compute on the CPU. If you want that, set JAX_PLATFORMS=cpu.")
 
 
 def test_cards_that_slurm_granted_are_missed(unasked, tmp_path):
@@ -101,7 +101,7 @@ def test_cards_that_slurm_granted_are_missed(unasked, tmp_path):
     unasked.setenv("SLURM_GPUS_ON_NODE", "0")
     assert accelerator.idle() is None
     unasked.setenv("SLURM_JOB_GPUS", "0")
-    assert "Slurm granted cards (SLURM_JOB_GPUS=0), but nvidia-smi finds none" in accelerator.idle()
+    assert "Slurm granted GPUs (SLURM_JOB_GPUS=0), but nvidia-smi finds none" in accelerator.idle()
 
 
 def test_tpu_chips_are_missed(unasked, tmp_path):
@@ -140,7 +140,7 @@ def test_main_refuses_to_leave_a_card_idle(tmp_path):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     ended = run(DIGITS, f"--workdir={tmp_path / 'run'}", PATH=path, JAX_PLATFORMS="")
     assert ended.returncode == 2
-    assert "error: JAX would compute on the processor, which JAX_PLATFORMS=cpu asks for. But " in (
+    assert "error: JAX would compute on the CPU. If you want that, set JAX_PLATFORMS=cpu. But " in (
         ended.stderr
     )
     assert "nvidia-smi finds NVIDIA H100" in ended.stderr

@@ -34,6 +34,7 @@ def commands(page):
     for name, value in (*VARIABLES.items(), *STANDS_FOR.items()):
         text = text.replace(name, value)
     for line in text.replace("\\\\\n", " ").replace("\\\n", " ").splitlines():
+        line = re.sub(r".*--command='(.*)'$", r"\1", line)  # what the hosts of a pod run
         for part in line.split("&&"):
             if "python -m" in part:
                 words = shlex.split(part, comments=True)

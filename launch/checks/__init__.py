@@ -10,7 +10,7 @@ _RESET = "\033[0m"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One finding: all is well (OK), worth knowing (NOTE), or to be mended first (FAIL)."""
+    """One finding. `mark` is OK, NOTE (only some runs need it), or FAIL (the user must fix it)."""
 
     mark: str
     name: str

@@ -1,4 +1,4 @@
-"""NVIDIA cards: their driver against the CUDA of JAX's plugin, and their free memory. No JAX."""
+"""Checks NVIDIA cards without JAX: does the driver run JAX's CUDA, and is their memory free?"""
 
 import os
 import shutil
@@ -13,16 +13,17 @@ _FREE_PART = 0.75
 
 
 def check() -> Iterator[Line]:
-    """The driver and the memory of the cards. Nothing for a machine without cards."""
+    """Lines on the driver and the memory of the cards."""
     cards, plugins = accelerator.cards(), accelerator.cuda_plugins()
     if cards:
         yield _driver(cards[0], plugins)
         yield _memory(cards)
     elif shutil.which("nvidia-smi"):
-        reason = "nvidia-smi finds no card. Run it by hand: its message names the cause"
+        reason = "nvidia-smi finds no card. Run nvidia-smi yourself: its message names the cause"
         yield Line(FAIL, "driver", f"{reason}, such as a driver that is not loaded.")
     elif plugins:
-        yield Line(NOTE, "driver", "there is none, but JAX has a plugin for NVIDIA cards")
+        text = "there is no NVIDIA driver, but JAX has its plugin for NVIDIA cards"
+        yield Line(NOTE, "driver", text)
     library_path = os.environ.get("LD_LIBRARY_PATH")
     if plugins and library_path:
         reason = "It may replace the CUDA libraries of JAX. If JAX fails, unset it."
@@ -55,7 +56,7 @@ def _memory(cards: list[Card]) -> Line:
     if not busy:
         return Line(OK, "memory", text)
     others = ",".join(name for name in free if name not in busy)
-    remedy = "Other programs use this memory: nvidia-smi names them. End them"
+    remedy = "Other programs use the rest: nvidia-smi names them. End them"
     remedy += f", or set CUDA_VISIBLE_DEVICES={others}." if others else "."
     return Line(FAIL, "memory", f"{text}. {remedy}")
 

@@ -13,7 +13,7 @@ from rethinking.errors import InputError
 
 
 def check(files: Sequence[str], data_dir: str | None) -> Iterator[Line]:
-    """The sets that the config files name must be there. Those of the paper's other files may be.
+    """A line for each set. A missing set is FAIL if `files` need it, and NOTE if only others do.
 
     Raises InputError if a config file cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Tries the devices in a process of its own, and says what came of it. It needs no JAX itself."""
+"""Starts a process that tries the devices, and reports its findings. It needs no JAX itself."""
 
 import json
 import pathlib
@@ -17,12 +17,12 @@ _TIMEOUT = 600.0
 # What to do about a part that fails with an error of JAX's own.
 _REMEDIES = {
     "jax": "Install JAX again: pip install --force-reinstall jax jaxlib",
-    "devices": "Until that is mended, JAX_PLATFORMS=cpu computes on the processor.",
+    "devices": "Until this is fixed, JAX_PLATFORMS=cpu lets you compute on the CPU.",
 }
 
 
 def check(places: Sequence[str], environment: Mapping[str, str]) -> tuple[list[Line], int]:
-    """What the accelerators can do, and then the processor; and the number of this process.
+    """The lines on the accelerators and then on the CPU, and the number of this process.
 
     `places` are the flags by which this process finds others. With them there is one trial.
     """

@@ -1,4 +1,4 @@
-"""What the host has: Python and packages, memory, disks, open files. It needs no JAX."""
+"""Checks the host: Python and packages, memory, disks, open files. It needs no JAX."""
 
 import errno
 import importlib.metadata
@@ -114,7 +114,8 @@ def _bucket(place: str) -> Line:
         return Line(FAIL, "disk", f"{place}: {error}. Run: pip install -e '.[gcs]'")
     except Exception as error:  # each file system raises its own
         reason = failures.summary(error)
-        return Line(FAIL, "disk", f"{place} cannot be written: {reason} Correct name and rights.")
+        remedy = "Check the name of the bucket, and whether you may write there."
+        return Line(FAIL, "disk", f"{place} cannot be written: {reason} {remedy}")
     return Line(OK, "disk", f"{place}: writable")
 
 

@@ -1,4 +1,4 @@
-"""Tries JAX: imports it, and lets its devices multiply, train a network and solve a kernel system.
+"""Tries JAX: imports it, multiplies, trains a network and solves a kernel system on its devices.
 
     python -m launch.checks.trial --findings=FILE [--distributed ...]
 
@@ -52,7 +52,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def describe_devices() -> str:
-    """The devices, which must multiply correctly."""
+    """The devices in words. Raises InputError if one of them multiplies wrongly."""
     import jax
     import numpy as np
 
@@ -66,7 +66,7 @@ def describe_devices() -> str:
         product = jax.jit(lambda x: x @ x)(jax.device_put(factor, device))
         require(
             np.array_equal(product, factor @ factor),
-            f"{device} multiplies wrongly. Run the vendor's own diagnosis of the device.",
+            f"{device} multiplies wrongly. Test the device with its vendor's own tools.",
         )
     kinds = sorted({device.device_kind for device in devices})
     count = f"{len(devices)} x " if len(devices) > 1 else ""
@@ -102,13 +102,13 @@ def train() -> str:
     text += f"loss {losses[0]:.2f} to {losses[-1]:.2f}, training accuracy {accuracy:.1%}"
     require(
         accuracy > LEAST_ACCURACY,
-        f"{text}: above {LEAST_ACCURACY:.0%} is right. The devices compute wrong numbers.",
+        f"{text}. It must be above {LEAST_ACCURACY:.0%}: the devices compute wrong numbers.",
     )
     return text
 
 
 def solve() -> str:
-    """Solves a kernel system, and certifies the solution."""
+    """Solves a kernel system, and checks the solution."""
     import jax
 
     from rethinking.data import arrays

@@ -1,16 +1,16 @@
-"""Makes the runs on one host of a slice, one after another, and notes how far it is.
+"""Makes the runs on one host of a slice, one after another, and writes its state to a file.
 
     python -m launch.pods.agent JOB RUNS
 
 RUNS is JSON: a list of {"workdir": ..., "arguments": [...]}, the arguments of rethinking.main. All
-hosts of the slice do this at the same time. `launch.tpu_pod` starts it, and reads a file with JOB,
-which names the runs, and one of these:
+hosts of the slice do this at the same time. `launch.tpu_pod` starts it, and reads the file. The
+file has JOB, which names the runs, and one of these states:
 
-    running PID       this process makes a run
-    finished          all runs have a result
-    stopped           somebody has asked for it (`launch.tpu_pod --action=stop`)
-    saved WORKDIR     this run has ended without a result, by SIGTERM or a time budget
-    failed CODE WORKDIR
+    running PID           this process makes a run
+    finished              all runs have a result
+    stopped               the user gave `launch.tpu_pod --action=stop`
+    saved WORKDIR         this run ended without a result, after SIGTERM or a time budget
+    failed CODE WORKDIR   this run ended with an error and this exit code
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from collections.abc import Callable
 
 from rethinking.rendezvous.peer import RUN_WORD
 
-# In the home folder of each host. Process 0 may write a result after the other ones have ended.
-FOLDER = pathlib.Path("~/.rethinking")
+FOLDER = pathlib.Path("~/.rethinking")  # on each host
+# How long a host waits for the result. Process 0 may write it after the other processes have ended.
 RESULT_SECONDS = 60.0
 
 
@@ -41,7 +41,7 @@ def main(job: str, runs: list[dict], folder: pathlib.Path, seconds: float = RESU
 
 
 def note(folder: pathlib.Path, state: str) -> None:
-    """Writes the state. The file appears whole."""
+    """Writes the state. A reader sees the old or the new file, never a part of one."""
     partial = folder / "state.partial"
     partial.write_text(f"{state}\n")
     partial.rename(folder / "state")
@@ -50,7 +50,7 @@ def note(folder: pathlib.Path, state: str) -> None:
 def _make(run: dict, folder: pathlib.Path, seconds: float) -> str:
     workdir = run["workdir"]
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {workdir}", flush=True)
-    # What is left of another run cannot join this one.
+    # Processes of another run have another word, so they cannot join this one.
     word = hashlib.sha256(workdir.encode()).hexdigest()[:32]
     code = subprocess.run(
         [sys.executable, "-u", "-m", "rethinking.main", "--distributed", *run["arguments"]],
@@ -66,7 +66,7 @@ def _make(run: dict, folder: pathlib.Path, seconds: float) -> str:
 
 def has_result(workdir: str) -> bool:
     """Whether the run in this folder, which may be in a bucket, is finished."""
-    from etils import epath  # here: it is not needed to start a run
+    from etils import epath  # here, because starting a run does not need it
 
     return (epath.Path(workdir) / "result.json").exists()
 

@@ -1,4 +1,4 @@
-"""Calls gcloud, and says what it saw: the slice, its hosts, and why something was refused."""
+"""Calls gcloud, and reports the state of the slice and its hosts, and why Google refused one."""
 
 import contextlib
 import enum
@@ -29,7 +29,7 @@ Call = Callable[[Sequence[str], float], Answer]
 
 
 class Stage(enum.Enum):
-    """How far a slice is. What Google calls the stages is in `_STAGES`."""
+    """The state of a slice. `_STAGES` and `_QUEUED` have Google's names of the states."""
 
     ABSENT = "there is no slice"
     WAITING = "waiting for capacity"  # costs nothing
@@ -41,12 +41,12 @@ class Stage(enum.Enum):
 
 
 class Sight(NamedTuple):
-    """What is there: the slice, the hosts that answer, and how many there should be."""
+    """What gcloud shows: the slice, the hosts that answer, and how many there should be."""
 
     stage: Stage
     hosts: tuple[Host, ...] = ()
     num_hosts: int = 0
-    said: str = ""  # by gcloud
+    said: str = ""  # gcloud's message
     is_final: bool = False  # gcloud is not allowed to look, or not set up
 
 
@@ -119,7 +119,7 @@ class Cloud:
         self.seconds_left = float("inf")
 
     def look(self) -> Sight:
-        """The slice, and what its hosts answer if it is ready."""
+        """The state of the slice and, if it is ready, the answers of its hosts."""
         stage, node, said = Stage.ABSENT, None, ""
         if self.pod.is_queued:
             request, failed = self._find(self.pod.list_requests())
@@ -141,7 +141,7 @@ class Cloud:
         return Sight(stage, found, len(node.get("networkEndpoints", ())), last_line(answer.err))
 
     def _find(self, command: Sequence[str]) -> tuple[dict | None, Sight | None]:
-        """The slice in a list, if there is one; or that gcloud has failed."""
+        """The slice in a list, or None; and what to report if gcloud failed, or None."""
         answer = self._ask(command, _LOOK_SECONDS)
         try:
             listed = json.loads(answer.out) if answer.code == 0 else None
@@ -149,14 +149,14 @@ class Cloud:
             listed = None
         if listed is None:
             if why_refused(answer.err) is Refusal.FINAL:
-                said = " ".join(answer.err.split())[:400]  # its remedy, too
+                said = " ".join(answer.err.split())[:400]  # several lines: some say what to do
                 return None, Sight(Stage.UNKNOWN, said=said, is_final=True)
             return None, Sight(Stage.UNKNOWN, said=last_line(answer.err))
         names = {each["name"].rpartition("/")[2]: each for each in listed}
         return names.get(self.pod.name), None
 
     def create(self) -> tuple[Refusal, str] | None:
-        """Makes the slice, or asks for it. Returns why not, in a word and in gcloud's."""
+        """Makes the slice, or asks for it. If refused, returns the kind and gcloud's message."""
         answer = self._ask(self._create, _MAKE_SECONDS)
         if answer.code in (0, TOO_LONG):
             return None
@@ -176,7 +176,7 @@ class Cloud:
         return self._ask(self.pod.ssh(hosts.INSTALL, *_FAST), _INSTALL_SECONDS)
 
     def start(self, runs: Sequence[Run], before: Sequence[str], delete_after: float) -> Answer:
-        """Starts runs on all hosts. If it is not infinite, the slice deletes itself then."""
+        """Starts runs on all hosts. The hosts delete the slice after `delete_after` seconds."""
         deadline = ""
         if delete_after < float("inf"):
             deadline = hosts.delete_after(delete_after, self.pod.delete())
@@ -212,7 +212,7 @@ def why_refused(said: str) -> Refusal:
 
 
 def last_line(text: str) -> str:
-    """The line of gcloud's messages that says most: its last error, or else the last line."""
+    """The most useful line of gcloud's messages: the last error, or else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line or '"message"' in line]
     return (errors or lines or [""])[-1]

@@ -18,7 +18,7 @@ RUNTIMES = {
 _CORES_PER_DEVICE = {"v2": 1, "v3": 1, "v4": 2, "v5p": 2}
 # The most devices that one host has.
 _MOST_PER_HOST = {"v4": 4, "v5p": 4}
-# Options of gcloud that the launcher gives itself, and the flag for each.
+# Options of gcloud that the launcher sets itself, and the flag of the launcher for each.
 _OWN = {
     "accelerator-type": "--accelerator_type",
     "version": "--runtime_version",
@@ -27,7 +27,7 @@ _OWN = {
     "project": "--project",
     "spot": "--spot",
     "node-id": "--name",
-    "async": "no option: the launcher waits for the slice itself",
+    "async": "no option: the launcher waits for the slice",
 }
 
 
@@ -42,7 +42,7 @@ class Slice:
         is_queued: bool = False,
         ssh_options: Sequence[str] = (),
     ):
-        """`is_queued`: the slice is asked for by a queued resource, which has the same name.
+        """`is_queued`: a queued resource with the same name asks for the slice.
 
         `ssh_options` are more options of `gcloud compute tpus tpu-vm ssh` and `scp`.
         """
@@ -61,17 +61,17 @@ class Slice:
     ) -> list[str]:
         """Creates the slice, or asks for it. `more` are further options, such as network=NAME.
 
-        Raises InputError if it takes a --runtime_version that is missing, and for options that the
-        launcher gives itself.
+        Raises InputError if the kind of chip is unknown and `runtime_version` is missing, and for
+        options that the launcher sets itself.
         """
         for option in more:
             own = _OWN.get(option.partition("=")[0])
-            require(own is None, f"--gcloud={option}: the launcher gives this itself. Use {own}.")
+            require(own is None, f"--gcloud={option}: the launcher sets this itself. Use {own}.")
         if not runtime_version:
             require_known(
                 _kind(accelerator_type),
                 RUNTIMES,
-                f"--accelerator_type={accelerator_type}: give its --runtime_version. Unknown kind",
+                f"--accelerator_type={accelerator_type}: add a --runtime_version. Unknown kind",
             )
             runtime_version = RUNTIMES[_kind(accelerator_type)]
         version = "runtime-version" if self.is_queued else "version"
@@ -109,7 +109,7 @@ class Slice:
         return self._vm("describe", self.name, "--format=value(state)")
 
     def list_slices(self) -> list[str]:
-        """Prints all slices of the zone as JSON. To have none is not an error."""
+        """Prints all slices of the zone as JSON: an empty list if there is none."""
         return self._vm("list", "--format=json")
 
     def list_requests(self) -> list[str]:
@@ -117,7 +117,7 @@ class Slice:
         return self._queued("list", "--format=json")
 
     def delete(self) -> list[str]:
-        """Deletes the slice and all files on its hosts, without asking."""
+        """Deletes the slice and all files on its hosts, without a question to the user."""
         if self.is_queued:
             return self._queued("delete", self.name, "--force", "--quiet")
         return self._vm("delete", self.name, "--quiet")

@@ -1,4 +1,4 @@
-"""What the hosts of a slice are asked to do: shell commands, which `gcloud ... ssh` runs there."""
+"""The shell commands that `gcloud ... ssh` runs on the hosts of a slice, and their answers."""
 
 import dataclasses
 import hashlib
@@ -45,8 +45,8 @@ FOLLOW = "tail --lines=100 --follow=name --retry ~/.rethinking/log"
 def start(job: str, runs: Sequence[Run], before: Sequence[str] = (), deadline: str = "") -> str:
     """Starts the runs on a host, under the name `job`. They go on when the connection ends.
 
-    First ends what is left of earlier runs, and runs the lines `before`. `deadline` is a command
-    that goes on beside the runs.
+    First it ends processes of earlier runs, and runs the commands `before`. `deadline` is a command
+    that runs beside the runs.
     """
     listed = json.dumps([{"workdir": run.workdir, "arguments": run.arguments} for run in runs])
     lines = [
@@ -68,9 +68,10 @@ def start(job: str, runs: Sequence[Run], before: Sequence[str] = (), deadline: s
 
 
 def delete_after(seconds: float, delete: Sequence[str]) -> str:
-    """A command of a host that deletes its own slice after some seconds.
+    """A command with which a host deletes its own slice after some seconds.
 
-    It works if the service account of the slice may do so. `start` finds it by its name.
+    The service account of the slice must be allowed to do so. `start` finds an earlier such command
+    by its name, and ends it.
     """
     script = f"sleep {seconds:.0f}; exec {shlex.join(delete)}"
     return f"sh -c {shlex.quote(script)} rethinking-'deadline'"
@@ -81,7 +82,7 @@ def _detached(command: str) -> str:
 
 
 def name_job(runs: Sequence[Run]) -> str:
-    """A name for these runs, by which their hosts are known from those of other runs."""
+    """A name for these runs. It tells hosts that make them from hosts that make other runs."""
     arguments = json.dumps([run.arguments for run in runs])
     return hashlib.sha256(arguments.encode()).hexdigest()[:12]
 
@@ -90,8 +91,8 @@ def name_job(runs: Sequence[Run]) -> str:
 class Host:
     """What a host answers to `ASK`.
 
-    `state` is one of launch.pods.agent; or "new": nothing was started; "died": the process that
-    made the runs is gone; "busy": it makes other runs.
+    `state` is one of launch.pods.agent, or "new": nothing was started, or "died": the process that
+    made the runs has ended without a word, or "busy": the host makes other runs.
     """
 
     name: str

@@ -17,23 +17,23 @@ from rethinking.cli import output
 from rethinking.errors import InputError, require
 
 _INTERRUPTED = """
-A slice that is there goes on without this program, and costs money. A request stays in the queue.
-The same command looks after them again. --action=delete ends them."""
+This program has ended, but a slice that exists goes on and costs money. A request stays in the
+queue. The same command watches them again. --action=delete ends them."""
 _SUCCESS = (Verdict.RUNNING, Verdict.FINISHED, Verdict.STOPPED)
 
 
 def check_hours(hours: float) -> None:
-    """Raises InputError for a limit under which no slice would be made."""
+    """Raises InputError for a limit that is too low to make a slice."""
     least = (policy.RESERVE + policy.USEFUL) / 3600
     require(
         hours > least and math.isfinite(hours),
-        f"--max_hours={hours:g}: must be more than {least:.2f}. Installing takes minutes, and "
-        f"{policy.RESERVE / 60:.0f} minutes are kept to save the run and to delete the slice.",
+        f"--max_hours={hours:g}: must be more than {least:.2f}. Installing takes minutes, and the "
+        f"last {policy.RESERVE / 60:.0f} minutes are for saving the run and deleting the slice.",
     )
 
 
 def bundle(file: str) -> list[str]:
-    """The command that writes the commits which the hosts install."""
+    """The command that writes a file with the commits that the hosts install."""
     return ["git", "bundle", "create", file, "HEAD"]
 
 
@@ -83,13 +83,13 @@ def until_done(
 def _last_words(verdict: Verdict, reason: str, meter: Meter | None) -> list[str]:
     lines = []
     if reason and verdict not in _SUCCESS:
-        lines.append(f"The cause: {reason}")
+        lines.append(f"Cause: {reason}")
     if verdict is Verdict.RUNNING:
         lines.append("The run goes on without this program. --action=logs shows what it prints.")
     if verdict is Verdict.BUSY:
-        lines.append("Choose another --name, or end those with --action=stop.")
+        lines.append("Choose another --name, or end the other runs with --action=stop.")
     elif meter is None and verdict is not Verdict.REFUSED:
-        lines.append("The slice costs money until --action=delete.")
+        lines.append("The slice costs money until you delete it with --action=delete.")
     elif meter is not None and verdict is not Verdict.REFUSED:
         lines.append(f"The slice is deleted. Slices existed for {meter.used / 3600:.2f} hours.")
     if verdict is Verdict.LIMIT:

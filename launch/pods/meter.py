@@ -1,4 +1,4 @@
-"""The hours for which slices have cost money, kept in a file over restarts of the watch."""
+"""Counts the hours for which slices cost money, in a file that outlives the watch."""
 
 import fcntl
 import hashlib
@@ -10,10 +10,10 @@ from rethinking.errors import InputError
 
 
 class Meter:
-    """Counts the time in which there may have been a slice, and what is left of the limit.
+    """Counts the time in which there may have been a slice, and the time that is left of the limit.
 
-    It counts too much rather than too little: the whole time between two looks, if there was a
-    slice at either of them or if one was asked for in between.
+    In doubt it counts more. If there was a slice at one of two looks, or a request for one in
+    between, it counts all the time between them.
     """
 
     def __init__(self, file: pathlib.Path, limit: float):
@@ -25,7 +25,7 @@ class Meter:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another watch of this slice and this run is at work (it holds {file}). Look at "
+                f"another watch of this slice and this run is running (it holds {file}). Look at "
                 "its output, or end it first."
             ) from None
         self.used, self._last, self._costs = 0.0, None, False
@@ -61,6 +61,6 @@ class Meter:
 
 
 def default_file(*identity: str) -> pathlib.Path:
-    """The file for what a watch is about: the slice and its runs."""
+    """The file of a watch. `identity` names its slice and its runs."""
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     return paths.state() / "rethinking" / "slices" / f"{identity[0]}-{digest}.json"

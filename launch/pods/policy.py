@@ -1,10 +1,10 @@
-"""Decides what to do next with a slice, from what is seen of it. It calls nothing itself.
+"""Decides what to do next with a slice, from what gcloud shows. It runs no commands itself.
 
-The runs are made if nothing goes wrong:
+If nothing goes wrong, these are the stages:
 
     ABSENT -> create -> MAKING -> READY -> set up and start -> running -> finished -> delete
 
-Once there is a verdict, such as "finished", everything leads to a deleted slice.
+Once there is a verdict, such as "finished", the next steps delete the slice.
 """
 
 import dataclasses
@@ -16,21 +16,21 @@ from launch.pods.cloud import Refusal, Sight, Stage, why_refused
 from launch.run_list import Run
 from rethinking.rendezvous import PEER_LOST
 
-# Before the limit, so many seconds are kept to save the run and to delete the slice.
+# Seconds before the limit that are for saving the run and deleting the slice.
 RESERVE = 1200.0
 # With less than this left, the slice is deleted without waiting for the run to be saved.
 DELETE_RESERVE = 600.0
-# A slice is not made for less time than this: to install everything takes minutes.
+# No slice is made for less time than this, because installing takes minutes.
 USEFUL = 900.0
 SAVE_SECONDS = 180.0
 LOOK_EVERY = 60.0
-# How long a slice may be made or repaired, and how long a host may be silent.
+# How long Google may take to make a slice, and how long a host may be silent.
 PATIENCE = 3600.0
 SILENCE = 600.0
-# After so many failures the cause is not chance: of a run; of requests for a slice, one after
-# another; of steps on a slice.
+# After this number of failures the policy gives up: of a run, of requests for a slice one after
+# another, or of steps on a slice.
 MOST = 3
-# So many slices of which none could be used. If one could, the others were bad luck.
+# After this number of slices that could not be used it gives up, unless an earlier one could.
 MOST_SLICES = 5
 
 
@@ -39,12 +39,12 @@ class Verdict(enum.Enum):
 
     RUNNING = "the runs have been started"
     FINISHED = "all runs are finished"
-    BUSY = "other runs are under way on this slice"
+    BUSY = "this slice makes other runs"
     STOPPED = "the run was stopped by --action=stop"
     LIMIT = "the limit of hours is reached"
-    FAILED = "a run fails"
+    FAILED = "a run failed"
     UNUSABLE = "the hosts could not be used"
-    REFUSED = "Google refuses"
+    REFUSED = "Google refused the request"
 
 
 class Do(enum.Enum):
@@ -69,17 +69,17 @@ class Step:
 
 
 class Policy:
-    """The memory of what went wrong so far, and the decisions."""
+    """Remembers what went wrong so far, and decides."""
 
     def __init__(self, runs: Sequence[Run], only_start: bool = False):
-        """With `only_start` it ends once the runs are under way, and never deletes a slice."""
+        """With `only_start` it ends once the runs have started, and never deletes a slice."""
         self.verdict: Verdict | None = None
         self.reason = ""
         self.todo = list(runs)
         self.failures: dict[str, int] = {}  # by the folder of a run
         self._only_start = only_start
         self._refusals = self._quota_refusals = 0  # one after another
-        self._request_at = -math.inf  # not to ask again before this time
+        self._request_at = -math.inf  # the earliest time for the next request
         self._bad_slices = 0
         self._tries = 0  # on this slice
         self._has_run = self._has_run_long = False
@@ -135,17 +135,17 @@ class Policy:
         if "busy" in states:
             self.judge(Verdict.BUSY)
         elif "finished" in states:
-            # Runs that fail were given up, so that the others could be made.
+            # Failed runs were given up so that the others could be made.
             given_up = [run for run, count in self.failures.items() if count >= MOST]
             self.judge(Verdict.FAILED if given_up else Verdict.FINISHED, self.reason)
-        elif "stopped" in states and self._has_run:  # else it was stopped before, and goes on now
+        elif "stopped" in states and self._has_run:  # else the stop was earlier, and it goes on now
             self.judge(Verdict.STOPPED)
         elif self._only_start and states == {"running"} and len(sight.hosts) == sight.num_hosts:
             self.judge(Verdict.RUNNING)
         self._has_run = self._has_run or "running" in states
 
     def _wind_down(self, sight: Sight, now: float, left: float) -> Step:
-        """The verdict is known: save what runs, and delete the slice."""
+        """The next step once there is a verdict: save the run, then delete the slice."""
         assert self.verdict is not None
         why = self.verdict.value
         if sight.stage is Stage.ABSENT:
@@ -196,7 +196,7 @@ class Policy:
             return Step(Do.WAIT, "running")
         self._since.pop("running", None)
         if "new" in states:
-            return self._try(Do.SET_UP, "nothing is installed on some hosts")
+            return self._try(Do.SET_UP, "some hosts have nothing installed")
         failed = [host for host in sight.hosts if host.state == "failed"]
         causes = [host for host in failed if host.code != PEER_LOST]
         if causes:
@@ -204,7 +204,7 @@ class Policy:
         if "running" in states and self._lasts("ending", now) < SILENCE:
             return Step(Do.WAIT, "some processes have ended", 20.0)  # the others soon will
         self._since.pop("ending", None)
-        return self._try(Do.START, "the processes have ended before the run")
+        return self._try(Do.START, "the processes ended before the run was finished")
 
     def _without_some(self, states: set[str], silent: int, sight: Sight, now: float) -> Step:
         """Some hosts do not answer."""
@@ -212,7 +212,7 @@ class Policy:
         if "SSH agent" in sight.said:  # gcloud says what to do
             self.judge(Verdict.UNUSABLE, sight.said)
             return Step(Do.DELETE, why, 10.0)
-        # If the others run, its process does, too: they would have ended within a minute.
+        # If the other hosts run, the process of this one does, too. Else they would have ended.
         patience = math.inf if states == {"running"} else SILENCE
         if not states and self._has_run:
             patience = PATIENCE  # the cause may be the network here
@@ -223,7 +223,7 @@ class Policy:
     def _after_failure(self, workdir: str, code: int) -> Step:
         if not self._is_counted:
             self._is_counted = True
-            # Exit code 2 is a mistake of the user's, which does not go away.
+            # Exit code 2 is an error in the user's input, which happens again.
             self.failures[workdir] = MOST if code == 2 else self.failures.get(workdir, 0) + 1
         why = f"{workdir} failed with exit code {code}"
         if self.failures.get(workdir, 0) < MOST:
@@ -236,7 +236,7 @@ class Policy:
         return Step(Do.DELETE, why, 10.0)
 
     def _try(self, do: Do, why: str) -> Step:
-        """Tries something on this slice again, but not without end."""
+        """Tries a step on this slice again, at most MOST times. Then it gives the slice up."""
         self._tries += 1
         return Step(do, why, 30.0) if self._tries <= MOST else self._drop_slice(why)
 
@@ -247,5 +247,5 @@ class Policy:
         return Step(Do.DELETE, why, 10.0)
 
     def _lasts(self, what: str, now: float) -> float:
-        """Seconds for which something has been seen at each look; call it at each of them."""
+        """Seconds for which each look has shown `what`. Call it at each such look."""
         return now - self._since.setdefault(what, now)

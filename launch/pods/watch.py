@@ -10,14 +10,14 @@ from launch.pods.cloud import Answer, Cloud, Sight, Stage, last_line
 from launch.pods.meter import Meter
 from launch.pods.policy import Do, Policy, Step, Verdict
 
-# The hosts delete the slice themselves so long before the limit, if the watch has not done it.
+# Seconds before the limit at which the hosts delete the slice, if the watch has not done it.
 _OWN_RESERVE = 300.0
 _COSTS = (Stage.MAKING, Stage.READY, Stage.GOING, Stage.UNKNOWN)
 
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What the loop needs of the world: the time, a pause, and a place for messages."""
+    """The functions that tests replace: the time, a pause, and the output of messages."""
 
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
@@ -25,7 +25,7 @@ class Surroundings:
 
 
 class Watch:
-    """One loop: `run` returns the verdict."""
+    """Watches one slice. `run` returns the verdict."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Watch:
             self._meter.note(self._world.clock(), costs)
 
     def _limit_calls(self) -> None:
-        """Lets no command take so long that too little time is left to delete the slice."""
+        """Limits the time of commands, so that enough time is left to delete the slice."""
         self._cloud.seconds_left = max(self._left() - policy.DELETE_RESERVE, 30.0)
 
     def _look_for_results(self) -> None:
@@ -127,12 +127,12 @@ class Watch:
         self._say(f"{what} failed with exit code {answer.code}: {last_line(answer.err)}")
 
     def _show_logs(self, sight: Sight) -> None:
-        """Shows what the hosts have logged, which is lost with the slice."""
+        """Shows the logs of the hosts, because they are lost with the slice."""
         if any(host.state in ("failed", "died") for host in sight.hosts):
             self._say(f"The last lines of the hosts:\n{self._cloud.last_lines()}")
 
     def _tell(self, step: Step, sight: Sight) -> None:
-        """Says what is going on, unless it has just been said."""
+        """Prints the step and its reason, unless they are the same as last time."""
         text = step.do.value if step.do is not Do.WAIT else sight.stage.value
         if step.why and step.why != text:
             text = f"{text}: {step.why}"

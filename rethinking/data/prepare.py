@@ -10,8 +10,8 @@ For a set of your own, which is a path or package.module:function, it only says 
 Some sets, such as ImageNet, must be downloaded by hand first. --manual_dir names their folder.
 
 --short_side=N also writes the set NAME_short_side_N. The shorter side of its images has at most N
-pixels, so that they are decoded faster. First it says how large the set will be and how long that
-takes.
+pixels, so that they are decoded faster. First the command says how large the set will be and how
+long that takes.
 
 Preparing needs TensorFlow (`pip install -e ".[prepare]"`) and the network; training needs neither.
 When it fails, it says why, and the exit code is 2.
@@ -241,7 +241,7 @@ def parse(argv: list[str]) -> Namespace:
         "--short_side",
         type=int,
         metavar="N",
-        help="also write NAME_short_side_N, in which no image has a shorter side above N pixels",
+        help="also write NAME_short_side_N: the shorter side of each image has at most N pixels",
     )
     return parser.parse_args(argv[1:])
 

@@ -1,4 +1,10 @@
-"""The command `python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]`."""
+"""Writes a report of runs: tables, figures and a web page.
+
+    python -m rethinking.report --runs=DIR[,DIR...] --output=DIR [--watch]
+
+It reads all run directories under the folders --runs. It marks missing, diverged and unfinished
+runs. It prints the tables, and writes the page OUTPUT/index.html.
+"""
 
 import contextlib
 import functools
@@ -13,7 +19,7 @@ from rethinking.errors import InputError
 _RUNS = flag_types.define_paths("runs", None, "Folders with run directories at any depth.")
 _OUTPUT = flag_types.define_path("output", None, "The folder for the report; made if missing.")
 _WATCH = flags.DEFINE_boolean(
-    "watch", False, "Make the report again whenever run directories change, until interrupted."
+    "watch", False, "Make the report again whenever run directories change, until Ctrl-C."
 )
 
 

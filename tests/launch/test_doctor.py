@@ -148,7 +148,7 @@ def put_jax(folder):
         (
             put_plugin,
             "devices",
-            ["JAX cannot start the card.", "JAX's last line: RuntimeError: cuI"],
+            ["JAX cannot start the card,", "JAX's last line: RuntimeError: cuI"],
         ),
         (put_jax, "jax", ["ImportError: libcudart.so.13", "Install JAX again: pip install"]),
     ],
