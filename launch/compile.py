@@ -6,9 +6,9 @@
 
 This compiles the program of the row and prints one JSON line. With --topology it compiles for chips
 that need not exist here: GPUs, such as h100, or h100:8 for a node of eight; or TPU chips, such as
-v5e:4x4. GPUs take the extra `compile_gpu` (0.7 GB), TPUs the package libtpu. Without --topology it
-compiles for the devices of this machine that the row would use. It takes a minute to some minutes
-on one core.
+v5e:4x4. GPUs need the extra `compile_gpu` (0.7 GB), TPUs the extra `compile_tpu`. Without
+--topology it compiles for the devices of this machine that the row would use. It takes a minute to
+some minutes on one core.
 
 For a row that trains a network, the line has, per chip:
 - the bytes that are kept between steps, such as parameters and optimizer (`state_gb`),

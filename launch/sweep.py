@@ -93,14 +93,27 @@ def main(overrides: list[str]) -> None:
             print(f"{job}: {job.state}")
     try:
         if left:
+            _require_data(left)
             check_devices(_PARALLEL.value)
         ended = _run(left, deadline, root / "logs")
-    except InputError as error:  # no device for the runs, or they cannot share the devices
+    except InputError as error:  # no data or device for the runs, or they cannot share the devices
         cli.fail(error)
     if _REPORT.value:
         _write_report(root)
     if any(how.startswith("failed") for how in ended):
         sys.exit(1)
+
+
+def _require_data(jobs: list[Job]) -> None:
+    """Raises InputError if a data set is missing, so that not every run of it fails."""
+    from rethinking.data import source  # here, because it imports slowly
+
+    sets = {(job.config.data.name, job.config.data.data_dir or None): job for job in jobs}
+    for (name, data_dir), job in sets.items():
+        try:
+            source.require_there(name, data_dir)
+        except InputError as error:
+            raise InputError(f"{job}: {error}") from error
 
 
 def _show_plan(jobs: list[Job]) -> None:

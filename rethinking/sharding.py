@@ -18,10 +18,11 @@ from rethinking.errors import InputError
 DATA_AXIS = "data"
 
 
-def use_compilation_cache() -> None:
+def use_compilation_cache(with_scopes: bool = False) -> None:
     """Keeps compiled programs in the user's cache folder.
 
-    $JAX_COMPILATION_CACHE_DIR names another folder.
+    $JAX_COMPILATION_CACHE_DIR names another folder. `with_scopes` takes only programs from it that
+    have the scopes and lines of the present code, for a profile.
 
     Each number of cores has its own folder. XLA divides a CPU program's loops among the cores that
     the process may use, but the cache key does not include their number. A program compiled for one
@@ -32,6 +33,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_compilation_cache_include_metadata_in_key", with_scopes)
 
 
 def device_mesh(num_devices: int, axis_name: str = DATA_AXIS) -> Mesh:

@@ -61,6 +61,17 @@ def find(
     return evaluation.choose(found)
 
 
+def require_there(name: str, data_dir: str | None = None) -> None:
+    """Raises InputError if the set that `name` means is not there. Reads no example.
+
+    What a function of the user returns is not known before it is called, so it counts as there.
+    """
+    if is_path(name):
+        _existing(name)
+    elif not own_code.is_own(name):
+        _describe(name, data_dir, streamed=False)
+
+
 def is_path(name: str) -> bool:
     """Whether a data set's name is the path of a file or a folder."""
     return name.startswith(("/", "./", "../", "~")) or name.endswith((".npz", ".parquet"))
@@ -85,18 +96,23 @@ def _describe(name: str, data_dir: str | None, streamed: bool) -> Description:
         from rethinking.data.sources import tfds
 
         return tfds.describe(name, data_dir)
-    return _describe_path(name, pathlib.Path(paths.expand(name)), streamed)
+    return _describe_path(name, _existing(name), streamed)
 
 
-def _describe_path(name: str, path: pathlib.Path, streamed: bool) -> Description:
-    from rethinking.data.sources import hugging_face, image_folder, npz
-
+def _existing(name: str) -> pathlib.Path:
+    path = pathlib.Path(paths.expand(name))
     with naming(path):
         is_there = path.exists()
     if not is_there:
         raise InputError(
             f"{name}: there is no such file or folder ({path.absolute()}). Correct the path."
         )
+    return path
+
+
+def _describe_path(name: str, path: pathlib.Path, streamed: bool) -> Description:
+    from rethinking.data.sources import hugging_face, image_folder, npz
+
     if hugging_face.is_set(path):
         return hugging_face.describe(name, path, streamed)
     if path.is_dir():

@@ -98,7 +98,7 @@ def run(
             return result
         from rethinking import sharding  # here: JAX imports slowly, and a typo should fail fast
 
-        sharding.use_compilation_cache()
+        sharding.use_compilation_cache(with_scopes=inspection.profile > 0)
         more = () if inspection == NOTHING else (inspection,)
         measured = KINDS[config.kind].run(config, run_directory, deadline, *more)
         if measured is None:

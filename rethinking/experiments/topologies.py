@@ -91,8 +91,8 @@ def _tpus(topology: str) -> list[jax.Device]:
     except Exception as error:
         raise InputError(
             f"topology {topology}: {_first_line(error)}. Write GPUs like h100 or h100:8 (known are "
-            f"{', '.join(_CARDS)}), and TPU chips like v5e:4x4. The latter need the package libtpu "
-            "(pip install libtpu)."
+            f"{', '.join(_CARDS)}), and TPU chips like v5e:4x4. The latter need libtpu: "
+            "pip install -e '.[compile_tpu]'"
         ) from error
 
 

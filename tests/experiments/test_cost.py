@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from launch import compile as command
 from rethinking import cli, sharding
 from rethinking.errors import InputError
 from rethinking.experiments import cost, topologies
+from tests.test_commands import module
 
 ROW = (
     "--config=configs/figure1.py:mlp_1x512+true_labels",
@@ -59,6 +59,7 @@ def test_a_row_on_the_device_has_its_data_set_there():
 
 def test_the_command_compiles_for_the_devices_that_the_row_uses(monkeypatch, capsys):
     """Data in memory stay on one device by default, although this machine has eight."""
+    command = module("launch.compile")
     flags = {"_CONFIG": "configs/quickstart.py:true_labels", "_TOPOLOGY": None}
     for name, value in (flags | {"_LARGEST_BATCH": False}).items():
         monkeypatch.setattr(command, name, SimpleNamespace(value=value))

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from launch import compile as command
 from rethinking import chips, cli, sharding
 from rethinking.errors import InputError
 from rethinking.experiments import kernel_cost
 from rethinking.kernels import count, layout
+from tests.test_commands import module
 
 
 def describe(row, *overrides):
@@ -83,6 +83,7 @@ def test_what_is_not_counted_is_refused():
         describe("mnist+random_centers")
     with pytest.raises(InputError, match="18 features cannot interpolate"):
         describe("cifar10+random_conv", "--config.features.num_filters=1")
+    command = module("launch.compile")
     config = cli.parse_config(["--config=configs/table3.py:mnist"])
     flag = mock.Mock(value=True)
     with (

@@ -228,6 +228,7 @@ def test_a_bad_command_line_ends_with_code_2(tmp_path):
         ([f"--workdir={tmp_path}", "--paralel=2"], "parallel"),
         ([f"--workdir={tmp_path}", "--rows=none"], "matches no row"),
         ([f"--workdir={tmp_path}", "--device=h100"], "Add --dry_run"),
+        ([f"--workdir={tmp_path}", "--config.data.name=./none"], "no such file or folder"),
         (["--workdir=gs://bucket/runs"], "must be on this machine"),
     ):
         ended = run(*arguments)
