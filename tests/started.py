@@ -1,11 +1,19 @@
-"""Python processes that the tests of rendezvous and distributed start."""
+"""Programs that tests start in processes of their own, or call in this one."""
 
 import contextlib
+import io
+import logging
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+
+from absl import flags
+
+from rethinking import cli
+from tests import test_commands as commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -49,3 +57,27 @@ def wait_for(process, word):
     while line and word not in line:
         line = process.stdout.readline()
     assert line, process.stderr.read()
+
+
+def call(name, *arguments, required=("config", "workdir")):
+    """Does in this process what `python -m NAME` does, which takes seconds less.
+
+    Returns how it ended, as subprocess.run does. The program must not start others.
+    """
+    logger, root = logging.getLogger("rethinking"), logging.getLogger()
+    before = logger.handlers, logger.level, logger.propagate, root.level
+    hangup, code = signal.getsignal(signal.SIGHUP), 0
+    said, error = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(error):
+            main = commands.module(name).main
+            main(cli.parse_flags([name, *map(str, arguments)], required))
+    except SystemExit as ended:
+        code = ended.code or 0
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+        flags.FLAGS.unparse_flags()
+        logger.handlers, level, logger.propagate, root_level = before
+        logger.setLevel(level)
+        root.setLevel(root_level)
+    return subprocess.CompletedProcess(name, code, said.getvalue(), error.getvalue())

@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from rethinking import distributed, rendezvous
 from rethinking.errors import InputError
 from rethinking.rendezvous import slurm
-from tests.started import ROOT, free_address, python_processes, wait_for
+from tests.started import call, free_address, python_processes, wait_for
 
 # A single process that notices SIGTERM and works on for a while. Calls are nested where a
 # streamed run is part of a sweep.
@@ -174,22 +172,15 @@ def test_jax_gets_the_gpus_of_the_task(monkeypatch):
 
 
 def test_main_names_the_missing_process(address, tmp_path):
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "rethinking.main",
-            "--config=configs/quickstart.py:true_labels",
-            f"--workdir={tmp_path / 'run'}",
-            "--distributed",
-            f"--coordinator_address={address}",
-            "--num_processes=2",
-            "--process_id=0",
-            "--rendezvous_timeout=0.5",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    ended = call(
+        "rethinking.main",
+        "--config=configs/quickstart.py:true_labels",
+        f"--workdir={tmp_path / 'run'}",
+        "--distributed",
+        f"--coordinator_address={address}",
+        "--num_processes=2",
+        "--process_id=0",
+        "--rendezvous_timeout=0.5",
     )
     assert ended.returncode == rendezvous.PEER_LOST
     assert "error: process 1 of 2 did not connect" in ended.stderr

@@ -16,7 +16,6 @@ from tests.experiments.trained import (
     STREAMED_MLP,
     assert_same_run,
     command,
-    environment,
     final_state,
     kill,
     lines,
@@ -34,8 +33,7 @@ def momentum(state):
 
 def check_two_processes_equal_one(arguments, tmp_path, rtol, momentum_rtol):
     one, two = tmp_path / "one", tmp_path / "two"
-    run_one = command("rethinking.main", *arguments, f"--workdir={one}")
-    subprocess.run(run_one, cwd=ROOT, env=environment(8), check=True, capture_output=True)
+    experiments.run(cli.parse_config(arguments), one)
     processes = ("--num_processes=2", "--devices_per_process=4", "--")
     run_two = command("launch.local", *arguments, f"--workdir={two}", before=processes)
     subprocess.run(run_two, cwd=ROOT, check=True, capture_output=True)
@@ -90,13 +88,12 @@ def test_preempted_in_mid_epoch_and_continued_it_ends_as_if_never_stopped(tmp_pa
         "--config.batch_size=4",
         "--config.augment.crop=true",
         "--config.augment.brightness=0.1",
+        "--config.num_devices=1",
     )
     run_whole = command("rethinking.main", *arguments, f"--workdir={whole}")
     run_stopped = command("rethinking.main", *arguments, f"--workdir={stopped}")
-    subprocess.run(run_whole, cwd=ROOT, env=environment(1), check=True, capture_output=True)
-    process = subprocess.Popen(
-        run_stopped, cwd=ROOT, env=environment(1), stderr=subprocess.PIPE, text=True
-    )
+    subprocess.run(run_whole, cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(run_stopped, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (stopped / "metrics.jsonl").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
@@ -106,7 +103,7 @@ def test_preempted_in_mid_epoch_and_continued_it_ends_as_if_never_stopped(tmp_pa
     assert runs.read_result(stopped) is None
     (step,) = saved_steps(stopped)
     assert step < 3 * 25
-    subprocess.run(run_stopped, cwd=ROOT, env=environment(1), check=True, capture_output=True)
+    subprocess.run(run_stopped, cwd=ROOT, check=True, capture_output=True)
     assert_same_run(stopped, whole)
 
 

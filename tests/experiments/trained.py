@@ -1,7 +1,6 @@
 """Training runs for the tests, and what they leave in their run directory."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -53,11 +52,6 @@ def quickstart(row="true_labels", **fields):
 def command(module, *arguments, before=()):
     """The command that runs a module; `before` are options that precede the others."""
     return [sys.executable, "-m", module, *before, *arguments]
-
-
-def environment(num_devices):
-    """The environment of a process with `num_devices` fake devices."""
-    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
 
 
 def kill(program, is_time, later=0.0):

@@ -15,18 +15,21 @@ from launch import jobs, workers
 from rethinking import experiments, runs
 from rethinking.errors import InputError
 from tests.launch.programs import ROOT
+from tests.started import call
 
 FAST = ("--config.max_epochs=2", "--config.num_devices=1")
 QUICKSTART = "configs/quickstart.py"
+WAITING = "tests.launch.waiting_sweep"
 LEFT = "continues with 2: quickstart:true_labels seed 0, quickstart:random_labels seed 0"
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "launch.sweep", f"--config={QUICKSTART}", *FAST, *arguments]
+def command(*arguments, module="launch.sweep"):
+    return [sys.executable, "-m", module, f"--config={QUICKSTART}", *FAST, *arguments]
 
 
-def run(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+def sweep(*arguments):
+    """A sweep in this process. It must not have workers."""
+    return call("launch.sweep", f"--config={QUICKSTART}", *FAST, *arguments)
 
 
 def test_the_plan_has_every_row_and_seed_and_begins_with_seed_0(tmp_path):
@@ -75,12 +78,7 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
 def begin_two_long_runs(root):
     """Starts a parallel sweep. Returns it when both of its first runs have measured something."""
     process = subprocess.Popen(
-        command(
-            "--parallel=2",
-            "--config.max_epochs=2000",
-            "--config.fit_accuracy=1",
-            f"--workdir={root}",
-        ),
+        command("--parallel=2", f"--workdir={root}", module=WAITING),
         cwd=ROOT,
         text=True,
         start_new_session=True,
@@ -177,16 +175,17 @@ def quick(job, deadline):
 
 def test_the_command_runs_skips_and_reports(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    dry = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run", "--device=h100")
+    dry = sweep(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", "--dry_run", "--device=h100")
     # 88 steps with 32 images, and 6,828 evaluated images, through 64 x 512 and 512 x 10 weights.
     assert "quickstart:true_labels seed 0: to do, 1 GFLOP, about 10 s\n" in dry.stdout, dry.stderr
     assert dry.stdout.endswith("4 of 4 to run\n")
     assert not list(tmp_path.iterdir())
-    late = run(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
+    late = sweep(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
     assert LEFT in late.stdout
     # Four runs side by side, on two of the eight fake devices each.
-    at_once = ("--parallel=4", "--config.num_devices=2", "--report")
-    first = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels", *at_once)
+    rows = (f"--workdir={tmp_path}", "--seeds=4", "--rows=true_labels", "--config.num_devices=2")
+    at_once = command(*rows, "--parallel=4", "--report")
+    first = subprocess.run(at_once, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert len(list((tmp_path / "logs").iterdir())) == 4
     for result in tmp_path.rglob("result.json"):
@@ -196,18 +195,25 @@ def test_the_command_runs_skips_and_reports(tmp_path, tmp_path_factory, monkeypa
     assert "| true_labels " in first.stdout
     assert (tmp_path / "report/index.html").exists()
     seeds = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
-    assert seeds == ["seed_0", "seed_0", "seed_1", "seed_1"]
-    again = run(f"--workdir={tmp_path}", "--seeds=2", "--rows=labels")
+    assert seeds == ["seed_0", "seed_1", "seed_2", "seed_3"]
+    again = sweep(*rows)
     assert again.stdout.count(": finished") == 4
 
 
-@pytest.mark.parametrize("parallel", [1, 2])
-def test_sigterm_saves_and_the_same_command_continues(tmp_path, parallel):
+@pytest.mark.parametrize(
+    "parallel, module",
+    [
+        (1, "launch.sweep"),
+        (2, WAITING),
+    ],
+)
+def test_sigterm_saves_and_the_same_command_continues(tmp_path, parallel, module):
     arguments = command(
         f"--workdir={tmp_path}",
         "--rows=labels",
         f"--parallel={parallel}",
         "--config.max_epochs=99999",
+        module=module,
     )
     process = subprocess.Popen(
         arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -231,7 +237,7 @@ def test_a_bad_command_line_ends_with_code_2(tmp_path):
         ([f"--workdir={tmp_path}", "--config.data.name=./none"], "no such file or folder"),
         (["--workdir=gs://bucket/runs"], "must be on this machine"),
     ):
-        ended = run(*arguments)
+        ended = sweep(*arguments)
         assert ended.returncode == 2
         assert ended.stderr.startswith("error: ")
         assert reason in ended.stderr

@@ -62,12 +62,12 @@ def batch(size, num=2):
     return jax.ShapeDtypeStruct((num, height, width, 3), jnp.float32)
 
 
-def traced(model, size, train, **options):
+def traced(model, size, train, variables=None, **options):
     """Shapes of what the model returns."""
     apply = functools.partial(
         model.apply, train=train, rngs={"dropout": jax.random.key(0)}, **options
     )
-    return jax.eval_shape(apply, shapes(model, size), batch(size))
+    return jax.eval_shape(apply, variables or shapes(model, size), batch(size))
 
 
 def count(params):
@@ -82,15 +82,12 @@ def test_parameters_of_every_block():
     assert count(params) == sum(BLOCK_PARAMETERS.values()) + sum(STEM_PARAMETERS)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"bn_scale": False}, 23_817_352),
-        ({"bn_scale": False, "aux_head": True}, 27_143_152),
-    ],
-)
-def test_parameters_of_every_variant(options, expected):
-    assert count(shapes(models.create("inception_v3", 1000, **options), 299)["params"]) == expected
+def test_parameters_without_the_scale_of_batch_norms():
+    model = models.create("inception_v3", 1000, bn_scale=False, aux_head=True)
+    params = dict(shapes(model, 299)["params"])
+    assert count(params) == 27_143_152
+    del params["AuxHead"]
+    assert count(params) == 23_817_352
 
 
 def test_sizes_at_299():
@@ -105,17 +102,19 @@ def test_sizes_at_299():
 
 @pytest.mark.parametrize("size", [75, (299, 331)])
 def test_outputs_at_any_size(size):
+    """Auxiliary logits are for training alone, so they are not returned in evaluation mode."""
     logits, aux_logits = traced(NARROW, size, True, mutable=["batch_stats"])[0]
     assert logits.shape == aux_logits.shape == (2, 5)
+    if size == 75:
+        assert traced(NARROW, size, False).shape == (2, 5)
 
 
-def test_auxiliary_logits_are_for_training_alone():
-    alone = models.create("inception_v3", 5, width=0.1)
-    assert (
-        traced(alone, 75, True, mutable=["batch_stats"])[0].shape
-        == traced(NARROW, 75, False).shape
-        == (2, 5)
-    )
+def test_without_the_auxiliary_head_training_returns_the_logits_alone():
+    alone, variables = NARROW.clone(aux_head=False), dict(shapes(NARROW, 75))
+    for collection, values in variables.items():
+        variables[collection] = {name: values[name] for name in values if name != "AuxHead"}
+    logits, _ = traced(alone, 75, True, variables, mutable=["batch_stats"])
+    assert logits.shape == (2, 5)
 
 
 @pytest.mark.parametrize("size", [74, (75, 74)])
@@ -146,6 +145,7 @@ def test_bfloat16_is_for_the_computation_alone():
         NARROW.clone(dtype=jnp.bfloat16),
         75,
         True,
+        shapes(NARROW, 75),  # the same, as the test of the small networks shows
         mutable=["batch_stats", "intermediates"],
         capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
     )

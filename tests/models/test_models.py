@@ -75,7 +75,7 @@ def test_logits_follow_the_data(name, size, num_classes):
     assert (logits.shape, logits.dtype) == ((2, num_classes), jnp.float32)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", sorted(PARAMETERS.keys() - {"resnet_18"}))
 def test_bfloat16_computes_nearly_the_same(name):
     expected, _ = trained(name)
     low, updated = trained(name, jnp.bfloat16)
@@ -86,6 +86,26 @@ def test_bfloat16_computes_nearly_the_same(name):
     difference = jnp.linalg.norm(low - expected) / jnp.linalg.norm(expected)
     # The difference is not zero, because the computation is in bfloat16.
     assert 1e-5 < difference < 0.1
+
+
+def test_resnet_18_computes_in_bfloat16():
+    """Its layers are those of the other networks, so this only traces it."""
+    model = models.create("resnet_18", 10, jnp.bfloat16)
+    apply = functools.partial(
+        model.apply,
+        train=True,
+        mutable=["batch_stats", "intermediates"],
+        capture_intermediates=lambda module, _: isinstance(module, nn.Conv),
+    )
+    variables = shapes(model, 28, 28, 3)
+    logits, updated = jax.eval_shape(
+        apply, variables, jax.ShapeDtypeStruct((2, 28, 28, 3), "float32")
+    )
+    convolutions = jax.tree.leaves(updated["intermediates"])
+    assert len(convolutions) == 20
+    assert {leaf.dtype for leaf in convolutions} == {jnp.dtype("bfloat16")}
+    stored = jax.tree.leaves((variables, logits, updated["batch_stats"]))
+    assert {leaf.dtype for leaf in stored} == {jnp.dtype("float32")}
 
 
 def test_kernels_have_the_variance_of_glorot_and_bengio():

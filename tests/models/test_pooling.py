@@ -12,8 +12,7 @@ from rethinking.models.pooling import max_pool
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("height", [3, 4, 9])
-@pytest.mark.parametrize("width", [3, 7, 8])
+@pytest.mark.parametrize("height, width", [(3, 8), (4, 3), (9, 7)])
 def test_max_pool_and_its_gradient_are_flaxs(height, width, padding):
     """Rounded, half of the images have several largest values in a window."""
     noise = np.random.default_rng(0)

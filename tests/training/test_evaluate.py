@@ -1,5 +1,7 @@
 """Loss and accuracy of a whole set or of a weighted batch, against NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from rethinking.models.adapters import adapt
 from rethinking.training import evaluate, optim, state
 
 
+@functools.cache
 def make_network(num_classes, image_shape):
     """A small network and its state before training."""
     model = adapt(models.create("mlp_1x512", num_classes))
@@ -27,7 +30,7 @@ def cross_entropies(model, fresh, images, labels):
     return logits, np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
 
 
-@pytest.mark.parametrize("num", [1, 7, 20, 21, 40, 41, 159, 160, 161])
+@pytest.mark.parametrize("num", [1, 7, 20, 21, 160, 161])
 def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
     random = np.random.default_rng(2)
     images = random.standard_normal((num, 2, 2, 1), np.float32)

@@ -1,5 +1,7 @@
 """Training epochs on one device, on many devices, and against closed forms."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from rethinking.models.adapters import adapt
 from rethinking.models.batch_norm import BatchNorm
 from rethinking.training import evaluate, optim, state, steps
 
-NUM, SIZE, CLASSES = 96, 12, 10
+NUM, SIZE, CLASSES, BATCH_SIZE = 96, 12, 10, 16
 
 
 def image(*shape):
@@ -26,31 +28,28 @@ def data():
     return images, random.integers(0, CLASSES, NUM).astype(np.int32)
 
 
-def train(
-    name,
-    num_devices,
-    data,
-    epochs,
-    batch_size=16,
-    sync=False,
-    learning_rate=3e-4,
-    seed=3,
-    scan=None,
-):
-    """The mean loss of each epoch, the final state and its evaluation."""
+@functools.cache
+def compiled(name, num_devices, sync, learning_rate, scan):
+    """Functions that make a state from a seed, train it for an epoch and evaluate it."""
     mesh = sharding.device_mesh(num_devices)
     devices = sharding.DataParallel(mesh)
     axis_name = devices.axis_name if sync else None
     model = adapt(models.create(name, CLASSES, jnp.float32, axis_name))
-    optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // batch_size), 0.9, 0.0)
-    train_state = sharding.replicate(
-        state.initializer(model, optimizer, image(SIZE, SIZE, 3))(seed), mesh
-    )
-    train_step = steps.make_train_step(model, optimizer, devices, batch_size)
-    scan = steps.use_scan(train_state.params) if scan is None else scan
+    optimizer = optim.sgd(optim.schedule(learning_rate, 0.95, NUM // BATCH_SIZE), 0.9, 0.0)
+    initialize = state.initializer(model, optimizer, image(SIZE, SIZE, 3))
+    scan = steps.use_scan(jax.eval_shape(initialize, 0).params) if scan is None else scan
+    train_step = steps.make_train_step(model, optimizer, devices, BATCH_SIZE)
     epoch = steps.make_train_epoch(
-        train_step, devices, batch_size, lambda images, keys: images, scan
+        train_step, devices, BATCH_SIZE, lambda images, keys: images, scan
     )
+    measure = evaluate.make_evaluate(model, devices, 20, lambda images: images)
+    return mesh, initialize, epoch, measure
+
+
+def train(name, num_devices, data, epochs, sync=False, learning_rate=3e-3, seed=3, scan=None):
+    """The mean loss of each epoch, the final state and its evaluation."""
+    mesh, initialize, epoch, measure = compiled(name, num_devices, sync, learning_rate, scan)
+    train_state = sharding.replicate(initialize(seed), mesh)
     arrays = map(jnp.asarray, (*data, np.arange(NUM, dtype=np.uint32)))
     images, labels, indices = sharding.replicate(tuple(arrays), mesh)
     losses = []
@@ -59,9 +58,7 @@ def train(
             train_state, images, labels, indices, jnp.uint32(seed), jnp.uint32(number)
         )
         losses.append(float(loss))
-    measured = evaluate.make_evaluate(model, devices, 20, lambda images: images)(
-        train_state, images, labels
-    )
+    measured = measure(train_state, images, labels)
     return losses, jax.device_get(train_state), jax.tree.map(float, measured)
 
 
@@ -113,10 +110,8 @@ def test_convolutions_on_a_cpu_take_one_program_per_step():
 def test_batch_norm_over_each_devices_part_differs_from_synchronized(data):
     images, labels = data
     unlike = images * np.linspace(0.1, 4, NUM, dtype=np.float32)[:, None, None, None], labels
-    own, synchronized = (
-        train("tests.training.test_steps:Normalized", 8, unlike, epochs=1, sync=sync)[0]
-        for sync in (False, True)
-    )
+    name, options = "tests.training.test_steps:Normalized", {"epochs": 1, "learning_rate": 1e-2}
+    own, synchronized = (train(name, 8, unlike, sync=sync, **options)[0] for sync in (False, True))
     assert abs(own[0] - synchronized[0]) > 1e-3
 
 
