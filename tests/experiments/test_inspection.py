@@ -18,14 +18,6 @@ from tests.experiments.trained import STREAMED_MLP, assert_same_run, quickstart
 DIVERGING = {"learning_rate": 1000.0, "data__num_train": 320, "max_epochs": 5}
 
 
-@pytest.fixture(autouse=True)
-def few_optimizations():
-    """The runs are short: to optimize their programs would take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def first_bad_step(config):
     """The first step after which loss or parameters are not finite, found one step at a time."""
     trainer = ResidentTrainer(config)
