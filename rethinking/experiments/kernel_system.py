@@ -114,7 +114,8 @@ def build(
                 yield each
 
         on_devices = dataclasses.replace(features, parameters=parameters)
-        return FeatureSystem(blocks, data.train, backend, on_devices)
+        product_dtype = min(config.features.product_dtype, config.dtype)  # "float32" comes first
+        return FeatureSystem(blocks, data.train, backend, on_devices, product_dtype)
     kernel = make_kernel(config.kernel)
     probe.check_kernel(kernel, data.train, backend)
     if not config.random_centers:

@@ -70,6 +70,12 @@ FIELDS: Fields = COMMON | {
         minimum=1,
         maximum=100_000,
     ),
+    "features.product_dtype": Field(
+        "float64",
+        'of "random_conv": dtype in which the features of a block are multiplied, at most that of '
+        "the factor; blocks are summed in the latter",
+        choices=("float32", "float64"),
+    ),
     "data.name": COMMON["data.name"].replace(default="mnist"),
     "data.num_test": NUM_TEST,
 }
@@ -98,15 +104,18 @@ def check(config: ConfigDict) -> None:
 def _refuse_without_effect(config: ConfigDict) -> None:
     """Raises InputError for a field that is not its default although nothing reads it."""
     kernel, features = config.kernel.name, config.features.name
-    needs = {
-        "kernel.bandwidth": (kernel in ("gaussian", "laplacian"), "kernel.name", kernel),
-        "kernel.degree": (kernel == "polynomial", "kernel.name", kernel),
-        "kernel.offset": (kernel == "polynomial", "kernel.name", kernel),
-        "features.num_filters": (features == "random_conv", "features.name", features),
-        "features.filters_per_block": (features == "random_conv", "features.name", features),
-        "ridge": (not config.choose_ridge, "choose_ridge", config.choose_ridge),
-    }
-    for path, (is_read, other, value) in needs.items():
+    is_conv = features == "random_conv"
+    needs = [
+        ("kernel.bandwidth", kernel in ("gaussian", "laplacian"), "kernel.name", kernel),
+        ("kernel.degree", kernel == "polynomial", "kernel.name", kernel),
+        ("kernel.offset", kernel == "polynomial", "kernel.name", kernel),
+        ("features.num_filters", is_conv, "features.name", features),
+        ("features.filters_per_block", is_conv, "features.name", features),
+        ("features.product_dtype", is_conv, "features.name", features),
+        ("features.product_dtype", config.dtype == "float64", "dtype", config.dtype),
+        ("ridge", not config.choose_ridge, "choose_ridge", config.choose_ridge),
+    ]
+    for path, is_read, other, value in needs:
         usual = [FIELDS[path].default]
         if path == "kernel.bandwidth":
             # A row has its bandwidth also if the command line gives it another kernel.

@@ -96,8 +96,11 @@ class Backend(abc.ABC):
         """The storage with panel g of K + ridge I, for the Gram matrix K of the examples x."""
 
     @abc.abstractmethod
-    def add_product(self, storage: Any, features: np.ndarray) -> Any:
-        """The storage plus features features^T, for features [n, f]."""
+    def add_product(self, storage: Any, features: np.ndarray, dtype: str | None = None) -> Any:
+        """The storage plus features features^T, for features [n, f].
+
+        The product is computed in `dtype`, by default that of the matrix, and added in the latter.
+        """
 
     @abc.abstractmethod
     def add_ridge(self, storage: Any, ridge: float, g: int) -> Any:

@@ -116,14 +116,20 @@ class BlasBackend(Backend):
         storage[g] = panel
         return self.add_ridge(storage, ridge, g)
 
-    def add_product(self, storage: Storage, features: Float[np.ndarray, "n f"]) -> Storage:
-        features = self.distribute(features)
+    def add_product(
+        self, storage: Storage, features: Float[np.ndarray, "n f"], dtype: str | None = None
+    ) -> Storage:
+        features = np.ascontiguousarray(features, dtype or self.dtype)
         for g, panel in enumerate(storage):
             columns = self.layout.columns(g)
             below = features[columns.start :]
-            self._gemm(
-                1.0, features[columns].T, below.T, 1.0, panel.T, trans_a=True, overwrite_c=True
-            )
+            if features.dtype == self.dtype:
+                self._gemm(
+                    1.0, features[columns].T, below.T, 1.0, panel.T, trans_a=True, overwrite_c=True
+                )
+                continue
+            for part in _slices(len(panel)):
+                panel[part] += below[part] @ features[columns].T
         return storage
 
     def add_ridge(self, storage: Storage, ridge: float, g: int) -> Storage:

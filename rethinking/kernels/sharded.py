@@ -150,18 +150,21 @@ class ShardedBackend(Backend):
         name = ("gram product", kernel)
         return tiles.collect(tiles.run(name, compute, x, self.distribute(v), shared=shared))
 
-    def add_product(self, storage: Placed, features: np.ndarray | Placed) -> Placed:
+    def add_product(
+        self, storage: Placed, features: np.ndarray | Placed, dtype: str | None = None
+    ) -> Placed:
         """The storage plus features features^T. The devices may have the rows already."""
         tiles = self.tiles
 
         def compute(storage, features):
-            features = features.astype(self.dtype)
+            features = features.astype(dtype or self.dtype)
 
             def add_panel(g, storage):
                 columns = tiles.gather(features[g]).T
 
                 def add(slot, storage):
-                    tile = tiles.get(storage, g, slot) + features[slot] @ columns
+                    product = (features[slot] @ columns).astype(self.dtype)
+                    tile = tiles.get(storage, g, slot) + product
                     return tiles.set(storage, g, slot, tile)
 
                 return tiles.loop(g, add, storage)
@@ -171,7 +174,7 @@ class ShardedBackend(Backend):
         if isinstance(features, np.ndarray):
             # In their own type, so that float32 features take half the memory of float64 ones.
             features = tiles.distribute(features, features.dtype)
-        return tiles.run("add product", compute, storage, features, donate=True)
+        return tiles.run(("add product", dtype), compute, storage, features, donate=True)
 
     def whole(self, storage: Placed) -> np.ndarray:
         """The symmetric matrix of a storage, in float64 on every process."""

@@ -118,6 +118,8 @@ class FeatureSystem(System):
             To continue an interrupted sum, it is also called with a number of blocks to leave out.
         x: the training examples.
         backend: where K is stored.
+        product_dtype: in which type features of a block are multiplied. Blocks are summed in the
+            type of the matrix, which is the default.
         on_devices: the same features by JAX. If the backend computes by JAX, each device computes
             the features of its own rows, and they stay there. Then `blocks` is not called.
     """
@@ -128,8 +130,10 @@ class FeatureSystem(System):
         x: np.ndarray,
         backend: Backend,
         on_devices: DeviceFeatures | None = None,
+        product_dtype: str | None = None,
     ):
         self.blocks = blocks
+        self.product_dtype = product_dtype
         self.on_devices = on_devices if isinstance(backend, ShardedBackend) else None
         self.x = checks.as_examples(x)
         self.backend = backend
@@ -142,7 +146,7 @@ class FeatureSystem(System):
         storage, first = kept.restore_sum() if kept is not None else (self.backend.zeros(), 0)
         for number, block in enumerate(self._features(self.x, first), first + 1):
             features = block.rows if isinstance(block, Block) else block
-            storage = self.backend.add_product(storage, features)
+            storage = self.backend.add_product(storage, features, self.product_dtype)
             if kept is not None:
                 kept.note_sum(storage, number)
         return storage
