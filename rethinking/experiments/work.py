@@ -149,7 +149,9 @@ def _kernels(config: ConfigDict, info: Info) -> list[Part]:
     if size.conv is not None:
         per_image = counts.conv_operations(size.conv, info.example_shape)
         features = Part("features", 2 * n + m, per_image, 0, 0, FULL_FLOAT32, convolves=True)
-        parts += [features, Part("gram", 1, gram + 4 * n * d * c, 0, 0, exact)]
+        in_float32 = config.features.product_dtype == "float32"
+        products = FULL_FLOAT32 if in_float32 else exact
+        parts += [features, Part("gram", 1, gram + 4 * n * d * c, 0, 0, products)]
     elif config.random_centers:
         centers = config.random_centers * n
         matrix = counts.gram_operations(n, centers) + centers**2 * d

@@ -80,6 +80,8 @@ def test_other_kinds_are_counted_by_their_sizes():
     assert (random_conv["gram"].dtype, mnist["factor"].dtype) == ("float64", "float64")
     in_float32 = parts("table3.py:cifar10+random_conv", "--config.dtype=float32")
     assert (in_float32["gram"].dtype, in_float32["factor"].dtype) == (FULL_FLOAT32, FULL_FLOAT32)
+    mixed = parts("table3.py:cifar10+random_conv", "--config.features.product_dtype=float32")
+    assert (mixed["gram"].dtype, mixed["factor"].dtype) == (FULL_FLOAT32, "float64")
     # Each of 50,000 units at each of 50,000 points.
     built = parts("expressivity.py:cifar10")["evaluation in float64"]
     assert built.flops * built.times == pytest.approx(4 * 50_000**2, rel=0.05)
