@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 STEPS_PER_EPOCH = 1437 // 32
 KILLED = (
     "--config=configs/quickstart.py:corrupt=0.5",
-    "--config.max_epochs=40",
+    "--config.max_epochs=30",
     "--config.checkpoint_seconds=0",
     "--config.num_devices=1",
     "--config.augment.flip=true",

@@ -61,15 +61,15 @@ def lower_from_tiles(factor):
     return whole[: places.n, : places.n]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
-    "n, num_devices",
+    "n, num_devices, dtype",
     [
-        *((n, 0) for n in (1, 64, 65, 300)),
-        (1, 8),
-        (64, 8),
-        (65, 3),
-        (300, 1),
+        *((n, 0, dtype) for n in (1, 64, 65, 300) for dtype in ("float64", "float32")),
+        (1, 8, "float64"),
+        (64, 8, "float64"),
+        (64, 8, "float32"),
+        (65, 3, "float64"),
+        (300, 1, "float32"),
     ],
 )
 def test_factor_and_solution_are_scipys(n, num_devices, dtype):

@@ -1,6 +1,7 @@
 """A pickled model predicts the same, bit for bit, in this program and in one with fewer devices."""
 
 import copy
+import functools
 import pickle
 
 import jax
@@ -21,11 +22,16 @@ def features(x):
     yield np.maximum(x - 0.5, 0)
 
 
+@functools.cache
+def fitted(num_devices, dtype):
+    mesh = sharding.device_mesh(num_devices, "rows")
+    return interpolate.fit(X, Y, KERNEL, dtype=dtype, mesh=mesh)
+
+
 @pytest.mark.parametrize("num_devices", [1, 3])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_fitted_model(num_devices, dtype):
-    mesh = sharding.device_mesh(num_devices, "rows")
-    model = interpolate.fit(X, Y, KERNEL, dtype=dtype, mesh=mesh)
+    model = fitted(num_devices, dtype)
     for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         np.testing.assert_array_equal(again.predict(Z), model.predict(Z))
         assert type(again.system.backend) is type(model.system.backend)
@@ -47,7 +53,7 @@ def test_models_of_features_and_of_centers(num_devices):
 
 
 def test_fewer_devices_predict_the_same_up_to_rounding(monkeypatch, caplog):
-    model = interpolate.fit(X, Y, KERNEL, mesh=sharding.device_mesh(3, "rows"))
+    model = fitted(3, "float64")
     pickled, two = pickle.dumps(model), jax.devices()[:2]
     monkeypatch.setattr(jax, "devices", lambda *_: two)
     again = pickle.loads(pickled)

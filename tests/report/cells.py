@@ -25,8 +25,13 @@ def number_of(root, table, name, header):
 
 
 def row_of(root, table, name):
-    """The cells of one row of a rendered Markdown table."""
-    for line in formats.to_markdown(made(root)[table]).splitlines():
+    """The cells of one row of a rendered Markdown table of the runs in a folder."""
+    return row_in(made(root)[table], name)
+
+
+def row_in(table, name):
+    """The cells of one row of a table, rendered in Markdown."""
+    for line in formats.to_markdown(table).splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if cells and cells[0] == name:
             return cells

@@ -30,6 +30,12 @@ def everything_page(everything_runs, everything_content):
 
 
 @pytest.fixture(scope="session")
+def all_tables(everything_content):
+    """The tables of `everything_runs` by name."""
+    return {table.name: table for table in everything_content.tables}
+
+
+@pytest.fixture(scope="session")
 def all_figures(everything_content):
     """The figures of `everything_runs` by name."""
     return {figure.name: figure for figure in everything_content.figures}

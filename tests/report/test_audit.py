@@ -4,7 +4,7 @@ import pytest
 
 from rethinking import experiments, report, rows
 from rethinking.report import audit, collect
-from tests.report.runs import make_run, write_page
+from tests.report.runs import make_run
 
 STEPS = {"true_labels": (90, 180), "random_labels": (1800, 1800), "corrupt=0.5": (900, 900)}
 TEST = {"true_labels": 0.98, "random_labels": 0.1, "corrupt=0.5": 0.75}
@@ -138,10 +138,10 @@ def test_audits_of_several_recipes_are_answered_apart(tmp_path):
 
 def test_the_page_begins_with_the_answers_and_the_terminal_ends_with_them(tmp_path):
     fill(tmp_path / "runs", ["true_labels", "random_labels"])
-    page = write_page(tmp_path / "runs", tmp_path / "page").read_text()
+    printed = report.build([tmp_path / "runs"], tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
     first = page.index("<h3>Audit of MLP 1x512 on handwritten digits")
     assert first < page.index("<b>Does it fit noise?</b> Yes.") < page.index("both the true labels")
-    printed = report.build([tmp_path / "runs"], tmp_path / "report")
     assert printed.rpartition("\n")[2].startswith("And with other inputs?")
     written = (tmp_path / "report" / "report.md").read_text()
     assert "**Does it fit noise?** Yes." in written

@@ -16,6 +16,7 @@ from rethinking.errors import InputError
 from rethinking.report import figures, formats, page, paper
 from rethinking.settings import cifar10, setting
 from tests.report.runs import MARKUP, hostile_page, make_run
+from tests.started import call
 
 ROOT = str(pathlib.Path(report.__file__).parents[2])
 
@@ -163,15 +164,11 @@ def test_bad_flags_end_with_exit_code_2(tmp_path, arguments, message):
     assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_the_command_prints_the_tables_and_where_the_page_is(tmp_path):
+def test_the_command_prints_the_tables_and_where_the_page_is(tmp_path, monkeypatch):
     make_run(tmp_path / "runs", "quickstart:true_labels", test=0.75)
-    ended = subprocess.run(
-        [sys.executable, "-m", "rethinking.report", "--runs=runs", "--output=report"],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        env={"PYTHONPATH": ROOT, "PATH": "", "HOME": str(tmp_path)},
-    )
+    monkeypatch.chdir(tmp_path)
+    needed = ("runs", "output")
+    ended = call("rethinking.report", "--runs=runs", "--output=report", required=needed)
     assert ended.returncode == 0
     assert "75.00 (1)" in ended.stdout and "The page is report/index.html" in ended.stdout
     assert "INFO" not in ended.stderr and len(ended.stderr.splitlines()) < 5, ended.stderr
