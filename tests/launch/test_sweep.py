@@ -182,22 +182,22 @@ def test_the_command_runs_skips_and_reports(tmp_path, tmp_path_factory, monkeypa
     assert not list(tmp_path.iterdir())
     late = sweep(f"--workdir={tmp_path}", "--rows=labels", "--time_budget=0")
     assert LEFT in late.stdout
-    # Two runs side by side, on two of the eight fake devices each.
-    rows = (f"--workdir={tmp_path}", "--seeds=2", "--rows=true_labels", "--config.num_devices=2")
-    at_once = command(*rows, "--parallel=2", "--report")
+    # Four runs side by side, on two of the eight fake devices each.
+    rows = (f"--workdir={tmp_path}", "--seeds=4", "--rows=true_labels", "--config.num_devices=2")
+    at_once = command(*rows, "--parallel=4", "--report")
     first = subprocess.run(at_once, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    assert len(list((tmp_path / "logs").iterdir())) == 2
+    assert len(list((tmp_path / "logs").iterdir())) == 4
     for result in tmp_path.rglob("result.json"):
         used = json.loads(result.read_text())
         assert (used["num_devices"], used["devices"]) == (2, ["cpu:0", "cpu:1"])
-    assert first.stdout.count(": complete (") == 2
+    assert first.stdout.count(": complete (") == 4
     assert "| true_labels " in first.stdout
     assert (tmp_path / "report/index.html").exists()
     seeds = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
-    assert seeds == ["seed_0", "seed_1"]
+    assert seeds == ["seed_0", "seed_1", "seed_2", "seed_3"]
     again = sweep(*rows)
-    assert again.stdout.count(": finished") == 2
+    assert again.stdout.count(": finished") == 4
 
 
 @pytest.mark.parametrize(
