@@ -11,11 +11,11 @@ v5e:4x4. GPUs need the extra `compile_gpu` (0.7 GB), TPUs the extra `compile_tpu
 some minutes on one core.
 
 For a row that trains a network, the line has, per chip:
-- the bytes that are kept between steps, such as parameters and optimizer (`state_gb`),
-- the bytes of the batch, or of the data set if it stays on the chip, and of activations and other
-  temporaries, and whether all of it fits into the memory that JAX takes,
-- on a GPU, the number of kernels that a step starts (`launches`), and of convolutions among them,
-- the floating-point operations, the bytes read and written, and the bytes that collectives carry,
+- The bytes that are kept between steps, such as parameters and optimizer (`state_gb`).
+- The bytes of the batch, or of the data set if it stays on the chip. The bytes of activations and
+  other temporaries. Whether all of it fits into the memory that JAX takes.
+- On a GPU, the number of kernels that a step starts (`launches`), and of convolutions among them.
+- The floating-point operations, the bytes read and written, and the bytes that collectives carry.
 - `step_ms`, the roofline's estimate of the time of a step. It is the largest of the times for
   operations, for memory and for launches at the chip's rates, plus the time for collectives. It
   assumes that collectives do not overlap with other work. Without the card, XLA cannot time
@@ -23,9 +23,9 @@ For a row that trains a network, the line has, per chip:
 
 With --largest_batch it doubles the batch per chip and finds the largest one that fits.
 
-For a row of Table 3, the line has the bytes of the matrix and of temporaries, whether they fit, the
-largest number of examples that would fit, the operations, and lower bounds on the seconds of each
-step. On a TPU it has also what the host must hold and compute.
+For a row of Table 3, the line has the bytes of the matrix and of temporaries, and whether they fit.
+It has the largest number of examples that would fit, the operations, and lower bounds on the
+seconds of each step. On a TPU it has also what the host must hold and compute.
 """
 
 import functools

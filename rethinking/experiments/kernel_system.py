@@ -114,7 +114,8 @@ def build(
                 yield each
 
         on_devices = dataclasses.replace(features, parameters=parameters)
-        product_dtype = min(config.features.product_dtype, config.dtype)  # "float32" comes first
+        # A float32 factor multiplies in float32 anyway.
+        product_dtype = config.features.product_dtype if config.dtype == "float64" else None
         return FeatureSystem(blocks, data.train, backend, on_devices, product_dtype)
     kernel = make_kernel(config.kernel)
     probe.check_kernel(kernel, data.train, backend)
