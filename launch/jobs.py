@@ -227,6 +227,8 @@ def _state(workdir: pathlib.Path, config: ConfigDict) -> str:
     # A damaged file stops only its own run, whose message names the file.
     with contextlib.suppress(runs.DamagedFile):
         if has_config:
+            if experiments.lengthens(runs.read_config(path / "config.json"), config):
+                return UNFINISHED
             runs.refuse_another(path / "config.json", config, experiments.scientific)
         if runs.read_result(workdir):
             return FINISHED

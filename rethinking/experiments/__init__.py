@@ -72,7 +72,7 @@ def run(
     """Runs the experiment of `config` in `workdir`; returns the contents of result.json.
 
     Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
-    continues.
+    continues. A call with a larger `max_epochs` continues a finished run; see `lengthens`.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
     `inspection` is for networks that train.
     Raises InputError for anything that cannot work, before any time is spent. During the run, it
@@ -87,7 +87,7 @@ def run(
     config = with_source(config, own_code.loaded_digest)
     with (
         explain_disk_errors(workdir),
-        runs.open_run(workdir, config, scientific, writes) as run_directory,
+        runs.open_run(workdir, config, scientific, writes, lengthens) as run_directory,
     ):
         result = run_directory.result
         if result is not None:
@@ -165,6 +165,18 @@ def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     if kind is training and {"randomize.labels", "randomize.pixels"}.isdisjoint(fields):
         fields.pop("randomize.seed", None)
     return fields
+
+
+def lengthens(there: ConfigDict, config: ConfigDict) -> bool:
+    """Whether `config` is that of the run `there` with more epochs at its end, and no other change.
+
+    This is so for networks that train, unless a cosine schedule or an optimizer of the user's own
+    depends on the number of epochs.
+    """
+    old, new = scientific(there), scientific(config)
+    last = training.FIELDS["max_epochs"].default
+    before, now = (fields.pop("max_epochs", last) for fields in (old, new))
+    return old == new and now > before and config.kind == "training" and training.can_grow(config)
 
 
 def digest(config: ConfigDict | dict) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import distributed, runs
+from rethinking import distributed, own_code, runs
 from rethinking.config import refuse_without_effect
 from rethinking.errors import nearest, require
 from rethinking.experiments.evaluations import summarize
@@ -99,6 +99,11 @@ def _check_streamed(config: ConfigDict) -> None:
         "config.data.whiten=False: streamed images are scaled to [-1, 1] and never whitened. "
         "Leave it True.",
     )
+
+
+def can_grow(config: ConfigDict) -> bool:
+    """Whether the first epochs are the same with any larger `max_epochs`."""
+    return config.schedule != "cosine" and not own_code.is_own(config.optimizer)
 
 
 def run(

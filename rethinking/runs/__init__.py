@@ -41,6 +41,7 @@ __all__ = [
     "RunDirectory",
     "check_metrics",
     "open_run",
+    "read_config",
     "read_lines",
     "read_result",
     "refuse_another",
@@ -52,6 +53,8 @@ WAIT_SECONDS = 120.0
 REPLACE_SECONDS = 10.0
 # From a config to the fields that decide what it computes: `rethinking.experiments.scientific`.
 Scientific = Callable[[ConfigDict], dict[str, Any]]
+# Whether the second config only adds epochs to the first: `rethinking.experiments.lengthens`.
+Lengthens = Callable[[ConfigDict, ConfigDict], bool]
 
 
 class RunDirectory:
@@ -138,24 +141,29 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def open_run(
-    workdir: str | os.PathLike, config: ConfigDict, scientific: Scientific, writes: bool = True
+    workdir: str | os.PathLike,
+    config: ConfigDict,
+    scientific: Scientific,
+    writes: bool = True,
+    lengthens: Lengthens = lambda there, config: False,
 ) -> Iterator[RunDirectory]:
     """Gives the run directory of `config`, new or to be continued.
 
-    With `writes=False` it waits until another process has made it. `scientific` is
-    `rethinking.experiments.scientific`. Raises InputError if the folder cannot be written, if
+    A finished run is unfinished again if `config` has more epochs and is otherwise the same. With
+    `writes=False` it waits until another process has made it. `scientific` and `lengthens` are
+    those of `rethinking.experiments`. Raises InputError if the folder cannot be written, if
     another process uses it, or if it holds anything else.
     """
     path = epath.Path(workdir)
     provenance.revision()  # now, because the code may change during the run
     if not writes:
         _wait_for(path / "config.json")
-        _refuse_another_in_time(path, config, scientific)
+        _refuse_another_in_time(path, config, scientific, lengthens)
         yield RunDirectory(Folder(path), writes)
         return
     with hold(path) as folder:
         folder.remove_litter()
-        _keep_config(folder, config, scientific)
+        _keep_config(folder, config, scientific, lengthens)
         folder.note(folder.has_result())
         try:
             yield RunDirectory(folder, writes)
@@ -186,33 +194,60 @@ def _wait_for(file: epath.Path) -> None:
         time.sleep(0.5)
 
 
-def _refuse_another_in_time(path: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
+def _refuse_another_in_time(
+    path: epath.Path, config: ConfigDict, scientific: Scientific, lengthens: Lengthens
+) -> None:
     """`refuse_another`, but first waits a little if process 0 may be about to replace the config.
 
-    Process 0 does that if the previous run was killed before its first result.
+    Process 0 does that if the previous run was killed before its first result, or if this one adds
+    epochs to it.
     """
+    file = path / "config.json"
     deadline = time.monotonic() + REPLACE_SECONDS
-    while has_begun(path) and time.monotonic() < deadline:
+    while has_begun(path) or lengthens(read_config(file), config):
+        if time.monotonic() > deadline:
+            break
         with contextlib.suppress(InputError):
-            return refuse_another(path / "config.json", config, scientific)
+            return refuse_another(file, config, scientific)
         time.sleep(0.1)
-    refuse_another(path / "config.json", config, scientific)
+    refuse_another(file, config, scientific)
 
 
-def _keep_config(folder: Folder, config: ConfigDict, scientific: Scientific) -> None:
+def _keep_config(
+    folder: Folder, config: ConfigDict, scientific: Scientific, lengthens: Lengthens
+) -> None:
     """Writes config.json, unless it is there. Raises InputError if it is that of another run."""
     file = folder.path / "config.json"
-    if file.exists() and not folder.is_abandoned:
+    is_run = file.exists() and not folder.is_abandoned
+    if is_run and not lengthens(read_config(file), config):
         refuse_another(file, config, scientific)
         return
-    # A run that was killed before its first result leaves the folder to any other.
+    if is_run:
+        _reopen(folder.path, config)
     _write_atomically(file, config.to_json(indent=2) + "\n")
-    folder.clear()
+    if not is_run:
+        # A run that was killed before its first result leaves the folder to any other.
+        folder.clear()
+
+
+def _reopen(path: epath.Path, config: ConfigDict) -> None:
+    """Removes result.json of a run that gets more epochs. Raises InputError if it has no state."""
+    result = read_result(path)
+    if result is None:
+        return
+    if not (path / "checkpoints" / str(result["steps"])).is_dir():
+        raise InputError(
+            f"{path} holds a finished run of {result['epochs']} epochs without the checkpoint of "
+            f"its last step, so it cannot go on to config.max_epochs={config.max_epochs}. Choose "
+            "another --workdir."
+        )
+    # First this: if the process is killed before it writes the config, the run is unfinished.
+    (path / "result.json").unlink()
 
 
 def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
     """Raises InputError, with the differences, unless the config in `file` computes the same."""
-    there = _read_config(file)
+    there = read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
     # In a config from before a field of a version existed, nobody knows the version.
@@ -232,8 +267,8 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
         )
 
 
-def _read_config(file: epath.Path) -> ConfigDict:
-    """The config in a file. Raises DamagedFile if it is not that of a run."""
+def read_config(file: epath.Path) -> ConfigDict:
+    """The config in a run's config.json. Raises DamagedFile if it is not that of a run."""
     remedy = "Remove the folder, or choose another --workdir."
     there = read_object(file, remedy)
     if not isinstance(there.get("row"), str) or type(there.get("seed")) is not int:

@@ -50,6 +50,48 @@ def test_time_budget_stops_and_the_same_call_continues(tmp_path):
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
+    """Also where the process was killed after it had removed the shorter run's result."""
+    longer = quickstart(max_epochs=3, augment__flip=True)
+    experiments.run(longer, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    experiments.run(quickstart(max_epochs=1, augment__flip=True), parts)
+    experiments.run(quickstart(max_epochs=2, augment__flip=True), parts)
+    assert runs.read_result(parts)["epochs"] == 2
+    (parts / "result.json").unlink()
+    experiments.run(longer, parts)
+    assert_same_run(parts, tmp_path / "whole")
+    with pytest.raises(InputError, match="max_epochs: 3 there, 2 now"):
+        experiments.run(quickstart(max_epochs=2, augment__flip=True), parts)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schedule": "cosine", "decay_per_epoch": 1},
+        {"optimizer": "tests.optimizers:lion", "momentum": 0, "weight_decay": 0},
+        {"seed": 1},
+    ],
+)
+def test_no_other_run_is_taken_for_a_shorter_one(fields, tmp_path):
+    config = quickstart(max_epochs=2)
+    longer = config.copy_and_resolve_references()
+    longer.max_epochs = 3
+    assert experiments.lengthens(config, longer)
+    for one in (config, longer):
+        if "seed" not in fields or one is longer:
+            one.update(fields)
+    assert not experiments.lengthens(config, longer)
+
+
+def test_a_run_without_its_last_checkpoint_keeps_its_result(tmp_path):
+    experiments.run(quickstart(max_epochs=1), tmp_path)
+    (tmp_path / "checkpoints" / str(STEPS_PER_EPOCH)).rename(tmp_path / "checkpoints" / "1")
+    with pytest.raises(InputError, match="without the checkpoint of its last step"):
+        experiments.run(quickstart(max_epochs=2), tmp_path)
+    assert runs.read_result(tmp_path)["epochs"] == 1
+
+
 def test_killed_at_random_moments_a_run_ends_as_if_never_stopped(tmp_path):
     """SIGKILL comes in a step, an evaluation, or while a line or a checkpoint is written."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -159,6 +159,13 @@ def finish(job):
         directory.finish(directory.sealed({"status": "complete", "seed": 0}))
 
 
+def test_a_finished_run_that_gets_more_epochs_is_left_to_do(tmp_path):
+    finish(plan(tmp_path)[0])
+    longer = [*FAST, "--config.max_epochs=2"]
+    planned = jobs.plan(QUICKSTART, tmp_path, rows="true|random_labels", overrides=longer)
+    assert [job.state for job in planned] == ["unfinished", "to do"]
+
+
 @pytest.mark.parametrize("content", DAMAGE)
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 def test_a_damaged_run_is_named_and_the_others_go_on(name, content, tmp_path, monkeypatch):

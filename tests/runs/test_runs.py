@@ -194,6 +194,25 @@ def test_a_process_that_reads_waits_for_the_one_that_writes(tmp_path, settings, 
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_process_that_reads_waits_until_a_run_has_more_epochs(tmp_path, settings):
+    with runs.open_run(tmp_path, settings, experiments.scientific) as run:
+        run.append({"step": 1})
+        run.finish(run.sealed({"status": "complete", "steps": 1, "epochs": 1}))
+    (tmp_path / "checkpoints/1").mkdir(parents=True)
+    longer = settings.copy_and_resolve_references()
+    longer.max_epochs += 1
+
+    def lengthen():
+        with runs.open_run(tmp_path, longer, experiments.scientific, True, experiments.lengthens):
+            pass
+
+    threading.Timer(1.0, lengthen).start()
+    with runs.open_run(
+        tmp_path, longer, experiments.scientific, False, experiments.lengthens
+    ) as reader:
+        assert (reader.metrics, reader.result) == ([{"step": 1}], None)
+
+
 class Bucket(memory.MemoryFileSystem):
     """gs:// in memory. As in Google's, a file appears when it is closed and cannot be extended."""
 
