@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from rethinking.errors import InputError
-from rethinking.kernels import checks
+from rethinking.kernels import checks, threads
 
 Images = UInt8[np.ndarray, "n h w c"] | Float[np.ndarray, "n h w c"]
 # By default accelerators round the factors of a product to fewer digits.
@@ -33,11 +33,14 @@ def in_batches(
 ) -> np.ndarray:
     """`features(batch, *arrays)` of all batches of the images, in one array."""
     check_count("batch_size", batch_size)
-    rows = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        rows.append(np.asarray(features(batch, *arrays)))
-    return np.concatenate(rows)
+
+    def of_batch(start: int) -> np.ndarray:
+        return np.asarray(features(images[start : start + batch_size], *arrays))
+
+    starts = range(0, len(images), batch_size)
+    # An accelerator computes a batch on all of its cores.
+    several = threads.in_order if jax.default_backend() == "cpu" else map
+    return np.concatenate(list(several(of_batch, starts)))
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float32, Float64
 
 from rethinking.data.images import scale
@@ -206,13 +207,19 @@ class FittedRandomConv:
 def _random_conv(
     images: Array, kernels: Array, contrast: Array, threshold: Array, size: int, stride: int
 ) -> Float32[Array, "n features"]:
-    images = scale(images)
-    norms = _patch_norms(images, kernels.shape[0], contrast)
-    responses = convolve(images, kernels, "VALID") / norms
-    signs = []
-    for sign in (1, -1):
-        signs.append(_average_pool(jax.nn.relu(sign * responses - threshold), size, stride))
-    return jnp.stack(signs, 3).transpose(0, 4, 3, 1, 2).reshape(len(images), -1)
+    def features(images: Array) -> Array:
+        norms = _patch_norms(images, kernels.shape[0], contrast)
+        responses = convolve(images, kernels, "VALID") / norms
+        signs = []
+        for sign in (1, -1):
+            signs.append(_average_pool(jax.nn.relu(sign * responses - threshold), size, stride))
+        return jnp.stack(signs, 3).transpose(0, 4, 3, 1, 2).reshape(len(images), -1)
+
+    def one_by_one(images: Array) -> Array:
+        # A core's cache holds the responses of one image.
+        return lax.map(lambda image: features(image[None])[0], images)
+
+    return lax.platform_dependent(scale(images), cpu=one_by_one, default=features)
 
 
 def _patch_norms(images: Array, size: int, contrast: Array) -> Float32[Array, "n h w 1"]:
@@ -239,9 +246,9 @@ def _average_pool(x: Array, size: int, stride: int) -> Float32[Array, "n p q fil
 def _window_sums(x: Array, size: int, stride: int, axis: int) -> Array:
     """Sums over windows of `size` along an axis, `stride` apart."""
     span = (x.shape[axis] - size) // stride * stride + 1
-    total = jax.lax.slice_in_dim(x, 0, span, stride, axis)
+    total = lax.slice_in_dim(x, 0, span, stride, axis)
     for start in range(1, size):
-        total = total + jax.lax.slice_in_dim(x, start, start + span, stride, axis)
+        total = total + lax.slice_in_dim(x, start, start + span, stride, axis)
     return total
 
 
