@@ -12,9 +12,10 @@ from rethinking.models.devices import vary_like
 
 # With fewer channels than this, XLA's own convolutions are faster than thin matrix products.
 FEW_CHANNELS = 16
-# What one convolution processes at once of the output's gradient. It stays in a core's cache.
+# A convolution takes so much of the output's gradient at once. It stays in a core's cache.
 PART_BYTES = 2**20
-# What one matrix product processes at once of the output's gradient, or one image if that has more.
+# A matrix product takes as few images at once as have so many pixels together: enough for its
+# speed, and little enough for a core's cache.
 PART_PIXELS = 128
 
 
@@ -115,7 +116,6 @@ def _correlate(
             for i, total in enumerate(totals)
         ], None
 
-    # Large enough for a matrix product, and small enough for a core's cache.
     length = next(
         n
         for n in range(1, batch + 1)
