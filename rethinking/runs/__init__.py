@@ -64,15 +64,16 @@ class RunDirectory:
     change no file.
     """
 
-    def __init__(self, folder: Folder, writes: bool = True):
-        self.path, self.writes, self._folder = folder.path, writes, folder
+    def __init__(self, folder: Folder, writes: bool = True, longer: ConfigDict | None = None):
+        """`longer` is a config with more epochs than that of the folder, which it will replace."""
+        self.path, self.writes, self._folder, self._longer = folder.path, writes, folder, longer
         self.metrics: list[dict[str, Any]] = []
         self.read_again()
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The contents of result.json; None while the run is unfinished."""
-        return read_result(self.path)
+        return None if self._longer is not None else read_result(self.path)
 
     def keep_metrics(self, step: int | None = None) -> None:
         """Drops the lines after `step`: a restart from its checkpoint measures them again.
@@ -106,7 +107,7 @@ class RunDirectory:
 
         Numbers that JSON does not have (nan, inf) become null.
         """
-        self.require_there()
+        self._begin()
         self.metrics.append(finite(line))
         if not is_local(self.path):
             self._write_metrics()  # a file in a bucket can be replaced, but not extended
@@ -126,14 +127,23 @@ class RunDirectory:
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes result.json and returns its contents."""
-        self.require_there()
+        self._begin()
         result = finite(result)
         if self.writes:
             _write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
         return result
 
-    def _write_metrics(self) -> None:
+    def _begin(self) -> None:
+        """Comes before all that is written. A shorter run is finished until then."""
         self.require_there()
+        if self._longer is not None and self.writes:
+            # First this: a process that is killed in between leaves the shorter run unfinished.
+            (self.path / "result.json").unlink(missing_ok=True)
+            _write_config(self.path, self._longer)
+        self._longer = None
+
+    def _write_metrics(self) -> None:
+        self._begin()
         if self.writes:
             text = "".join(json.dumps(line) + "\n" for line in self.metrics)
             _write_atomically(self.path / "metrics.jsonl", text)
@@ -149,24 +159,31 @@ def open_run(
 ) -> Iterator[RunDirectory]:
     """Gives the run directory of `config`, new or to be continued.
 
-    A finished run is unfinished again if `config` has more epochs and is otherwise the same. With
-    `writes=False` it waits until another process has made it. `scientific` and `lengthens` are
-    those of `rethinking.experiments`. Raises InputError if the folder cannot be written, if
-    another process uses it, or if it holds anything else.
+    A finished run is unfinished again if `config` has more epochs and is otherwise the same. Its
+    result stays until the first line is written. With `writes=False` it waits until another process
+    has made it. `scientific` and `lengthens` are those of `rethinking.experiments`. Raises
+    InputError if the folder cannot be written, if another process uses it, if it holds anything
+    else, or if a finished run that gets more epochs has no checkpoint of its end.
     """
     path = epath.Path(workdir)
     provenance.revision()  # now, because the code may change during the run
     if not writes:
         _wait_for(path / "config.json")
-        _refuse_another_in_time(path, config, scientific, lengthens)
-        yield RunDirectory(Folder(path), writes)
+        is_longer = lengthens(read_config(path / "config.json"), config)
+        if not is_longer:
+            _refuse_another_in_time(path, config, scientific)
+        yield RunDirectory(Folder(path), writes, config if is_longer else None)
         return
     with hold(path) as folder:
         folder.remove_litter()
-        _keep_config(folder, config, scientific, lengthens)
+        is_longer = _is_run(folder) and lengthens(read_config(path / "config.json"), config)
+        if is_longer:
+            _require_last_checkpoint(path, config)
+        else:
+            _keep_config(folder, config, scientific)
         folder.note(folder.has_result())
         try:
-            yield RunDirectory(folder, writes)
+            yield RunDirectory(folder, writes, config if is_longer else None)
         except BaseException:
             _leave_usable(folder)
             raise
@@ -194,55 +211,47 @@ def _wait_for(file: epath.Path) -> None:
         time.sleep(0.5)
 
 
-def _refuse_another_in_time(
-    path: epath.Path, config: ConfigDict, scientific: Scientific, lengthens: Lengthens
-) -> None:
+def _refuse_another_in_time(path: epath.Path, config: ConfigDict, scientific: Scientific) -> None:
     """`refuse_another`, but first waits a little if process 0 may be about to replace the config.
 
-    Process 0 does that if the previous run was killed before its first result, or if this one adds
-    epochs to it.
+    Process 0 does that if the previous run was killed before its first result.
     """
-    file = path / "config.json"
     deadline = time.monotonic() + REPLACE_SECONDS
-    while has_begun(path) or lengthens(read_config(file), config):
-        if time.monotonic() > deadline:
-            break
+    while has_begun(path) and time.monotonic() < deadline:
         with contextlib.suppress(InputError):
-            return refuse_another(file, config, scientific)
+            return refuse_another(path / "config.json", config, scientific)
         time.sleep(0.1)
-    refuse_another(file, config, scientific)
+    refuse_another(path / "config.json", config, scientific)
 
 
-def _keep_config(
-    folder: Folder, config: ConfigDict, scientific: Scientific, lengthens: Lengthens
-) -> None:
+def _is_run(folder: Folder) -> bool:
+    """Whether the folder holds a run. One that was killed before its first result is none."""
+    return (folder.path / "config.json").exists() and not folder.is_abandoned
+
+
+def _keep_config(folder: Folder, config: ConfigDict, scientific: Scientific) -> None:
     """Writes config.json, unless it is there. Raises InputError if it is that of another run."""
-    file = folder.path / "config.json"
-    is_run = file.exists() and not folder.is_abandoned
-    if is_run and not lengthens(read_config(file), config):
-        refuse_another(file, config, scientific)
+    if _is_run(folder):
+        refuse_another(folder.path / "config.json", config, scientific)
         return
-    if is_run:
-        _reopen(folder.path, config)
-    _write_atomically(file, config.to_json(indent=2) + "\n")
-    if not is_run:
-        # A run that was killed before its first result leaves the folder to any other.
-        folder.clear()
+    # A run that was killed before its first result leaves the folder to any other.
+    _write_config(folder.path, config)
+    folder.clear()
 
 
-def _reopen(path: epath.Path, config: ConfigDict) -> None:
-    """Removes result.json of a run that gets more epochs. Raises InputError if it has no state."""
+def _write_config(path: epath.Path, config: ConfigDict) -> None:
+    _write_atomically(path / "config.json", config.to_json(indent=2) + "\n")
+
+
+def _require_last_checkpoint(path: epath.Path, config: ConfigDict) -> None:
+    """Raises InputError if a finished run has no checkpoint of its last step."""
     result = read_result(path)
-    if result is None:
-        return
-    if not (path / "checkpoints" / str(result["steps"])).is_dir():
+    if result is not None and not (path / "checkpoints" / str(result["steps"])).is_dir():
         raise InputError(
             f"{path} holds a finished run of {result['epochs']} epochs without the checkpoint of "
             f"its last step, so it cannot go on to config.max_epochs={config.max_epochs}. Choose "
             "another --workdir."
         )
-    # First this: if the process is killed before it writes the config, the run is unfinished.
-    (path / "result.json").unlink()
 
 
 def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific) -> None:

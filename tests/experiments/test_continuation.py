@@ -51,12 +51,17 @@ def test_time_budget_stops_and_the_same_call_continues(tmp_path):
 
 
 def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
-    """Also where the process was killed after it had removed the shorter run's result."""
+    """Also after an error, and where a process was killed just as it had removed the result."""
     longer = quickstart(max_epochs=3, augment__flip=True)
     experiments.run(longer, tmp_path / "whole")
     parts = tmp_path / "parts"
     experiments.run(quickstart(max_epochs=1, augment__flip=True), parts)
     experiments.run(quickstart(max_epochs=2, augment__flip=True), parts)
+    assert runs.read_result(parts)["epochs"] == 2
+    impossible = longer.copy_and_resolve_references()
+    impossible.num_devices = 99
+    with pytest.raises(InputError, match="99"):
+        experiments.run(impossible, parts)
     assert runs.read_result(parts)["epochs"] == 2
     (parts / "result.json").unlink()
     experiments.run(longer, parts)

@@ -194,23 +194,35 @@ def test_a_process_that_reads_waits_for_the_one_that_writes(tmp_path, settings, 
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_process_that_reads_waits_until_a_run_has_more_epochs(tmp_path, settings):
+def test_a_run_that_gets_more_epochs_is_finished_until_its_first_line(tmp_path, settings):
     with runs.open_run(tmp_path, settings, experiments.scientific) as run:
         run.append({"step": 1})
-        run.finish(run.sealed({"status": "complete", "steps": 1, "epochs": 1}))
+        result = run.finish(run.sealed({"status": "complete", "steps": 1, "epochs": 1}))
     (tmp_path / "checkpoints/1").mkdir(parents=True)
     longer = settings.copy_and_resolve_references()
     longer.max_epochs += 1
 
-    def lengthen():
-        with runs.open_run(tmp_path, longer, experiments.scientific, True, experiments.lengthens):
-            pass
+    def open_longer(writes):
+        return runs.open_run(
+            tmp_path, longer, experiments.scientific, writes, experiments.lengthens
+        )
 
-    threading.Timer(1.0, lengthen).start()
-    with runs.open_run(
-        tmp_path, longer, experiments.scientific, False, experiments.lengthens
-    ) as reader:
-        assert (reader.metrics, reader.result) == ([{"step": 1}], None)
+    def open_shorter():
+        return runs.open_run(tmp_path, settings, experiments.scientific)
+
+    with open_longer(True) as writer, open_longer(False) as reader:
+        assert writer.result is reader.result is None
+        assert runs.read_result(tmp_path) == result
+    with open_shorter() as run:
+        assert run.result == result
+    with open_longer(True) as writer, open_longer(False) as reader:
+        for run in (writer, reader):
+            run.append({"step": 2})
+            assert run.result is None
+        assert reader.metrics == writer.metrics == [{"step": 1}, {"step": 2}]
+    assert runs.read_result(tmp_path) is None
+    with pytest.raises(InputError, match="max_epochs: 101 there, 100 now"), open_shorter():
+        pass
 
 
 class Bucket(memory.MemoryFileSystem):
