@@ -33,11 +33,12 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Epochs to time; the best counts."
 def time_epochs(trainer: Trainer, repeats: int) -> tuple[float, float]:
     """Seconds of the first epoch, with compilation, and of the fastest of `repeats` more."""
     seconds = []
-    start = time.perf_counter()
-    for leg in itertools.islice(trainer.legs(trainer.initial, 0), repeats + 1):
+    legs = trainer.legs(trainer.initial, 0)
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        *_, leg = itertools.islice(legs, trainer.last_step(1) // trainer.steps_per_leg)
         leg.loss.block_until_ready()
         seconds.append(time.perf_counter() - start)
-        start = time.perf_counter()
     return seconds[0], min(seconds[1:])
 
 
@@ -82,7 +83,7 @@ def main(overrides: list[str]) -> None:
     ready = time.time() - psutil.Process().create_time()
     first, epoch = time_epochs(trainer, _REPEATS.value)
     bare = time_bare_step(config, _REPEATS.value)
-    step = epoch / trainer.steps_per_leg
+    step = epoch / trainer.last_step(1)
     print(
         json.dumps(
             {

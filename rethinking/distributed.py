@@ -171,9 +171,10 @@ def notice_sigterm() -> Iterator[None]:
     """Inside, SIGTERM does not end the program. It makes `sigterm_noticed` true.
 
     A second SIGTERM ends the program. Signals within one second count as one, because some
-    senders, such as `timeout`, send each signal twice. Nested calls do nothing.
+    senders, such as `timeout`, send each signal twice. Nested calls do nothing, nor do calls in
+    another thread than the main one, which alone can handle signals.
     """
-    if _noticing.is_set():
+    if _noticing.is_set() or threading.current_thread() is not threading.main_thread():
         yield
         return
     noted_at = math.inf

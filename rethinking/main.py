@@ -3,7 +3,7 @@
     python -m rethinking.main --config=configs/FILE.py:ROW --workdir=DIR [--config.field=value ...]
 
 The same command continues an interrupted run. A run goes on when its terminal closes or its SSH
-connection ends. To end it then, use `kill` with the number of its process.
+connection ends. To save and end it then, use `kill` with the number of its process.
 If the input is bad, the command prints the reason and ends with exit code 2.
 
 With --distributed, several processes make the run together, on the devices of all of them.

@@ -1,5 +1,6 @@
 """rethinking.distributed: processes join, end together and stop together."""
 
+import concurrent.futures
 import re
 import signal
 import time
@@ -11,8 +12,8 @@ from rethinking.errors import InputError
 from rethinking.rendezvous import slurm
 from tests.started import call, free_address, python_processes, wait_for
 
-# A single process that notices SIGTERM and works on for a while. Calls are nested where a
-# streamed run is part of a sweep.
+# A single process that notices SIGTERM and works on for a while. Calls are nested where a run is
+# part of a sweep.
 LONE = """
 import sys, time
 from rethinking import distributed
@@ -94,6 +95,15 @@ def test_a_single_process_notices_sigterm_and_ends_at_the_second(start):
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+def test_in_another_thread_a_run_works_and_leaves_the_signals_alone():
+    def handler():
+        with distributed.notice_sigterm():
+            return signal.getsignal(signal.SIGTERM)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(handler).result() == signal.getsignal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,7 @@ def _streamed_step(config: ConfigDict, info: Info, mesh: Mesh) -> Step:
 def _resident_step(config: ConfigDict, info: Info, mesh: Mesh) -> Step:
     num = config.data.num_train or info.num_train
     net, seen = lowered.resident_network(config, info, mesh)
-    train_epoch = steps.make_train_epoch(
-        net.train_step, net.devices, config.batch_size, seen.train, scan=True
-    )
+    train_epoch = steps.make_train_epoch(net.train_step, net.devices, config.batch_size, seen.train)
     stored = lowered.stored_form(config, info, seen, num)[0]
     scalar = lowered.on_each(mesh, (), jnp.uint32)
     traced = train_epoch.trace(

@@ -1,7 +1,6 @@
 """Training on data that stay on the devices, for small sets such as CIFAR10."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +25,10 @@ Examples = tuple[jax.Array, jax.Array]
 
 
 class ResidentTrainer(Trainer):
-    """Trains and evaluates on data that stay on the devices. A leg is an epoch."""
+    """Trains and evaluates on data that stay on the devices.
+
+    A leg is an epoch, or a step where an epoch is not one program (`steps.use_scan`).
+    """
 
     def __init__(self, config: ConfigDict):
         """Checks the config against data, devices and network; then loads and places the data.
@@ -38,7 +40,7 @@ class ResidentTrainer(Trainer):
         shifts.check(config.eval.shifts, info, data_dir)
         self.programs = build(config, info, config.data.num_train or info.num_train)
         super().__init__(
-            config, self.programs.network, self.programs.initial, self.programs.steps_per_epoch
+            config, self.programs.network, self.programs.initial, self.programs.steps_per_leg
         )
         dataset = examples.load(config)
         self.eval_split = dataset.eval_split
@@ -55,16 +57,18 @@ class ResidentTrainer(Trainer):
 
     def last_step(self, epoch: int) -> int:
         """The number of steps at the end of `epoch` epochs; an epoch has whole batches only."""
-        return epoch * self.steps_per_leg
+        return epoch * self.programs.steps_per_epoch
 
     def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
-        """Trains from `state` on, where `step` steps are done; yields each epoch, without end."""
-        seed = self.programs.scalar(self.config.seed)
-        for epoch in itertools.count(step // self.steps_per_leg):
-            state, loss = self.programs.train_epoch(
-                state, *self.train, self.indices, seed, self.programs.scalar(epoch)
-            )
-            yield Leg(state, loss)
+        """Trains from `state` on, where `step` steps are done; yields each leg, without end."""
+        epoch, done = divmod(step, self.programs.steps_per_epoch)
+        while True:
+            for leg in self.programs.train(
+                state, self.train, self.indices, self.config.seed, epoch, done
+            ):
+                state = leg.state
+                yield leg
+            epoch, done = epoch + 1, 0
 
     @property
     def single_step(self) -> Callable:
@@ -72,20 +76,21 @@ class ResidentTrainer(Trainer):
         return self.programs.step
 
     def replay(self, step: int) -> Iterator[tuple]:
-        """The arguments of the steps of the epoch that begins at `step`."""
-        epoch = self.programs.scalar(step // self.steps_per_leg)
-        seed = self.programs.scalar(self.config.seed)
-        data = (*self.train, self.indices)
-        for rows in self.programs.shuffle(self.train[1], seed, epoch):
-            yield (*data, seed, epoch, rows)
+        """The arguments of the steps from `step` on, up to the end of its epoch."""
+        number, done = divmod(step, self.programs.steps_per_epoch)
+        seed, epoch = self.programs.scalar(self.config.seed), self.programs.scalar(number)
+        for rows in self.programs.shuffle(self.train[1], seed, epoch)[done:]:
+            yield (*self.train, self.indices, seed, epoch, rows)
 
     def rehearse(self, state: TrainState, step: int, num_steps: int) -> None:
         """Trains a copy of `state` on the first examples, as in an epoch of `num_steps` steps."""
-        num = min(num_steps, self.steps_per_leg) * self.config.batch_size
-        data = [array[:num] for array in (*self.train, self.indices)]
-        seed, epoch = map(self.programs.scalar, (self.config.seed, step // self.steps_per_leg))
-        _, loss = self.programs.train_epoch(copied(state), *data, seed, epoch)
-        jax.block_until_ready(loss)
+        num = min(num_steps, self.programs.steps_per_epoch) * self.config.batch_size
+        examples = self.train[0][:num], self.train[1][:num]
+        epoch = step // self.programs.steps_per_epoch
+        for leg in self.programs.train(
+            copied(state), examples, self.indices[:num], self.config.seed, epoch
+        ):
+            jax.block_until_ready(leg.loss)
 
     def evaluate_split(
         self, state: TrainState, split: Examples, stop: Callable[[int], bool]
@@ -134,12 +139,41 @@ class Programs:
     network: Network
     initial: TrainState  # before the first step
     steps_per_epoch: int
-    train_epoch: Callable  # (state, examples, labels, indices, seed, epoch) -> (state, mean loss)
+    # (state, examples, labels, indices, seed, epoch) -> (state, mean loss of the steps); None if an
+    # epoch is not one program
+    train_epoch: Callable | None
+    train_step: Callable  # `step`, compiled; it reuses the buffers of the state that it gets
     evaluate: Callable  # (state, examples, labels) -> {"loss": ..., "accuracy": ...}
     logits: Callable  # (state, examples) -> [n, num_classes], in evaluation mode
     store: Callable  # examples of the data set -> stored examples
     shuffle: Callable  # (labels, seed, epoch) -> the rows of each step
     step: Callable  # see `steps.make_indexed_step`; not compiled
+
+    @property
+    def steps_per_leg(self) -> int:
+        """The number of steps between two states that `train` yields."""
+        return 1 if self.train_epoch is None else self.steps_per_epoch
+
+    def train(
+        self,
+        state: TrainState,
+        examples: Examples,
+        indices: jax.Array,
+        seed: int,
+        epoch: int,
+        done: int = 0,
+    ) -> Iterator[Leg]:
+        """Trains for the rest of an epoch, of which `done` steps are done; yields each leg.
+
+        Each leg reuses the buffers of the state before it, also those of `state`.
+        """
+        order = self.scalar(seed), self.scalar(epoch)
+        if self.train_epoch is not None:
+            yield Leg(*self.train_epoch(state, *examples, indices, *order))
+            return
+        for rows in self.shuffle(examples[1], *order)[done:]:
+            state, loss = self.train_step(state, *examples, indices, *order, rows)
+            yield Leg(state, loss)
 
     @property
     def mesh(self) -> Mesh:
@@ -166,19 +200,23 @@ def build(config: ConfigDict, info: Info, num_train: int) -> Programs:
     """
     net, seen = build_network(config, info, num_train, devices.mesh(config))
     initial = net.initial_state(config.seed)
-    scan = steps.use_scan(initial.params)
+    train_epoch = None
+    if steps.use_scan(initial.params):
+        train_epoch = steps.make_train_epoch(
+            net.train_step, net.devices, config.batch_size, seen.train
+        )
+    step = steps.make_indexed_step(net.train_step, net.devices, config.batch_size, seen.train)
     return Programs(
         network=net,
         initial=initial,
         steps_per_epoch=num_train // config.batch_size,
-        train_epoch=steps.make_train_epoch(
-            net.train_step, net.devices, config.batch_size, seen.train, scan
-        ),
+        train_epoch=train_epoch,
+        train_step=net.devices.compile(step, donate_argnums=(0,)),
         evaluate=evaluate.make_evaluate(net.model, net.devices, config.eval_batch_size, seen.test),
         logits=evaluate.make_logits(net.model, net.devices, config.eval_batch_size, seen.test),
         store=seen.store,
         shuffle=net.devices.compile(steps.make_shuffle(config.batch_size)),
-        step=steps.make_indexed_step(net.train_step, net.devices, config.batch_size, seen.train),
+        step=step,
     )
 
 

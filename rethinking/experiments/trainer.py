@@ -35,8 +35,8 @@ class Leg(NamedTuple):
 class Trainer(abc.ABC):
     """Trains and evaluates one network on one data set.
 
-    Training advances in legs of `steps_per_leg` steps, and an epoch is a whole number of legs. With
-    data on the devices a leg is an epoch, with streamed data a leg is a step.
+    Training advances in legs of `steps_per_leg` steps, and an epoch is a whole number of legs. A
+    leg is an epoch where that is one program, else a step.
     """
 
     # The splits that `evaluate_split` can take. Each subclass sets these three, and `eval_split`.
@@ -103,7 +103,7 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def replay(self, step: int) -> Iterator[tuple]:
-        """The arguments of `single_step` for each step from `step` on, up to the end of the leg."""
+        """The arguments of `single_step` for each step from `step` on, at least for a leg."""
 
     @abc.abstractmethod
     def rehearse(self, state: TrainState, step: int, num_steps: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import distributed, own_code, runs
+from rethinking import own_code, runs
 from rethinking.config import refuse_without_effect
 from rethinking.errors import nearest, require
 from rethinking.experiments.evaluations import summarize
@@ -114,9 +114,8 @@ def run(
 ) -> dict[str, Any] | None:
     """Trains as `config` says, or continues; returns the fields of result.json.
 
-    Returns None if the run had to stop before its end: because of `deadline` (of
-    time.monotonic()), or, where data are streamed, because of SIGTERM. Its state is saved, and the
-    same call continues.
+    Returns None if the run had to stop before its end, because of `deadline` (of time.monotonic())
+    or a noticed SIGTERM. Its state is saved, and the same call continues.
     Raises InputError for settings or data that cannot work, before any time is spent.
     """
     # Imported here because everything but a run works without JAX.
@@ -127,27 +126,17 @@ def run(
 
     start = time.monotonic()
     make_trainer = StreamedTrainer if config.data.stream else ResidentTrainer
-    with _notice_sigterm(config):
-        trainer = make_trainer(config)
-        with contextlib.closing(Checkpoints(run_directory.path)) as checkpoints:
-            loop = Loop(config, trainer, run_directory, checkpoints, start, deadline, inspection)
-            status = loop.run()
-            if status is None:
-                return None
-            fields = {
-                "status": status,
-                "num_params": trainer.num_params,
-                "batch_norm_examples": trainer.batch_norm_examples,
-                "eval_split": trainer.eval_split,
-            }
-            fields |= summarize(run_directory.metrics, config.fit_accuracy)
-            return fields | trainer.result_fields(loop.state)
-
-
-def _notice_sigterm(config: ConfigDict) -> contextlib.AbstractContextManager:
-    """A context in which SIGTERM stops a streamed run after its present step.
-
-    A resident run cannot stop in the middle of an epoch. There SIGTERM ends the process at once,
-    unless a sweep or several processes around the run handle it.
-    """
-    return distributed.notice_sigterm() if config.data.stream else contextlib.nullcontext()
+    trainer = make_trainer(config)
+    with contextlib.closing(Checkpoints(run_directory.path)) as checkpoints:
+        loop = Loop(config, trainer, run_directory, checkpoints, start, deadline, inspection)
+        status = loop.run()
+        if status is None:
+            return None
+        fields = {
+            "status": status,
+            "num_params": trainer.num_params,
+            "batch_norm_examples": trainer.batch_norm_examples,
+            "eval_split": trainer.eval_split,
+        }
+        fields |= summarize(run_directory.metrics, config.fit_accuracy)
+        return fields | trainer.result_fields(loop.state)

@@ -103,7 +103,8 @@ FIELDS: Fields = COMMON | {
     ),
     "checkpoint_seconds": Field(
         60.0,
-        "least number of seconds between two checkpoints; 0: after every epoch",
+        "least number of seconds between two checkpoints; 0: after every epoch, or after every "
+        "step where an epoch is not one program",
         minimum=0,
         maximum=1e9,
         scientific=False,

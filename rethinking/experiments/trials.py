@@ -150,12 +150,10 @@ class Repetition:
         programs = self.programs
         state = jax.tree.map(jnp.copy, programs.initial)
         indices = sharding.replicate(jnp.asarray(indices, jnp.uint32), programs.mesh)
-        seed = programs.scalar(self._seed)
         yield 0, state
         for epoch in range(self._max_epochs):
-            state, _ = programs.train_epoch(
-                state, points, labels, indices, seed, programs.scalar(epoch)
-            )
+            for leg in programs.train(state, (points, labels), indices, self._seed, epoch):
+                state = leg.state
             yield epoch + 1, state
 
 

@@ -1,4 +1,4 @@
-"""Training steps: whole epochs on resident data, or single steps on streamed batches."""
+"""Training steps, alone or in a program for a whole epoch; on resident data or streamed batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -63,12 +63,13 @@ def make_train_step(
 
 
 def make_train_epoch(
-    train_step: Callable, devices: DataParallel, batch_size: int, view: Callable, scan: bool = True
+    train_step: Callable, devices: DataParallel, batch_size: int, view: Callable
 ) -> Callable:
     """A function (state, images, labels, indices, seed, epoch) -> (state, mean loss of the steps).
 
-    An epoch is a fresh permutation, without its last n mod batch_size examples. The function reuses
-    the buffers of the state that it gets, so callers must not use that state again.
+    It is one compiled program for a whole epoch: a fresh permutation, without its last
+    n mod batch_size examples. It reuses the buffers of the state that it gets, so callers must not
+    use that state again. See `use_scan`.
 
     Args:
         train_step: see `make_train_step`.
@@ -76,13 +77,11 @@ def make_train_epoch(
             `indices` [n], the positions in the source, on which augmentation depends.
         batch_size: over all devices.
         view: a function (stored images, one key per image) -> what the network sees.
-        scan: whether an epoch is one compiled program. If not, Python calls a program for each
-            step. See `use_scan`.
     """
     shuffle = make_shuffle(batch_size)
     step = make_indexed_step(train_step, devices, batch_size, view)
 
-    def scanned_epoch(state, images, labels, indices, seed, epoch):
+    def epoch_of_steps(state, images, labels, indices, seed, epoch):
         state, losses = lax.scan(
             lambda state, rows: step(state, images, labels, indices, seed, epoch, rows),
             state,
@@ -90,19 +89,7 @@ def make_train_epoch(
         )
         return state, losses.mean()
 
-    if scan:
-        return devices.compile(scanned_epoch, donate_argnums=(0,))
-    compiled_shuffle = devices.compile(shuffle)
-    compiled_step = devices.compile(step, donate_argnums=(0,))
-
-    def stepped_epoch(state, images, labels, indices, seed, epoch):
-        losses = []
-        for rows in compiled_shuffle(labels, seed, epoch):
-            state, loss = compiled_step(state, images, labels, indices, seed, epoch, rows)
-            losses.append(loss)
-        return state, jnp.stack(losses).mean()
-
-    return stepped_epoch
+    return devices.compile(epoch_of_steps, donate_argnums=(0,))
 
 
 def make_shuffle(batch_size: int) -> Callable:

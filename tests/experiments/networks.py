@@ -16,6 +16,18 @@ class OwnNetwork(nn.Module):
         return nn.Dense(self.num_classes)(nn.Dropout(0.1, deterministic=not train)(nn.relu(x)))
 
 
+class Convolutional(nn.Module):
+    """A small network with a convolution, dropout and batch norm."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3), strides=4)(x)))
+        x = nn.Dropout(0.1, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(self.num_classes)(x)
+
+
 class Changing(nn.Module):
     """A network whose code changes between two calls of a command.
 

@@ -2,7 +2,9 @@
 
 import os
 import random
+import signal
 import subprocess
+import threading
 import time
 
 import jax
@@ -10,8 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from rethinking import experiments, runs
+from rethinking import distributed, experiments, runs
 from rethinking.errors import InputError
+from rethinking.experiments.inspection import Inspection
 from tests.experiments.networks import Changing
 from tests.experiments.trained import (
     ROOT,
@@ -47,6 +50,38 @@ def test_time_budget_stops_and_the_same_call_continues(tmp_path):
     while experiments.run(config, tmp_path / "parts", time.monotonic() + 0.5 * 2**calls) is None:
         calls += 1
     assert calls > 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+class Preempted(Inspection):
+    """Sends SIGTERM to the process of the run after some steps."""
+
+    STEPS = 2, 8, 10  # an epoch has five
+
+    def legs(self, trainer, state, step, folder):
+        for leg in super().legs(trainer, state, step, folder):
+            step += trainer.steps_per_leg
+            if step in self.STEPS:
+                signal.raise_signal(signal.SIGTERM)
+            yield leg
+
+
+@pytest.mark.parametrize(
+    "name, stops",
+    [
+        ("tests.experiments.networks:Convolutional", [2, 8, 10]),  # a program for each step
+        ("mlp_1x512", [10]),  # a program for an epoch
+    ],
+)
+def test_a_preempted_run_is_saved_after_the_leg_and_continues(name, stops, tmp_path, monkeypatch):
+    config = quickstart(model__name=name, data__num_train=160, augment__flip=True)
+    experiments.run(config, tmp_path / "whole")
+    for step in stops:
+        monkeypatch.setattr(distributed, "_sigterm", threading.Event())
+        assert experiments.run(config, tmp_path / "parts", inspection=Preempted()) is None
+        assert saved_steps(tmp_path / "parts")[-1] == step
+    monkeypatch.setattr(distributed, "_sigterm", threading.Event())
+    experiments.run(config, tmp_path / "parts", inspection=Preempted())
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 

@@ -39,11 +39,25 @@ def compiled(name, num_devices, sync, learning_rate, scan):
     initialize = state.initializer(model, optimizer, image(SIZE, SIZE, 3))
     scan = steps.use_scan(jax.eval_shape(initialize, 0).params) if scan is None else scan
     train_step = steps.make_train_step(model, optimizer, devices, BATCH_SIZE)
-    epoch = steps.make_train_epoch(
-        train_step, devices, BATCH_SIZE, lambda images, keys: images, scan
-    )
+    make_epoch = steps.make_train_epoch if scan else one_program_per_step
+    epoch = make_epoch(train_step, devices, BATCH_SIZE, lambda images, keys: images)
     measure = evaluate.make_evaluate(model, devices, 20, lambda images: images)
     return mesh, initialize, epoch, measure
+
+
+def one_program_per_step(train_step, devices, batch_size, view):
+    """What `steps.make_train_epoch` returns, as a loop in Python."""
+    shuffle = devices.compile(steps.make_shuffle(batch_size))
+    step = devices.compile(steps.make_indexed_step(train_step, devices, batch_size, view))
+
+    def epoch(train_state, images, labels, *numbers):
+        losses = []
+        for rows in shuffle(labels, *numbers[1:]):
+            train_state, loss = step(train_state, images, labels, *numbers, rows)
+            losses.append(loss)
+        return train_state, jnp.stack(losses).mean()
+
+    return epoch
 
 
 def train(name, num_devices, data, epochs, sync=False, learning_rate=3e-3, seed=3, scan=None):
