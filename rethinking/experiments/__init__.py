@@ -20,7 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rethinking import config as _config
-from rethinking import distributed, own_code, provenance, runs
+from rethinking import own_code, provenance, runs
 from rethinking.errors import require, require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
 from rethinking.experiments.inspection import NOTHING, Inspection
@@ -71,9 +71,9 @@ def run(
 ) -> dict[str, Any] | None:
     """Runs the experiment of `config` in `workdir`; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. What is done is saved,
-    and the same call continues. A call with a larger `max_epochs` continues a finished run: see
-    `lengthens`.
+    Returns None if `deadline` (of time.monotonic()) came first, or SIGTERM, which training runs and
+    solves notice. What is done is saved, and the same call continues. A call with a larger
+    `max_epochs` continues a finished run: see `lengthens`.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
     `inspection` is for networks that train.
     Raises InputError for anything that cannot work, before any time is spent. During the run, it
@@ -101,8 +101,7 @@ def run(
 
         sharding.use_compilation_cache(with_scopes=inspection.profile > 0)
         more = () if inspection == NOTHING else (inspection,)
-        with distributed.notice_sigterm():
-            measured = KINDS[config.kind].run(config, run_directory, deadline, *more)
+        measured = KINDS[config.kind].run(config, run_directory, deadline, *more)
         if measured is None:
             return None
         return run_directory.finish(run_directory.sealed(_provenance(config) | measured))

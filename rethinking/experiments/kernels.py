@@ -138,13 +138,14 @@ def make_kernel(settings: ConfigDict) -> gram.Kernel:
     return gram.Linear()
 
 
+@distributed.notice_sigterm()
 def run(
     config: ConfigDict, run_directory: runs.RunDirectory, deadline: float = math.inf
 ) -> dict[str, Any] | None:
     """Solves the system that `config` describes; returns the contents of result.json.
 
-    Returns None if `deadline` (of time.monotonic()) or a noticed SIGTERM came first. The same call
-    then continues: see `kernel_system.keep`.
+    Returns None if `deadline` (of time.monotonic()) or SIGTERM came first. The same call then
+    continues: see `kernel_system.keep`.
 
     Raises InputError for settings, data, devices or memory that cannot work, before any time is
     spent; and for a system that cannot be solved.

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rethinking import own_code, runs
+from rethinking import distributed, own_code, runs
 from rethinking.config import refuse_without_effect
 from rethinking.errors import nearest, require
 from rethinking.experiments.evaluations import summarize
@@ -106,6 +106,7 @@ def can_grow(config: ConfigDict) -> bool:
     return config.schedule != "cosine" and not own_code.is_own(config.optimizer)
 
 
+@distributed.notice_sigterm()
 def run(
     config: ConfigDict,
     run_directory: runs.RunDirectory,
@@ -115,7 +116,7 @@ def run(
     """Trains as `config` says, or continues; returns the fields of result.json.
 
     Returns None if the run had to stop before its end, because of `deadline` (of time.monotonic())
-    or a noticed SIGTERM. Its state is saved, and the same call continues.
+    or SIGTERM. Its state is saved, and the same call continues.
     Raises InputError for settings or data that cannot work, before any time is spent.
     """
     # Imported here because everything but a run works without JAX.
