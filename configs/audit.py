@@ -7,7 +7,7 @@ A row is a setting of section 2.1: true labels, random labels, half of the label
 three kinds of randomized inputs. All rows are trained exactly alike. The page runs/audit/report and
 the end of the terminal's output answer: Does the network fit noise? How much longer does that take?
 What does it know when half of the labels are random? Is its test accuracy under random labels
-chance? Rows that make no sense for the data are left out by name.
+chance? And with other inputs? Rows that make no sense for the data are left out by name.
 
 The defaults are AdamW with a learning rate of 0.001, which falls to zero along a cosine in 200
 epochs, and batches of 32. Set your own recipe by --config.FIELD=VALUE: it applies to all rows. Time
