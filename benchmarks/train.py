@@ -36,7 +36,7 @@ def time_epochs(trainer: Trainer, repeats: int) -> tuple[float, float]:
     legs = trainer.legs(trainer.initial, 0)
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        *_, leg = itertools.islice(legs, trainer.last_step(1) // trainer.steps_per_leg)
+        *_, leg = itertools.islice(legs, trainer.last_step(1) // trainer.leg_steps(0))
         leg.loss.block_until_ready()
         seconds.append(time.perf_counter() - start)
     return seconds[0], min(seconds[1:])

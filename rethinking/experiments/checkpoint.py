@@ -40,7 +40,7 @@ class Saved(NamedTuple):
 
     step: int  # steps done
     state: TrainState
-    loss_sum: float = 0.0  # over the legs since the last epoch ended
+    loss_sum: float = 0.0  # over the steps since the last epoch ended
     seconds: float | None = None  # spent on the run; None in an old checkpoint without a digest
     measured: Measured | None = None  # the evaluations so far; None likewise
 

@@ -47,7 +47,8 @@ def _with_profile(
     with contextlib.closing(legs):
         for number, leg in enumerate(legs):
             if number == 0:
-                profile.record(trainer, leg.state, step + trainer.steps_per_leg, num_steps, folder)
+                step += trainer.leg_steps(step)
+                profile.record(trainer, leg.state, step, num_steps, folder)
             yield leg
 
 
@@ -69,7 +70,7 @@ def _until_not_finite(
                 before = None
             if before is not None:
                 before = copied(leg.state)
-            step += trainer.steps_per_leg
+            step += trainer.leg_steps(step)
             yield leg
 
 
@@ -83,7 +84,7 @@ def explain(trainer: "Trainer", state: Any, step: int) -> str:
 
     devices, split = trainer.network.devices, trainer.split_argnums
     run = devices.compile(trainer.single_step, split_argnums=split)
-    replayed = itertools.islice(trainer.replay(step), trainer.steps_per_leg)
+    replayed = itertools.islice(trainer.replay(step), trainer.leg_steps(step))
     for number, arguments in enumerate(replayed, step + 1):
         after, loss = run(state, *arguments)
         if not_finite.all_finite((after, loss)):

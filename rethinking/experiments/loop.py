@@ -132,8 +132,8 @@ class Loop:
             status = _status(self.config, self.run_directory.metrics)
             if status is not None:
                 return status
-            next_step = self.step + self.trainer.steps_per_leg
-            ends_epoch = next_step == self.trainer.last_step(self.epoch + 1)
+            num_steps = self.trainer.leg_steps(self.step)
+            ends_epoch = self.step + num_steps == self.trainer.last_step(self.epoch + 1)
             number = 0 if ends_epoch else self.step
             # A leg does not begin if it would end after the deadline. It is expected to take as
             # long as the last leg of the same kind.
@@ -143,7 +143,7 @@ class Loop:
             if self._agreed(number, due):
                 self._save()
             began = time.monotonic()
-            self._count(next(legs))
+            self._count(next(legs), num_steps)
             if ends_epoch:
                 self.epoch += 1
                 self._end_epoch(progress)
@@ -166,10 +166,10 @@ class Loop:
             return False
         return distributed.agreed(value)
 
-    def _count(self, leg: Leg) -> None:
+    def _count(self, leg: Leg, num_steps: int) -> None:
         self.state = leg.state
-        self.step += self.trainer.steps_per_leg
-        self.meter.add(leg, self.trainer.steps_per_leg * self.config.batch_size)
+        self.step += num_steps
+        self.meter.add(leg, num_steps, self.config.batch_size)
 
     def _end_epoch(self, progress: Progress) -> None:
         """Evaluates at the end of an epoch, or before the first, if that is due and not yet done.
@@ -196,9 +196,8 @@ class Loop:
         self.meter = Meter()
 
     def _epoch_loss(self) -> float:
-        """The mean loss of the legs of the epoch that has just ended."""
-        first_step = self.trainer.last_step(self.epoch - 1)
-        return self.meter.loss_sum() / ((self.step - first_step) / self.trainer.steps_per_leg)
+        """The mean loss of the steps of the epoch that has just ended."""
+        return self.meter.loss_sum() / (self.step - self.trainer.last_step(self.epoch - 1))
 
     def _evaluate(self, fields: dict[str, float | None], last: bool) -> None:
         """Evaluates and appends a line to metrics.jsonl, which also holds `fields`.

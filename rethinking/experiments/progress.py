@@ -20,27 +20,28 @@ class Meter:
     """The loss and the speed of training since the epoch began."""
 
     def __init__(self, loss_sum: float = 0.0):
-        """A continued run passes the `loss_sum` of the epoch's legs before it was interrupted."""
-        self._losses: list[float | jax.Array] = [loss_sum]
+        """A continued run passes the `loss_sum` of the epoch's steps before it was interrupted."""
+        self._losses: list[tuple[float | jax.Array, int]] = [(loss_sum, 1)]
         self._examples = 0
         self._waited: float | None = None
         self._start = time.monotonic()
 
-    def add(self, leg: Leg, num_examples: int) -> None:
-        """Counts a leg, and waits for the one before it.
+    def add(self, leg: Leg, num_steps: int, batch_size: int) -> None:
+        """Counts a leg of `num_steps` steps, and waits for the one before it.
 
         So the program runs only one leg ahead of the devices.
         """
         jax.block_until_ready(self._losses[-1])
-        self._losses.append(leg.loss)
-        self._examples += num_examples
+        self._losses.append((leg.loss, num_steps))
+        self._examples += num_steps * batch_size
         if leg.waited is not None:
             self._waited = (self._waited or 0.0) + leg.waited
 
     def loss_sum(self) -> float:
-        """The sum of the legs' losses; waits for the last one."""
-        self._losses = [sum(map(float, self._losses))]
-        return self._losses[0]
+        """The sum of the steps' losses; waits for the last one."""
+        total = sum(float(loss) * num_steps for loss, num_steps in self._losses)
+        self._losses = [(total, 1)]
+        return total
 
     def rate(self) -> float | None:
         """Examples per second; None if this meter has counted no leg."""

@@ -27,7 +27,8 @@ Examples = tuple[jax.Array, jax.Array]
 class ResidentTrainer(Trainer):
     """Trains and evaluates on data that stay on the devices.
 
-    A leg is an epoch, or a step where an epoch is not one program (`steps.use_scan`).
+    A leg is an epoch, or a step where an epoch is not one program (`steps.use_scan`). An epoch that
+    was begun by such steps ends by steps on any device.
     """
 
     def __init__(self, config: ConfigDict):
@@ -39,9 +40,7 @@ class ResidentTrainer(Trainer):
         info = data_set.describe(config)
         shifts.check(config.eval.shifts, info, data_dir)
         self.programs = build(config, info, config.data.num_train or info.num_train)
-        super().__init__(
-            config, self.programs.network, self.programs.initial, self.programs.steps_per_leg
-        )
+        super().__init__(config, self.programs.network, self.programs.initial)
         dataset = examples.load(config)
         self.eval_split = dataset.eval_split
         self.train = self.programs.place(dataset.train)
@@ -58,6 +57,11 @@ class ResidentTrainer(Trainer):
     def last_step(self, epoch: int) -> int:
         """The number of steps at the end of `epoch` epochs; an epoch has whole batches only."""
         return epoch * self.programs.steps_per_epoch
+
+    def leg_steps(self, step: int) -> int:
+        """See `Trainer.leg_steps`."""
+        is_whole = self.programs.is_one_program(step % self.programs.steps_per_epoch)
+        return self.programs.steps_per_epoch if is_whole else 1
 
     def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
         """Trains from `state` on, where `step` steps are done; yields each leg, without end."""
@@ -149,10 +153,9 @@ class Programs:
     shuffle: Callable  # (labels, seed, epoch) -> the rows of each step
     step: Callable  # see `steps.make_indexed_step`; not compiled
 
-    @property
-    def steps_per_leg(self) -> int:
-        """The number of steps between two states that `train` yields."""
-        return 1 if self.train_epoch is None else self.steps_per_epoch
+    def is_one_program(self, done: int) -> bool:
+        """Whether the rest of an epoch, of which `done` steps are done, is one program."""
+        return self.train_epoch is not None and done == 0
 
     def train(
         self,
@@ -168,7 +171,7 @@ class Programs:
         Each leg reuses the buffers of the state before it, also those of `state`.
         """
         order = self.scalar(seed), self.scalar(epoch)
-        if self.train_epoch is not None:
+        if self.is_one_program(done):
             yield Leg(*self.train_epoch(state, *examples, indices, *order))
             return
         for rows in self.shuffle(examples[1], *order)[done:]:

@@ -55,7 +55,7 @@ class StreamedTrainer(Trainer):
         net = build_network(config, self.mesh, self.num_train, dataset.num_classes)
         reading = self._reading(config.batch_size)
         _require_memory(config, self.mesh, self.eval_rows, reading.num_threads)
-        super().__init__(config, net, net.initial_state(config.seed), steps_per_leg=1)
+        super().__init__(config, net, net.initial_state(config.seed))
         _LOG.info("%d threads read images, in %s.", reading.num_threads, _processes(reading))
         self.train_step = build_train_step(config, net)
         self.single_step = steps.make_batch_step(net.train_step, net.devices, _view(config))
@@ -71,6 +71,10 @@ class StreamedTrainer(Trainer):
     def last_step(self, epoch: int) -> int:
         """The number of steps at the end of `epoch` epochs; a batch may span two epochs."""
         return math.ceil(epoch * self.num_train / self.config.batch_size)
+
+    def leg_steps(self, step: int) -> int:
+        """See `Trainer.leg_steps`."""
+        return 1
 
     def legs(self, state: TrainState, step: int) -> Iterator[Leg]:
         """Trains from `state` on, where `step` steps are done; yields each step, without end."""

@@ -35,8 +35,8 @@ class Leg(NamedTuple):
 class Trainer(abc.ABC):
     """Trains and evaluates one network on one data set.
 
-    Training advances in legs of `steps_per_leg` steps, and an epoch is a whole number of legs. A
-    leg is an epoch where that is one program, else a step.
+    Training advances in legs. A leg is an epoch where that is one program, else a step. No leg goes
+    beyond the end of an epoch.
     """
 
     # The splits that `evaluate_split` can take. Each subclass sets these three, and `eval_split`.
@@ -49,13 +49,10 @@ class Trainer(abc.ABC):
     single_step: Callable
     split_argnums: tuple[int, ...] = ()
 
-    def __init__(
-        self, config: ConfigDict, network: Network, initial: TrainState, steps_per_leg: int
-    ):
+    def __init__(self, config: ConfigDict, network: Network, initial: TrainState):
         self.config = config
         self.network = network
         self.initial = initial  # the state before the first step
-        self.steps_per_leg = steps_per_leg
         params = named(initial.params)
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
         _LOG.info("%s on %s:\n%s", config.model.name, provenance.device_name(), table)
@@ -96,6 +93,10 @@ class Trainer(abc.ABC):
     @abc.abstractmethod
     def last_step(self, epoch: int) -> int:
         """The number of steps at the end of `epoch` epochs."""
+
+    @abc.abstractmethod
+    def leg_steps(self, step: int) -> int:
+        """The number of steps of the leg that begins after `step` steps."""
 
     @abc.abstractmethod
     def legs(self, state: TrainState, step: int) -> Iterator[Leg]:

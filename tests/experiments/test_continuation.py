@@ -15,6 +15,7 @@ import pytest
 from rethinking import distributed, experiments, runs
 from rethinking.errors import InputError
 from rethinking.experiments.inspection import Inspection
+from rethinking.training import steps
 from tests.experiments.networks import Changing
 from tests.experiments.trained import (
     ROOT,
@@ -60,7 +61,7 @@ class Preempted(Inspection):
 
     def legs(self, trainer, state, step, folder):
         for leg in super().legs(trainer, state, step, folder):
-            step += trainer.steps_per_leg
+            step += trainer.leg_steps(step)
             if step in self.STEPS:
                 signal.raise_signal(signal.SIGTERM)
             yield leg
@@ -83,6 +84,22 @@ def test_a_preempted_run_is_saved_after_the_leg_and_continues(name, stops, tmp_p
     monkeypatch.setattr(distributed, "_sigterm", threading.Event())
     experiments.run(config, tmp_path / "parts", inspection=Preempted())
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_an_epoch_that_steps_have_begun_ends_by_steps_and_the_next_is_one_program(
+    tmp_path, monkeypatch
+):
+    """As where a run of convolutions begins on a CPU and continues on a GPU."""
+    config = quickstart(data__num_train=160)
+    experiments.run(config, tmp_path / "whole")
+    monkeypatch.setattr(steps, "use_scan", lambda params: False)
+    monkeypatch.setattr(distributed, "_sigterm", threading.Event())
+    assert experiments.run(config, tmp_path / "parts", inspection=Preempted()) is None
+    assert saved_steps(tmp_path / "parts") == [2]
+    monkeypatch.undo()
+    experiments.run(config, tmp_path / "parts")
+    for line, other in zip(lines(tmp_path / "parts"), lines(tmp_path / "whole"), strict=True):
+        assert untimed(line) == pytest.approx(untimed(other), rel=1e-5)
 
 
 def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
