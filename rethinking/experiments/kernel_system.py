@@ -28,6 +28,7 @@ from rethinking.kernels.interpolate import Interpolant
 from rethinking.kernels.kept import Kept
 from rethinking.kernels.random_conv import FittedRandomConv, RandomConv
 from rethinking.kernels.systems import Blocks, CentersSystem, FeatureSystem, KernelSystem, System
+from rethinking.runs.folder import SOLVE
 
 _LOG = logging.getLogger(__name__)
 
@@ -162,8 +163,8 @@ def keep(
 ) -> Kept | None:
     """What keeps the finished parts of the solve in the run directory, under `solve`.
 
-    None in a bucket, for several processes, and if the disk has too little space. Such a solve
-    starts over when it is interrupted.
+    None in a bucket, for several processes, and if the disk has too little space for a solve that
+    has kept nothing yet. Such a solve starts over when it is interrupted.
     """
     if "://" in os.fspath(folder) or jax.process_count() > 1:
         return None
@@ -171,20 +172,24 @@ def keep(
     size = layout.entries * layout.num_devices * backend.dtype.itemsize
     if data.net is not None or config.random_centers:
         size *= 2  # a sum of products, beside an older one or beside the factor
+    solve = pathlib.Path(folder) / SOLVE
+    there = sum(file.stat().st_size for file in solve.glob("*"))
     free = psutil.disk_usage(os.fspath(folder)).free
     sizes = f"up to {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
-    if size > free:
+    if there:
+        sizes += f" beside the {there / 1e9:.2f} GB that are there"
+    elif size > free:
         _LOG.warning(
             "Finished parts of the solve take %s. So they are not kept, and the solve starts over "
             "if it is interrupted. Free some space, or choose another --workdir.",
             sizes,
         )
         return None
-    _LOG.info("Finished parts of the solve are kept in %s/solve: %s.", folder, sizes)
+    _LOG.info("Finished parts of the solve are kept in %s: %s.", solve, sizes)
     settings = {path: get(config, path) for path, field in FIELDS.items() if field.scientific}
     examples = hashlib.blake2b(np.ascontiguousarray(data.train)).hexdigest()
-    matrix = f"{settings}, ridge {ridge!r}, {examples}, {provenance.revision()}"
-    return Kept(pathlib.Path(folder) / "solve", backend, matrix)
+    matrix = f"{settings}, ridge {ridge!r}, {examples}, {provenance.source_digest()}"
+    return Kept(solve, backend, matrix)
 
 
 def cost_and_accuracy(solution: Interpolant) -> dict[str, Any]:

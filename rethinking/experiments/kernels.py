@@ -183,8 +183,6 @@ def run(
         if kept is not None:
             kept.remove()
         raise
-    if kept is not None:
-        kept.remove()
     return {
         "status": "complete",
         "seconds": time.monotonic() - start + (kept.seconds_before if kept is not None else 0.0),

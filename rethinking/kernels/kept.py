@@ -5,6 +5,7 @@ features. One more file has the seconds spent. Files appear whole. One whose dig
 not used, nor are those after it.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -113,8 +114,9 @@ class Kept:
         self._noted = None
 
     def _remove(self, pattern: str) -> None:
-        for file in self._folder.glob(pattern):
-            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk cannot be written any more
+            for file in self._folder.glob(pattern):
+                file.unlink(missing_ok=True)
 
     def _sums(self) -> list[tuple[str, int]]:
         """(name, number of blocks) of each sum, in the order of the numbers."""

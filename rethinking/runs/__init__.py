@@ -131,6 +131,8 @@ class RunDirectory:
         result = finite(result)
         if self.writes:
             _write_atomically(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+            if is_local(self.path):
+                self._folder.remove_solve()
         return result
 
     def _begin(self) -> None:
@@ -166,7 +168,8 @@ def open_run(
     else, or if a finished run that gets more epochs has no checkpoint of its end.
     """
     path = epath.Path(workdir)
-    provenance.revision()  # now, because the code may change during the run
+    # Now, because the code may change during the run.
+    provenance.revision(), provenance.source_digest()
     if not writes:
         _wait_for(path / "config.json")
         is_longer = lengthens(read_config(path / "config.json"), config)

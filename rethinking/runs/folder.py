@@ -15,6 +15,8 @@ from rethinking.errors import InputError
 from rethinking.runs import disk
 
 _LOG = logging.getLogger(__name__)
+# The folder, in that of the run, with the finished parts of a solve: see `kernels.kept`.
+SOLVE = "solve"
 # The lock file holds this text until the run has a result or ends.
 _NO_RESULT = "no result yet\n"
 
@@ -48,7 +50,7 @@ class Folder:
         metrics = self.path / "metrics.jsonl"
         if (self.path / "result.json").exists() or (metrics.exists() and metrics.read_bytes()):
             return True
-        if (self.path / "checkpoints.unreadable").exists():
+        if (self.path / "checkpoints.unreadable").exists() or (self.path / SOLVE).exists():
             return True
         saved = self.path / "checkpoints"
         names = [child.name for child in saved.iterdir()] if saved.is_dir() else []
@@ -73,6 +75,12 @@ class Folder:
                 shutil.rmtree(child, ignore_errors=True)
         for name in ("config.json", "metrics.jsonl", "result.json"):
             (self.path / f"{name}.partial").unlink(missing_ok=True)
+        if (self.path / "result.json").exists():
+            self.remove_solve()
+
+    def remove_solve(self) -> None:
+        """Removes the finished parts of a solve, which has its result now."""
+        shutil.rmtree(self.path / SOLVE, ignore_errors=True)
 
     def note(self, has_result: bool) -> None:
         """Notes in the lock file whether the run can be continued or has left nothing."""

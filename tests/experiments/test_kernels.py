@@ -6,7 +6,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from rethinking import cli, distributed, experiments
+from rethinking import cli, distributed, experiments, provenance, runs
 from rethinking.data import arrays
 from rethinking.data.source import Dataset
 from rethinking.errors import InputError
@@ -149,6 +149,44 @@ def test_a_solve_ends_when_its_time_is_up_and_the_same_call_continues(
     for field, value in whole.items():
         if not field.endswith(("seconds", "bytes")):
             assert result[field] == value, field
+
+
+def test_finished_parts_outlive_errors_a_small_disk_and_a_commit(tmp_path, monkeypatch, caplog):
+    """Until the result is written, whatever happens before, in or after the solve."""
+    caplog.set_level("INFO", logger="rethinking")
+    overrides = [
+        "--config.data.name=digits",
+        "--config.data.num_train=60",
+        "--config.num_devices=1",
+    ]
+    config = cli.parse_config(["--config=configs/table3.py:mnist", *overrides])
+    four_panels = functools.partial(cholesky.make_backend, num_panels=4)
+    monkeypatch.setattr(cholesky, "make_backend", four_panels)
+    folder, looks = tmp_path / "run", iter([False, False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "sigterm_noticed", lambda: next(looks))
+        assert experiments.run(config, folder) is None
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(provenance, "revision", lambda: "another")
+    free = namedtuple("Usage", "free")(0)
+    monkeypatch.setattr("psutil.disk_usage", lambda path: free)
+    for owner, name in [(kernel_system, "load"), (runs.RunDirectory, "finish")]:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, name, interrupt)
+            experiments.run(config, folder)
+        other = config.copy_and_resolve_references()
+        other.kernel.bandwidth = 7.0
+        with pytest.raises(InputError, match="bandwidth"):
+            experiments.run(other, folder)
+    caplog.clear()
+    result = experiments.run(config, folder)
+    assert "Continuing after 2 of 4 panels." in caplog.text
+    assert not (folder / "solve").exists()
+    whole = experiments.run(config, tmp_path / "whole")
+    assert (result["test_error"], result["norm"]) == (whole["test_error"], whole["norm"])
 
 
 @pytest.mark.parametrize(
