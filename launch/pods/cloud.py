@@ -14,6 +14,7 @@ from typing import NamedTuple
 from launch.pods import commands, hosts
 from launch.pods.hosts import Host
 from launch.run_list import Run
+from rethinking import experiments
 
 
 class Answer(NamedTuple):
@@ -191,11 +192,19 @@ class Cloud:
         """The last lines that each host has logged."""
         return self._ask(self.pod.ssh(hosts.LAST_LINES, *_FAST), _ASK_SECONDS).out
 
-    def is_finished(self, workdir: str) -> bool:
-        """Whether a run in a bucket has a result. False for other folders: only hosts see them."""
-        if not workdir.startswith("gs://"):
+    def is_finished(self, run: Run) -> bool:
+        """Whether a run in a bucket has a result. False for other folders: only hosts see them.
+
+        A run is not finished if the folder has a shorter one, which it will lengthen.
+        """
+        if not run.workdir.startswith("gs://"):
             return False
-        return self._ask(commands.has_result(workdir), _LOOK_SECONDS).code == 0
+        if self._ask(commands.list_file(run.workdir, "result.json"), _LOOK_SECONDS).code:
+            return False
+        shown = self._ask(commands.print_file(run.workdir, "config.json"), _LOOK_SECONDS)
+        with contextlib.suppress(ValueError):
+            return not experiments.lengthens(json.loads(shown.out), run.config)
+        return False
 
     def _ask(self, command: Sequence[str], seconds: float) -> Answer:
         return self._call(command, min(seconds, self.seconds_left))

@@ -129,9 +129,14 @@ class Slice:
         return ["gcloud", "compute", "tpus", "queued-resources", verb, *arguments, *self._where]
 
 
-def has_result(workdir: str) -> list[str]:
-    """Succeeds if the run in a folder of a bucket is finished."""
-    return ["gcloud", "storage", "ls", f"{workdir.rstrip('/')}/result.json"]
+def list_file(workdir: str, name: str) -> list[str]:
+    """Succeeds if a folder of a bucket has a file of this name."""
+    return ["gcloud", "storage", "ls", f"{workdir.rstrip('/')}/{name}"]
+
+
+def print_file(workdir: str, name: str) -> list[str]:
+    """Prints a file in a folder of a bucket."""
+    return ["gcloud", "storage", "cat", f"{workdir.rstrip('/')}/{name}"]
 
 
 def count_devices(accelerator_type: str) -> tuple[int, int] | None:

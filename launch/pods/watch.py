@@ -80,7 +80,7 @@ class Watch:
 
     def _look_for_results(self) -> None:
         for run in list(self._plan.todo):
-            if self._cloud.is_finished(run.workdir):
+            if self._cloud.is_finished(run):
                 self._plan.finish(run.workdir)
 
     def _do(self, step: Step, sight: Sight) -> None:

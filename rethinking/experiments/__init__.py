@@ -74,6 +74,7 @@ def run(
     Returns None if `deadline` (of time.monotonic()) came first, or SIGTERM, which training runs and
     solves notice. What is done is saved, and the same call continues. A call with a larger
     `max_epochs` continues a finished run: see `lengthens`.
+    After a noticed SIGTERM, further calls return None, too, so that the program can end.
     Of several processes that make one run, only one `writes` to `workdir`, which all of them see.
     `inspection` is for networks that train.
     Raises InputError for anything that cannot work, before any time is spent. During the run, it
@@ -168,7 +169,7 @@ def scientific(config: ConfigDict | dict) -> dict[str, Any]:
     return fields
 
 
-def lengthens(there: ConfigDict, config: ConfigDict) -> bool:
+def lengthens(there: ConfigDict | dict, config: ConfigDict) -> bool:
     """Whether `config` is that of the run `there` with more epochs at its end, and no other change.
 
     This is so for networks that train, unless a cosine schedule or an optimizer of the user's own

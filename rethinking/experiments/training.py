@@ -102,7 +102,11 @@ def _check_streamed(config: ConfigDict) -> None:
 
 
 def can_grow(config: ConfigDict) -> bool:
-    """Whether the first epochs are the same with any larger `max_epochs`."""
+    """Whether the first epochs are trained the same with any larger `max_epochs`.
+
+    Their evaluations can differ: that after the last epoch uses the whole training set, and it is
+    also made where `eval_epochs` leaves one out.
+    """
     return config.schedule != "cosine" and not own_code.is_own(config.optimizer)
 
 

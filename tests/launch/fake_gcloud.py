@@ -13,8 +13,11 @@ import sys
 import threading
 
 from launch.pods import hosts
+from rethinking import experiments
 from tests.launch.fake_google import IN_QUEUE, NO_CAPACITY, Cloud
 
+# The config of all runs.
+CONFIG = experiments.defaults("training")
 NO_QUOTA = (
     "Quota limit 'TPUV5sPreemptibleLitepodPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0 "
     "in zone us-west4-a."
@@ -33,8 +36,10 @@ class Google(Cloud):
             self.sleep(min(seconds, 30))
             return 1, "", f"ERROR: {NO_NETWORK}\n"
         if command[1] == "storage":
-            workdir = command[3].removesuffix("/result.json")
+            workdir, _, name = command[3].rpartition("/")
             self.sleep(2)
+            if name == "config.json":
+                return 0, json.dumps(CONFIG.to_dict()), ""
             if self.work.get(workdir) == 0:
                 return 0, f"{command[3]}\n", ""
             return 1, "", "ERROR: (gcloud.storage.ls) One or more URLs matched no objects.\n"

@@ -6,13 +6,14 @@ import random
 import pytest
 
 from launch.pods import keep_going
+from launch.pods.cloud import Answer, Cloud
 from launch.pods.commands import Slice
 from launch.pods.meter import Meter, default_file
 from launch.pods.policy import Verdict
 from launch.pods.watch import Surroundings
 from launch.run_list import Run
 from rethinking.errors import InputError
-from tests.launch.fake_gcloud import Google, on_path
+from tests.launch.fake_gcloud import CONFIG, Google, on_path
 from tests.launch.fake_google import HOUR, Chances
 from tests.launch.programs import put_program
 from tests.launch.watched import A, B, InMemory, Watched, after
@@ -153,6 +154,26 @@ def test_a_finished_run_asks_for_no_slice():
     assert google.billed == 0 and watched.count("ask for a slice") == 0
 
 
+def test_a_shorter_run_in_the_bucket_is_not_finished():
+    longer = CONFIG.copy_and_resolve_references()
+    longer.max_epochs += 1
+
+    def is_finished(there, config, workdir=A):
+        files = {f"{A}/result.json": "", f"{A}/config.json": there}
+
+        def call(command, seconds):
+            text = files.get(command[-1])
+            return Answer(int(text is None), text or "", "")
+
+        return Cloud(Slice("mine", "z"), [], [], call).is_finished(Run(config, workdir, []))
+
+    short = CONFIG.to_json()
+    assert is_finished(short, CONFIG) and is_finished(longer.to_json(), CONFIG)
+    assert not is_finished(short, longer)
+    assert not is_finished(None, CONFIG)  # gcloud does not answer
+    assert not is_finished(short, CONFIG, B) and not is_finished(short, CONFIG, "/scratch/a")
+
+
 def test_gcloud_on_the_path_is_asked(tmp_path, monkeypatch):
     """The whole of `watch`, but for the time, with a program in place of gcloud."""
     google = Google(0, {A: 900}, 4, Chances(preempted_after=1e9))
@@ -161,7 +182,7 @@ def test_gcloud_on_the_path_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     put_program(tmp_path, "git", 'echo "$@" > "$3"')
     pod, said = Slice("mine", "us-west4-a"), []
-    run = Run(None, A, [f"--workdir={A}"])
+    run = Run(CONFIG, A, [f"--workdir={A}"])
     arguments = (pod, pod.create("v5litepod-16", spot=True), [run], str(tmp_path / "bundle"), ())
     world = Surroundings(lambda: google.now, google.sleep, said.append)
     with on_path(google, tmp_path):

@@ -6,6 +6,7 @@ from launch.pods.meter import Meter
 from launch.pods.policy import Policy
 from launch.pods.watch import Surroundings, Watch
 from launch.run_list import Run
+from tests.launch.fake_gcloud import CONFIG
 from tests.launch.fake_google import HOUR
 
 # Folders of runs.
@@ -31,7 +32,7 @@ class Watched:
     def __init__(self, google, hours=40.0, queued=False, only_start=False, spot=True, meter=None):
         self.google, self.said, self._billed = google, [], google.billed
         self.pod = Slice("mine", "us-west4-a", is_queued=queued)
-        self.runs = [Run(None, workdir, [f"--workdir={workdir}"]) for workdir in google.work]
+        self.runs = [Run(CONFIG, workdir, [f"--workdir={workdir}"]) for workdir in google.work]
         self.plan = Policy(self.runs, only_start)
         self.meter = meter or (None if only_start else InMemory(hours))
         self.world = Surroundings(lambda: google.now, google.sleep, self.said.append)
