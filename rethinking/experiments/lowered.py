@@ -57,7 +57,7 @@ def count(config: ConfigDict, info: Info) -> Programs:
     else:
         size = min(size, config.data.num_train or info.num_train)
         net, seen = resident_network(config, info, mesh)
-        test = evaluate.make_evaluate(net.model, net.devices, size, seen.test)
+        test = evaluate.make_sums(net.model, net.devices, size, seen.test)
         form = stored_form(config, info, seen, size)
     state = state_form(net, mesh)
     return Programs(_measure(step, state.params), _measure(test.trace(state, *form), {}), size)

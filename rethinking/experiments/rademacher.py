@@ -115,8 +115,7 @@ def _fit_signs(config: ConfigDict, repetition: Repetition, split: arrays.Split, 
     programs, best = repetition.programs, -1.0
     points, labels = programs.place(dataclasses.replace(split, labels=classes))
     for epoch, state in repetition.states(points, labels, split.indices):
-        evaluated = programs.evaluate(state, points, labels)
-        now = {name: float(value) for name, value in evaluated.items()}
+        now = programs.evaluate(state, points, labels)
         best = max(best, 2 * now["accuracy"] - 1)
         fitted = config.stop_when_fit and now["accuracy"] >= config.fit_accuracy
         if fitted or epoch == config.max_epochs or not math.isfinite(now["loss"]):

@@ -100,7 +100,7 @@ class ResidentTrainer(Trainer):
         self, state: TrainState, split: Examples, stop: Callable[[int], bool]
     ) -> dict[str, float]:
         """Loss and accuracy on a split. One program computes them, so `stop` is never called."""
-        return self._evaluate(state, split)
+        return self.programs.evaluate(state, *split)
 
     def result_fields(self, state: TrainState) -> dict[str, Any]:
         """Sizes of the data, norms, margins; and, under "shifts", accuracy on those test sets."""
@@ -126,18 +126,15 @@ class ResidentTrainer(Trainer):
         def shift(test: arrays.Split) -> arrays.Split:
             return shifts.build(name, test, config.seed, config.data.data_dir or None)
 
-        return self._evaluate(state, self.programs.place(examples.load(config, shift).test))
-
-    def _evaluate(self, state: TrainState, split: Examples) -> dict[str, float]:
-        fields = self.programs.evaluate(state, *split)
-        return {name: float(value) for name, value in fields.items()}
+        test = self.programs.place(examples.load(config, shift).test)
+        return self.programs.evaluate(state, *test)
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
     """A network, and the programs that train and evaluate it on any examples.
 
-    Each program is compiled when it is first called.
+    Each is compiled when it is first called.
     """
 
     network: Network
@@ -147,7 +144,7 @@ class Programs:
     # epoch is not one program
     train_epoch: Callable | None
     train_step: Callable  # `step`, compiled; it reuses the buffers of the state that it gets
-    evaluate: Callable  # (state, examples, labels) -> {"loss": ..., "accuracy": ...}
+    evaluate: Callable  # (state, examples, labels) -> {"loss": ..., "accuracy": ...} on the host
     logits: Callable  # (state, examples) -> [n, num_classes], in evaluation mode
     store: Callable  # examples of the data set -> stored examples
     shuffle: Callable  # (labels, seed, epoch) -> the rows of each step

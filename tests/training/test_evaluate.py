@@ -48,6 +48,18 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(num):
         np.testing.assert_allclose(evaluated["accuracy"], accuracy, rtol=1e-6)
 
 
+@pytest.mark.parametrize("num", [55, 880, 1700])
+def test_the_accuracy_of_a_perfect_fit_is_one(num):
+    """For these n, n times the float32 nearest to 1/n is less than 1."""
+    assert np.float32(num) * (np.float32(1) / np.float32(num)) < 1
+    images = np.random.default_rng(2).standard_normal((num, 2, 2, 1), np.float32)
+    model, fresh = make_network(3, (2, 2, 1))
+    labels = model.apply({"params": fresh.params}, jnp.asarray(images), train=False)[0].argmax(1)
+    devices = sharding.DataParallel(sharding.device_mesh(1))
+    measure = evaluate.make_evaluate(model, devices, 1000, lambda images: images)
+    assert measure(fresh, jnp.asarray(images), labels)["accuracy"] == 1
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_batch_is_summed_over_the_rows_that_count(count):
     """Rows of weight zero hold nan, which must not reach the sums."""

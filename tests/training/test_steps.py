@@ -73,7 +73,7 @@ def train(name, num_devices, data, epochs, sync=False, learning_rate=3e-3, seed=
         )
         losses.append(float(loss))
     measured = measure(train_state, images, labels)
-    return losses, jax.device_get(train_state), jax.tree.map(float, measured)
+    return losses, jax.device_get(train_state), measured
 
 
 class Normalized(nn.Module):
@@ -194,9 +194,7 @@ def lowered(num_devices):
     numbers = labels.astype(jnp.uint32), jnp.uint32(0), jnp.uint32(0)
     programs = [
         epoch.lower(start, images, labels, *numbers),
-        evaluate.make_evaluate(model, devices, 32, lambda images: images).lower(
-            start, images, labels
-        ),
+        evaluate.make_sums(model, devices, 32, lambda images: images).lower(start, images, labels),
     ]
     return [[program.as_text(debug_info=named) for program in programs] for named in (False, True)]
 
