@@ -175,8 +175,9 @@ def _decode(
     try:
         if shape[2] == 1 and isinstance(records, LabelledRecords):
             with formats.opened(encoded) as opened:
-                if opened.mode not in GREY:
-                    raise records.unusable(row, f"it is in colour, but {expected} grey")
+                is_grey = opened.mode in GREY
+            if not is_grey:
+                raise records.unusable(row, f"it is in colour, but {expected} grey")
         image = formats.decode(encoded, shape[2])
     except formats.DecodeError as error:
         raise records.unusable(row, f"its image is damaged ({error})") from error

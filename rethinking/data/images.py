@@ -122,12 +122,12 @@ def augment(
         images = center_crop(images, size)
     if settings["flip"]:
         images = random_flip(images, _each(keys, "flip"))
-    changes = [name for name in _COLORS if settings[name]]
+    changes = [name for name in COLORS if settings[name]]
     if not changes:
         return images
     images = scale(images)
     for name in changes:
-        images = _COLORS[name](images, settings[name], _each(keys, name))
+        images = COLORS[name](images, settings[name], _each(keys, name))
     return 255 * jnp.clip(images, 0, 1)
 
 
@@ -155,7 +155,7 @@ def distort(
     def change(name: str, images: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         if not settings[name]:
             return images
-        return _COLORS[name](images, settings[name], _each(keys, name))
+        return COLORS[name](images, settings[name], _each(keys, name))
 
     if settings["flip"]:
         images = random_flip(images, _each(keys, "flip"))
@@ -194,7 +194,7 @@ def _check_size(shape: tuple[int, ...], size: int) -> None:
 # new order would change all results.
 _DRAWS = ("crop", "flip", "brightness", "saturation", "hue", "contrast", "order")
 # The changes of colour, in the order in which `augment` applies them.
-_COLORS = {
+COLORS = {
     "brightness": colors.random_brightness,
     "saturation": colors.random_saturation,
     "hue": colors.random_hue,

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from rethinking.data import arrays
 from rethinking.errors import InputError, require_known
 
-Images = UInt8[np.ndarray, "n h w c"]
+Images = Shaped[np.ndarray, "n h w c"]
+Bytes = UInt8[np.ndarray, "n h w c"]
 STRENGTHS = (1, 2, 3)
 
 
@@ -82,7 +83,7 @@ def build(name: str, test: arrays.Split, seed: int, data_dir: str | None = None)
     )
 
 
-def noise(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
+def noise(images: Images, strength: int, generators: list[np.random.Generator]) -> Bytes:
     """The images with Gaussian noise on every value.
 
     Its standard deviation is 4%, 8% or 16% of the distance from black to white.
@@ -94,7 +95,7 @@ def noise(images: Images, strength: int, generators: list[np.random.Generator]) 
     return _bytes(images + deviation * draws)
 
 
-def contrast(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
+def contrast(images: Images, strength: int, generators: list[np.random.Generator]) -> Bytes:
     """The images with less contrast.
 
     Each channel's distance from its mean in the image is multiplied by 3/4, 1/2 or 1/4.
@@ -103,7 +104,7 @@ def contrast(images: Images, strength: int, generators: list[np.random.Generator
     return _bytes(mean + (1 - 0.25 * strength) * (images - mean))
 
 
-def blur(images: Images, strength: int, generators: list[np.random.Generator]) -> Images:
+def blur(images: Images, strength: int, generators: list[np.random.Generator]) -> Bytes:
     """The images after a Gaussian blur with a standard deviation of 0.5, 1 or 1.5 pixels.
 
     The image is reflected at its edges.
@@ -127,10 +128,12 @@ def translation(images: Images, strength: int, generators: list[np.random.Genera
     return moved
 
 
-def _bytes(values: np.ndarray) -> Images:
+def _bytes(values: np.ndarray) -> Bytes:
     return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
 
 
+# Those that return bytes of 0 to 255.
+CLIPPING = ("noise", "contrast", "blur")
 DISTORTIONS: dict[str, Callable] = {
     "noise": noise,
     "contrast": contrast,

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from rethinking import randomize
-from rethinking.data import arrays, images
+from rethinking.data import arrays, images, shifts
 from rethinking.data.source import Dataset, Info
 from rethinking.errors import require
 from rethinking.experiments import data_set
@@ -111,6 +112,7 @@ def load(
     `change_test` replaces the test set before all that.
     """
     dataset = data_set.load(config)
+    _require_black_and_white(config, dataset)
     train, test = dataset.train, dataset.test
     if change_test is not None:
         test = change_test(test)
@@ -123,6 +125,23 @@ def load(
         config.randomize.pixels,
         config.randomize.seed,
     )
+
+
+def _require_black_and_white(config: ConfigDict, dataset: Dataset[arrays.Split]) -> None:
+    """Raises InputError if values beyond black and white would be lost by a change of colours."""
+    changes = [f"config.augment.{name}" for name in images.COLORS if config.augment[name]]
+    named = config.eval.shifts if "eval" in config else ""
+    kinds = {name.partition("=")[0] for name in shifts.parse(named)}
+    changes += [f"config.eval.shifts={kind}" for kind in shifts.CLIPPING if kind in kinds]
+    for split in (dataset.train, dataset.test):
+        if not changes or split.images.ndim != 4 or split.images.dtype != np.float32:
+            continue
+        low, high = float(split.images.min()) / 255, float(split.images.max()) / 255
+        require(
+            low >= 0 and high <= 1,
+            f"{config.data.name} has images with values from {low:.3g} to {high:.3g}, but for "
+            f"{changes[0]} black is 0 and white is 1. Scale the images to that, or leave it out.",
+        )
 
 
 def _center_crop(split: arrays.Split, size: int) -> arrays.Split:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rethinking.data import arrays, stream
+from rethinking.data.sources import hugging_face
 from rethinking.data.splits import Evaluation
 from rethinking.errors import InputError
 from tests.data import streams
@@ -213,3 +214,29 @@ def test_without_datasets_the_extra_is_named(tmp_path, monkeypatch):
     for function in (arrays.describe, stream.check):
         with pytest.raises(InputError, match=r'needs datasets\..* "\.\[huggingface\]"'):
             function(name)
+
+
+def test_splits_that_number_their_classes_otherwise_are_refused(write):
+    """As `class_encode_column` makes them where a split lacks a class."""
+    x = [[0.0, 1.0]] * 3
+    numbered = datasets.ClassLabel(names=["ant", "bee", "cat"])
+    train = table({"x": x, "y": [0, 1, 2]}, y=numbered)
+    other = table({"x": x, "y": [0, 1, 1]}, y=datasets.ClassLabel(names=["ant", "cat"]))
+    same = table({"x": x, "y": [0, 2, 2]}, y=numbered)
+    assert arrays.load(write(train=train, test=same)).test.labels.tolist() == [0, 2, 2]
+    with pytest.raises(InputError, match=r"the classes ant, (bee, )?cat, but those of "):
+        arrays.describe(write(train=train, test=other))
+
+
+def test_a_saved_set_is_read_where_it_is_and_selected_rows_are_those(tmp_path, monkeypatch):
+    def load(name):
+        return arrays.load(name, train=False).test.images[:, 0].tolist()
+
+    rows = table({"x": [[float(i), 0.0] for i in range(6)], "y": [0, 1] * 3})
+    folder = write_saved(tmp_path / "set", {"test": rows})
+    before = sorted(folder.rglob("*"))
+    assert load(str(folder)) == [0, 1, 2, 3, 4, 5]
+    assert sorted(folder.rglob("*")) == before
+    whole = datasets.load_from_disk(str(folder))["test"]
+    monkeypatch.setattr(hugging_face, "_open", lambda path: {"test": whole.select([5, 2, 3])})
+    assert load(str(folder)) == [5, 2, 3]

@@ -107,6 +107,13 @@ def test_what_examples_of_each_dtype_and_shape_become(save, x, kind, expected):
     np.testing.assert_allclose(train.images, expected, rtol=1e-6)
 
 
+def test_16_bits_in_one_split_are_16_bits_in_all(save):
+    held = pairs(SMALL.astype(np.uint16) * 257) | {"x_test": np.full((6, 4, 5), 200, np.uint16)}
+    dataset = arrays.load(save(held))
+    np.testing.assert_array_equal(dataset.train.images, SMALL[..., None])
+    assert (dataset.test.images == 1).all()  # 200 / 257
+
+
 @pytest.mark.parametrize(
     "y, expected",
     [

@@ -127,3 +127,21 @@ def test_sets_that_do_not_fit_are_refused(tmp_path, tfds_dir):
         )
     with pytest.raises(InputError, match="noise"):
         run(tmp_path / "other", "--config.eval.shifts=nois=1")
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ("eval.shifts=translation,blur=2", "eval.shifts=blur"),
+        ("augment.brightness=0.1", "augment.brightness"),
+    ],
+)
+def test_values_beyond_black_and_white_are_not_clipped_but_refused(tmp_path, change, named):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 8, 8, 1)), np.arange(40) % 10
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    name = f"--config.data.name={tmp_path}/set.npz"
+    with pytest.raises(InputError, match=rf"values from -\d.* for config.{named} black is 0"):
+        run(tmp_path / "run", name, f"--config.{change}")
+    fits = [name, "--config.eval.shifts=translation=1", "--config.augment.flip=true"]
+    assert run(tmp_path / "run", *fits, "--config.max_epochs=1")["shifts"]

@@ -97,10 +97,17 @@ def describe(name: str, path: pathlib.Path, streamed: bool) -> Description:
             f"{name} is a Hugging Face set, which needs datasets. It is not installed. Run: "
             'pip install -e ".[huggingface]"'
         )
-    tables = {split: table.flatten_indices() for split, table in _open(path).items()}
+    tables = _open(path)
+    for split, table in tables.items():
+        # A table that was selected or sorted names the rows of another one. Making its own writes a
+        # file beside it.
+        if table._indices is not None:
+            with naming(path):
+                tables[split] = table.flatten_indices()
     first = tables["train" if "train" in tables else next(iter(tables))]
     columns = find_columns(first.features, name)
     _require_same_columns(tables, first.features, name)
+    _require_same_classes(_features(path, tables), columns.label, name)
     num_classes = getattr(first.features[columns.label], "num_classes", None)
     labels = {split: _labels(table, columns.label, name, split) for split, table in tables.items()}
     if columns.kind == "image":
@@ -119,6 +126,41 @@ def _require_same_columns(tables: dict[str, Any], features: Any, name: str) -> N
                 f"{name}: the columns of {split} are {', '.join(table.features)}, but those of "
                 f"another split are {', '.join(features)}. Bring them into agreement."
             )
+
+
+def _features(path: pathlib.Path, tables: dict[str, Any]) -> dict[str, Any]:
+    """The description of the columns of each parquet file, or else of each split.
+
+    For all parquet files, `datasets` takes that of the first one.
+    """
+    import datasets
+    import pyarrow.parquet
+
+    found = {}
+    for file in _parquet_files(path):
+        schema = pyarrow.parquet.read_schema(file)
+        found[file.name] = datasets.Features.from_arrow_schema(schema)
+    return found or {split: table.features for split, table in tables.items()}
+
+
+def _require_same_classes(features: dict[str, Any], label: str, name: str) -> None:
+    """Raises InputError if the same number stands for another class in another part of the set."""
+    (first, names), *others = (
+        (part, getattr(columns.get(label), "names", None)) for part, columns in features.items()
+    )
+    for part, there in others:
+        if there != names:
+            raise InputError(
+                f"{name}: the labels of {part} stand for the classes {_show(there)}, but those of "
+                f"{first} for {_show(names)}. Number them alike in all parts of the set, or give "
+                "the names of the classes as texts."
+            )
+
+
+def _show(names: list[str] | None) -> str:
+    if names is None:
+        return "without names"
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _images(

@@ -3,8 +3,8 @@
 Labels become 0 to k - 1. Examples become images, vectors or tokens by these rules:
 
 - [n, h, w] and [n, h, w, c] are images, with 1 to 4 channels. uint8 stays as it is. Other whole
-  numbers become uint8 if they are 0 to 255, and else if they have 16 bits, as in `formats`. In
-  floats, 0 is black and 1 is white. They are stored as float32, times 255.
+  numbers become uint8 if they are 0 to 255 in all splits, and else if they have 16 bits, as in
+  `formats`. In floats, 0 is black and 1 is white. They are stored as float32, times 255.
 - [n, d] of floats, bytes (uint8) or truth values are vectors, as float32.
 - [n, length] of other whole numbers are sequences of tokens, as int32.
 """
@@ -52,9 +52,13 @@ def prepared(
     """
     names = {split: ending for ending, split in SPLITS.items()}
     examples, labels = {}, {}
-    for split, (x, y) in pairs.items():
+    arrays = {}
+    for split, (x, _) in pairs.items():
+        arrays[split] = _array(x, f"{where}: x_{names.get(split, split)}")
+    has_16_bits = any(x.dtype == np.uint16 and x.size and x.max() > 255 for x in arrays.values())
+    for split, (_, y) in pairs.items():
         ending = names.get(split, split)
-        examples[split] = _examples(x, f"{where}: x_{ending}")
+        examples[split] = _examples(arrays[split], f"{where}: x_{ending}", has_16_bits)
         labels[split] = class_values(y, f"{where}: y_{ending}")
         require(
             len(examples[split]) == len(labels[split]),
@@ -108,8 +112,7 @@ def _array(values: Any, where: str) -> np.ndarray:
     return array
 
 
-def _examples(values: Any, where: str) -> Shaped[np.ndarray, "n ..."]:
-    array = _array(values, where)
+def _examples(array: np.ndarray, where: str, has_16_bits: bool) -> Shaped[np.ndarray, "n ..."]:
     require(array.dtype.kind in "buif", f"{where} holds texts. Give numbers.")
     require(
         array.ndim in (2, 3, 4),
@@ -127,7 +130,7 @@ def _examples(values: Any, where: str) -> Shaped[np.ndarray, "n ..."]:
         )
     if array.ndim == 2:
         return _flat_examples(array, where)
-    return _images(array if array.ndim == 4 else array[..., None], where)
+    return _images(array if array.ndim == 4 else array[..., None], where, has_16_bits)
 
 
 def _flat_examples(array: np.ndarray, where: str) -> Shaped[np.ndarray, "n d"]:
@@ -142,8 +145,11 @@ def _flat_examples(array: np.ndarray, where: str) -> Shaped[np.ndarray, "n d"]:
     return array.astype(np.int32, copy=False)
 
 
-def _images(array: np.ndarray, where: str) -> Shaped[np.ndarray, "n h w c"]:
-    """Images as uint8, or as float32 of 0 to 255 if they are floats."""
+def _images(array: np.ndarray, where: str, has_16_bits: bool) -> Shaped[np.ndarray, "n h w c"]:
+    """Images as uint8, or as float32 of 0 to 255 if they are floats.
+
+    `has_16_bits` says whether white is 65,535 in images of uint16, in all splits.
+    """
     channels = array.shape[3]
     require(
         1 <= channels <= 4,
@@ -163,7 +169,7 @@ def _images(array: np.ndarray, where: str) -> Shaped[np.ndarray, "n h w c"]:
         )
         return array * np.float32(255)
     low, high = int(array.min()), int(array.max())
-    if low >= 0 and high <= 255:
+    if low >= 0 and high <= 255 and not (array.dtype == np.uint16 and has_16_bits):
         return array.astype(np.uint8)
     require(
         array.dtype == np.uint16,
