@@ -6,7 +6,7 @@ Runs record the version. So a run of edited code does not count as a repetition 
 import ast
 import contextlib
 import hashlib
-import importlib
+import importlib.util
 import os
 import pathlib
 import re
@@ -165,6 +165,8 @@ def _find(module: str) -> pathlib.Path | None:
         name = ".".join(module.split(".")[: end + 1])
         with contextlib.suppress(ImportError, ValueError):
             spec = PathFinder.find_spec(name, path)
+            if spec is None and path is None:  # another finder may know a package
+                spec = importlib.util.find_spec(name)
         if spec is None:
             break
         path = spec.submodule_search_locations or []

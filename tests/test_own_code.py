@@ -1,6 +1,7 @@
 """The versions of the user's own code: found in the source, recorded, and kept apart."""
 
-import importlib
+import importlib.abc
+import importlib.util
 import json
 import sys
 
@@ -216,3 +217,22 @@ def test_a_mean_is_over_one_version(tmp_path, row):
         ("bbb", 1),
     ]
     assert all(any("code of the network differs" in note for note in notes) for *_, notes in cells)
+
+
+def test_a_package_that_another_finder_knows_has_its_digest(folder, tmp_path, monkeypatch):
+    """As setuptools installs a package with `pip install -e`."""
+    write(folder, own_pkg____init__="", own_pkg__own_net="from . import own_a\n", own_pkg__own_a="")
+    found = own_code.digest("own_pkg.own_net:Net")
+    elsewhere = tmp_path / "elsewhere" / "own_pkg"
+    elsewhere.parent.mkdir()
+    (folder / "own_pkg").rename(elsewhere)
+    assert own_code.digest("own_pkg.own_net:Net") == ""
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name == "own_pkg":
+                return importlib.util.spec_from_file_location(name, elsewhere / "__init__.py")
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    assert own_code.digest("own_pkg.own_net:Net") == found != ""
+    assert "own_pkg" not in sys.modules
