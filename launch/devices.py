@@ -77,9 +77,11 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 def kind(environment: Mapping[str, str]) -> str | None:
     """JAX's name of the first visible accelerator, found without JAX; None without one."""
-    if visible_gpus(environment):
+    visible = visible_gpus(environment)
+    if visible:
         names = [card.name for card in accelerator.cards()]
-        return names[0] if names else "the GPU at hand"
+        first = int(visible[0]) if visible[0].isdecimal() else 0
+        return names[first] if first < len(names) else "the GPU at hand"
     if not _sees_tpus(environment) or not visible_chips(environment):
         return None
     # JAX asks the same function. It has no public name.
