@@ -12,7 +12,6 @@ DIFFERENCES = (
     "Difference: ours minus the paper's. ≈: within one standard deviation of ours. "
     "≠: further away. A single run has no mark."
 )
-_ROUNDING = 0.005  # of the published percentages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,13 +141,13 @@ def number(header: str, field: str, form: str) -> Column:
 def _difference(field: str) -> Column:
     def cell(row: Row) -> str:
         ours = row_statistic(row, field)
-        theirs = row.paper(field).percent
-        if ours is None or theirs is None:
+        theirs = row.paper(field)
+        if ours is None or theirs.percent is None:
             return MISSING
-        distance = 100 * ours.mean - theirs
+        distance = 100 * ours.mean - theirs.percent
         if ours.std is None:
             return f"{distance:+z.2f}"
-        within = abs(distance) <= 100 * ours.std + _ROUNDING
+        within = abs(distance) <= 100 * ours.std + theirs.rounding
         return f"{'≈' if within else '≠'} {distance:+z.2f}"
 
     return Column("difference", cell)

@@ -112,7 +112,7 @@ def _fits(data: DataSet, rows: Sequence[Row]) -> list[str]:
 
 def _linear(runs: Sequence[Run]) -> list[str]:
     """The best linear model that fits its training set, for each data set."""
-    exact = _exact(runs, "kernels", "test_error")
+    exact = [run for run in _exact(runs, "kernels", "test_error") if _on_whole_test_set(run)]
     texts = []
     for name, group in sorted(grouped(exact, lambda run: run.data.name).items()):
         best = min(group, key=lambda run: (run.value("test_error"), str(run.path)))
@@ -154,6 +154,7 @@ def _solutions(runs: Sequence[Run]) -> list[str]:
 def _construction(runs: Sequence[Run]) -> list[str]:
     """The largest training set whose random labels Theorem 1's network reproduces."""
     exact = _exact(runs, "expressivity", "num_points", "num_weights")
+    exact = [run for run in exact if run.labels == 1 and run.value("depth") == 2]
     if not exact:
         return []
     best = max(exact, key=lambda run: (run.value("num_points"), -run.value("num_weights")))
@@ -162,6 +163,12 @@ def _construction(runs: Sequence[Run]) -> list[str]:
         f"A network built as in Theorem 1 reproduces random labels of {points:,.0f} examples "
         f"without an error. It has {weights:,.0f} weights."
     ]
+
+
+def _on_whole_test_set(run: Run) -> bool:
+    """Whether a run was evaluated on all test examples of its data set."""
+    fields = ("data.num_test", "data.test_fraction", "data.eval_split")
+    return not any(run.settings.get(field) for field in fields)
 
 
 def _exact(runs: Sequence[Run], kind: str, *fields: str) -> list[Run]:

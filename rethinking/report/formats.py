@@ -61,8 +61,8 @@ def to_report(content: Content) -> str:
     for title, items in remarks(content).items():
         parts += [f"### {title}\n", *(f"- {escape(item)}" for item in items), ""]
     parts.append(
-        "`python -m rethinking.report --runs=results --output=results/report` makes this page. "
-        "It also makes index.html, where figures are interactive and numbers lead to their runs."
+        "`python -m rethinking.report` makes this page. It also makes index.html, where figures "
+        "are interactive and numbers lead to their runs."
     )
     return "\n".join(parts) + "\n"
 
@@ -150,7 +150,7 @@ def figure_to_csv(figure: Figure) -> str:
                 title = f"{panel.title}, {panel.y_title}"
                 head = [*map(_cell, [title, series.name, trace.label]), trace.status]
                 for x, y in zip(trace.x.tolist(), trace.y.tolist(), strict=True):
-                    writer.writerow([*head, f"{x:g}", "" if y != y else f"{y:.6g}"])
+                    writer.writerow([*head, f"{x:.15g}", "" if y != y else f"{y:.6g}"])
     return stream.getvalue()
 
 

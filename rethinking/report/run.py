@@ -153,7 +153,11 @@ def read(path: pathlib.Path) -> Run:
         if not metrics:
             raise ValueError("the run has ended, but metrics.jsonl is empty or missing")
         damage = damage or _changed(metrics, result)
-    digest = (result or {}).get("config_digest") or experiments.digest(config)
+    digest = experiments.digest(config)
+    if result is not None:
+        recorded = result.get("config_digest", digest), result.get("seed", config["seed"])
+        if recorded != (digest, config["seed"]):
+            raise ValueError("config.json has changed since the run ended: see result.json")
     return Run(path, settings, metrics, result, printable(digest), damage)
 
 

@@ -85,10 +85,11 @@ def overrides(run: Run, row: str | None = None) -> dict[str, Any]:
     base = row_settings(*(row or run.row).split(":", 1))
     if base is None:
         base = _defaults(run.kind)
+    own = _all_settings(run)
     found = {}
-    for field, value in run.settings.items():
-        if field not in _SKIPPED and not (field in base and base[field] == value):
-            found[field] = value
+    for field in [*run.settings, *sorted(base.keys() - run.settings.keys())]:
+        if field not in _SKIPPED and own.get(field) != base.get(field):
+            found[field] = own.get(field)
     return found
 
 

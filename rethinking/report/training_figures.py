@@ -113,11 +113,11 @@ def _corruptions(runs: Sequence[Run], traces: Callable) -> list[Series]:
 def relative_times(runs: Sequence[Run]) -> list[Trace]:
     """Figure 1b for one network: p and steps to fit, divided by the mean steps to fit true labels.
 
-    nan for a run that did not fit. Empty if a run on true labels did not fit or there is none.
+    nan for a run that did not fit. Empty if no run on true labels fits.
     """
     groups = curves.by_corruption(_ended(runs))
-    reference = [run.value("fit_step") for run in groups.get(0.0, [])]
-    if not reference or not all(reference):
+    reference = [run.value("fit_step") for run in groups.get(0.0, []) if _fitted(run)]
+    if not reference:
         return []
     unit = float(np.mean(reference))
     found = []

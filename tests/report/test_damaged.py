@@ -178,6 +178,16 @@ def test_a_changed_number_of_a_finished_run_is_said(tmp_path):
     assert reason.startswith(f"{third}: result.json is damaged: its numbers do not match")
 
 
+@pytest.mark.parametrize("change", [{"learning_rate": 0.7}, {"seed": 3}])
+def test_a_changed_config_of_a_finished_run_is_said(change, tmp_path):
+    file = make_run(tmp_path, "table1:mlp_1x512") / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    collection = report.gather([tmp_path]).collection
+    assert not collection.runs
+    (said,) = collection.broken
+    assert "config.json has changed since the run ended" in said
+
+
 def test_a_running_run_with_a_half_written_line_is_not_damaged(tmp_path):
     path = make_run(tmp_path, "table1:mlp_1x512", status="unfinished")
     with open(path / "metrics.jsonl", "a") as file:

@@ -95,6 +95,12 @@ def test_without_fitted_true_labels_there_is_no_time_to_compare_with(tmp_path):
     assert training_figures.relative_times(runs_in(tmp_path)) == []
     figure_run(tmp_path, "true_labels", fit_step=None)
     assert training_figures.relative_times(runs_in(tmp_path)) == []
+    figure_run(tmp_path, "true_labels", 1, status="diverged", fit_step=100)
+    assert training_figures.relative_times(runs_in(tmp_path)) == []
+    figure_run(tmp_path, "true_labels", 2, fit_step=500)
+    figure_run(tmp_path, "random_labels", 1, fit_step=1500)
+    times = training_figures.relative_times(runs_in(tmp_path))
+    assert sorted(trace.y[0] for trace in times if trace.fitted) == [1.0, 3.0, 7.8]
 
 
 def test_final_errors_leave_out_what_is_unfinished_and_show_what_diverged(tmp_path):

@@ -85,11 +85,15 @@ def test_the_best_exact_linear_model_and_the_largest_construction_are_named(tmp_
             config.data.num_train = 10_000
         result = {"test_error": error, "train_error": train}
         write(tmp_path / f"kernel{number}", config, [], result=result)
-    for points in (10_000, 50_000):
+    config.data.num_test = 100
+    result = {"test_error": 0.01, "train_error": 0.0}
+    write(tmp_path / "few_test_images", config, [], result=result)
+    for points, depth, labels in [(10_000, 2, 1), (50_000, 2, 1), (60_000, 3, 1), (60_001, 2, 0)]:
         config = experiments.defaults("expressivity")
         config.row, config.data.num_train = "expressivity:cifar10", points
+        config.depth, config.randomize.labels = depth, float(labels)
         result = {"train_error": 0.0, "num_points": points, "num_weights": 2 * points + 3072}
-        write(tmp_path / f"network{points}", config, [], result=result)
+        write(tmp_path / f"network{points}", config, [], result=result | {"depth": depth})
     _, sentences = found(tmp_path)
     assert sentences[1:] == [
         "The best linear models that fit all training labels have a test error of "

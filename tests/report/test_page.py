@@ -72,7 +72,7 @@ def test_a_number_in_a_table_opens_its_runs(open_page, everything_page):
     )
     assert row.locator("td").all_text_contents() == [
         "99.80 ± 0.00 (3)",
-        "100.00",
+        "100.0",
         "≠ -0.20",
         "86.40 ± 0.40 (3)",
         "85.75",

@@ -8,6 +8,7 @@ import pytest
 from rethinking import cli, experiments, rows
 from rethinking.report import collect
 from rethinking.report.settings import command, overrides
+from rethinking.runs import json_files
 from tests.report.runs import make_run
 
 
@@ -98,7 +99,21 @@ def test_a_field_younger_than_the_run_has_its_default_in_the_command(tmp_path):
     settings = json.loads((path / "config.json").read_text())
     assert settings.pop("label_smoothing") == 0.1
     (path / "config.json").write_text(json.dumps(settings))
-    assert parsed(run_in(tmp_path)).label_smoothing == 0.0
+    result = json.loads((path / "result.json").read_text())
+    result["config_digest"] = experiments.digest(settings)
+    (path / "result.json").write_text(json.dumps(json_files.seal(result)))
+    run = run_in(tmp_path)
+    assert parsed(run).label_smoothing == 0.0
+    assert overrides(run) == {"label_smoothing": 0.0}
+
+
+def test_settings_that_a_run_lacks_are_seen(tmp_path):
+    """--config.model.options={} takes the auxiliary head away."""
+    config = rows.EXPERIMENTS["table2"].get_config("none")
+    config.model.options = {"bn_momentum": config.model.options["bn_momentum"]}
+    make_run(tmp_path, "table2:none", config=config)
+    missing = [f"model.options.{name}" for name in ("aux_head", "dropout", "width")]
+    assert overrides(run_in(tmp_path)) == dict.fromkeys(missing)
 
 
 def test_every_command_of_a_page_makes_its_run(everything_content):

@@ -58,7 +58,7 @@ def test_mean_deviation_and_difference_stand_beside_the_published_numbers(tmp_pa
     assert row_of(tmp_path, "table1", "mlp_1x512") == [
         "mlp_1x512",
         "99.00 ± 1.00 (3)",
-        "100.00",
+        "100.0",
         "≈ -1.00",
         "53.00 ± 2.00 (3)",
         "50.51",
@@ -76,7 +76,7 @@ def test_mean_deviation_and_difference_stand_beside_the_published_numbers(tmp_pa
     ]
     assert row_of(tmp_path, "table1", "alexnet")[1:] == [
         "99.00 (1)",
-        "100.00",
+        "100.0",
         "-1.00",
         "70.00 (1)",
         "76.07",
@@ -102,7 +102,7 @@ def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
     ]
     assert row_of(tmp_path, "table1", "alexnet+wd")[1:] == [
         "diverged (1 of 1)",
-        "100.00",
+        "100.0",
         none,
         "diverged (1 of 1)",
         "77.36",
@@ -120,7 +120,7 @@ def test_missing_diverged_and_unfinished_rows_are_shown_as_such(tmp_path):
     ]
     assert row_of(tmp_path, "table1", "inception+crop")[1:] == [
         none,
-        "100.00",
+        "100.0",
         none,
         none,
         "89.31",
@@ -137,7 +137,7 @@ def test_no_runs_give_all_tables_with_every_row_missing(tmp_path):
         assert found[name].missing == list(published)
     assert row_of(tmp_path, "table4", "alexnet+wd+random_labels")[2] == "fails to converge †"
     assert row_of(tmp_path, "table4", "mlp_1x512+wd+random_labels")[2] == "99.21 †"
-    assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:6:3] == ["100.00", "10.48 †"]
+    assert row_of(tmp_path, "table1", "mlp_3x512+random_labels")[2:6:3] == ["100.0", "10.48 †"]
     assert row_of(tmp_path, "table2", "wd")[8] == r"67.18 \[72.57\]"
 
 
@@ -198,7 +198,7 @@ def test_other_settings_get_a_footnote_or_beside_published_numbers_their_own_row
     assert row_of(tmp_path, "figure1", "mlp_1x512+true_labels")[-1] == "1[^figure1-1]"
     text = formats.to_markdown(made(tmp_path)["figure1"])
     assert "[^figure1-1]: Not the row's own settings: " in text and "max_epochs=64" in text
-    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
+    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.0"]
     assert row_of(tmp_path, "table1", "mlp_3x512, batch_size=64")[1:3] == [
         "100.00 (1)",
         paper.MISSING,
@@ -248,7 +248,7 @@ def test_where_no_run_has_the_rows_own_settings_the_published_row_is_missing(tmp
         other = rows.table_row("table1", "mlp_3x512")
         other.batch_size, other.max_epochs = batch_size, 7
         make_run(tmp_path / f"{batch_size}", "table1:mlp_3x512", config=other)
-    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.00"]
+    assert row_of(tmp_path, "table1", "mlp_3x512")[1:3] == [paper.MISSING, "100.0"]
     for batch_size in (64, 256):
         assert (
             row_of(tmp_path, "table1", f"mlp_3x512, batch_size={batch_size}, max_epochs=7")[-1]
@@ -280,7 +280,7 @@ def test_table_2_has_top_5_and_the_best_on_the_way_in_brackets(all_tables):
         paper.MISSING,
         "99.53",
         *[paper.MISSING] * 2,
-        "100.00",
+        "100.0",
         *[paper.MISSING] * 2,
         r"59.80 \[63.16\]",
         *[paper.MISSING] * 2,
