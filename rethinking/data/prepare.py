@@ -86,15 +86,18 @@ def _describe_prepared(name: str, data_dir: str | None, done: bool) -> str:
 def prepare_smaller(name: str, short_side: int, data_dir: str | None = None) -> str:
     """Writes the copy of a set whose images are smaller: see `resize`. Returns its description.
 
-    Raises InputError in the cases of `resize.write_copy`.
+    Raises InputError in the cases of `resize.write_copy`, and if the copy is of another set.
     """
     from rethinking.data import resize  # It needs the extra `imagenet`.
 
     copy = resize.copy_name(name, short_side)
-    done = tfds.find_folder(copy, data_dir, known=True) is not None
-    if not done:
+    folder = tfds.find_folder(copy, data_dir, known=True)
+    if folder is None:
         _name_leftovers(copy, data_dir)
         resize.write_copy(name, short_side, data_dir)
+    else:
+        resize.check_origin(name, folder, data_dir)
+    done = folder is not None
     return f"{_describe_prepared(copy, data_dir, done)}. Use it by --config.data.name={copy}"
 
 

@@ -9,6 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -34,6 +35,8 @@ from rethinking.errors import require
 QUALITY = 95
 SHARD_BYTES = 150e6
 VERSION = "1.0.0"
+# In the description of a copy, between its `origin` and the rest.
+_MADE = ", with each image resized"
 # Images that are resized beforehand, to estimate the size of the copy and the time that it takes.
 SAMPLE = 200
 
@@ -50,6 +53,27 @@ def copy_name(name: str, short_side: int) -> str:
     base = pathlib.Path(name).expanduser().absolute().stem if is_path(name) else name
     base = re.sub(r"\W", "_", base.partition(":")[0])
     return f"{base}_short_side_{short_side}"
+
+
+def origin(name: str, data_dir: str | None = None) -> str:
+    """What a copy is made of: the path of a set, or the name and the version of a TFDS set."""
+    if is_path(name):
+        return str(pathlib.Path(name).expanduser().resolve())
+    folder = tfds.find_folder(name, data_dir)
+    return folder.relative_to(tfds.resolve_data_dir(data_dir)).as_posix() if folder else name
+
+
+def check_origin(name: str, folder: pathlib.Path, data_dir: str | None = None) -> None:
+    """Raises InputError if the copy in `folder` is not made of the set `name`."""
+    said = json.loads((folder / "dataset_info.json").read_text()).get("description", "")
+    made_of, expected = said.partition(_MADE)[0], origin(name, data_dir)
+    # Copies from before versions were noted.
+    is_older = not is_path(name) and made_of == name.partition(":")[0]
+    require(
+        made_of == expected or is_older,
+        f"{folder} is a copy of {made_of}, not of {expected}. Move it away, or choose another "
+        "--data_dir.",
+    )
 
 
 def write_copy(
@@ -91,7 +115,7 @@ def write_copy(
             size = estimate.bytes / num_images * len(records)
             lengths = writer.write(split, records, max(1, round(size / SHARD_BYTES)))
             infos.append(_split_info(folder, copy, split, lengths))
-        _write_metadata(writer, infos, name)
+        _write_metadata(writer, infos, origin(name, data_dir))
     return copy
 
 
@@ -227,7 +251,7 @@ def _write_metadata(writer: _Writer, infos: list[Any], original: str) -> None:
         version=VERSION,
         check_data=False,
         description=(
-            f"{original}, with each image resized so that its shorter side has at most "
+            f"{original}{_MADE} so that its shorter side has at most "
             f"{writer.short_side} pixels, and stored as a JPEG of quality {QUALITY}."
         ),
     )

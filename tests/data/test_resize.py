@@ -92,6 +92,10 @@ def test_a_folder_has_a_copy_with_its_classes(tmp_path):
     assert written.read_text().split("\n")[:2] == ["digit 0", "digit 1"]
     small = stream.load(copy, str(tmp_path))
     assert [len(small.train), len(small.test)] == [40, 20]
+    assert "already prepared" in prepare.prepare_smaller(str(folder), 4, str(tmp_path))
+    other = write_folder(tmp_path / "elsewhere" / "my", held)
+    with pytest.raises(InputError, match=f"is a copy of {folder}, not of {other}. Move it"):
+        prepare.prepare_smaller(str(other), 4, str(tmp_path))
     assert decode.shape(small.train.records.read(0)[0]) == (4, 4)
 
 
