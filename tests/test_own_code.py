@@ -3,14 +3,17 @@
 import importlib.abc
 import importlib.util
 import json
+import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from launch import jobs
 from rethinking import experiments, models, own_code, runs
 from rethinking.errors import InputError
 from rethinking.experiments import training
+from tests.data.own_sets import write_folder, write_saved
 from tests.experiments.trained import quickstart
 from tests.report.cells import made
 from tests.report.runs import make_run
@@ -149,7 +152,7 @@ def test_a_run_of_edited_code_is_another_run(field, what, folder, tmp_path, monk
     write(folder, own_width="WIDTH = 4\n")
     del sys.modules["own_net"], sys.modules["own_width"]
     with pytest.raises(
-        InputError, match=rf"{field}: .* now; so the code of the {what} has changed"
+        InputError, match=rf"{field}: .* now; so the {what} has changed"
     ):
         experiments.run(config, tmp_path / "run")
     config.update_from_flattened_dict({field: result[f"{what}_source"]})
@@ -169,6 +172,27 @@ def load():
 """
 
 
+def write_npz(root, labels):
+    """An .npz file with these labels, twelve of them. Returns its path."""
+    x = np.random.default_rng(0).random((12, 6))
+    np.savez(f"{root}.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    return root.with_name(f"{root.name}.npz")
+
+
+def write_images(root, labels):
+    """A folder of equal images."""
+    shutil.rmtree(root, ignore_errors=True)
+    held = {"x_train": np.zeros((12, 4, 4, 3), np.uint8), "y_train": labels}
+    return write_folder(root, held | {"x_test": held["x_train"], "y_test": labels})
+
+
+def write_table(root, labels):
+    """A Hugging Face set. Its Arrow file keeps its size."""
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"x": [[0.0, 1.0]] * 12, "label": labels.tolist()})
+    return write_saved(root, {"train": table})
+
+
 def test_a_run_of_an_edited_function_that_returns_data_is_another_run(folder, tmp_path):
     write(folder, own_data=DATA.format(seed=0))
     config = quickstart(data__name="own_data:load")
@@ -180,7 +204,7 @@ def test_a_run_of_an_edited_function_that_returns_data_is_another_run(folder, tm
     second = experiments.with_source(config)
     assert experiments.digest(second) != experiments.digest(first)
     with (
-        pytest.raises(InputError, match=r"data.source: .* the code of the data set has changed"),
+        pytest.raises(InputError, match=r"data.source: .* so the data set has changed"),
         runs.open_run(tmp_path / "run", second, experiments.scientific),
     ):
         pass
@@ -189,6 +213,40 @@ def test_a_run_of_an_edited_function_that_returns_data_is_another_run(folder, tm
     ):
         experiments.with_source(first)
     assert experiments.with_source(quickstart(data__name="mnist:3.0.1")).data.source == ""
+
+
+@pytest.mark.parametrize("write_set", [write_npz, write_images, write_table])
+def test_a_run_on_changed_files_is_another_run_and_their_place_does_not_count(write_set, tmp_path):
+    def version(path):
+        return experiments.with_source(quickstart(data__name=str(path))).data.source
+
+    labels = np.arange(12) % 3
+    path = write_set(tmp_path / "one", labels)
+    first = version(path)
+    assert len(first) == 12
+    moved = tmp_path / "two" / path.name
+    moved.parent.mkdir()
+    path.rename(moved)
+    assert version(moved) == first
+    moved.rename(path)
+    labels[[3, 4]] = labels[[4, 3]]
+    write_set(tmp_path / "one", labels)
+    assert version(path) != first
+
+
+def test_a_run_on_files_is_continued_unless_they_change(tmp_path):
+    path = write_npz(tmp_path / "one", np.arange(12) % 3)
+    config = quickstart(data__name=str(path), batch_size=4, max_epochs=1)
+    result = experiments.run(config, tmp_path / "run")
+    assert result["data_source"] == experiments.with_source(config).data.source
+    assert experiments.run(config, tmp_path / "run") == result
+    write_npz(tmp_path / "one", np.arange(12)[::-1] % 3)
+    with pytest.raises(InputError, match="so the data set has changed since"):
+        experiments.run(config, tmp_path / "run")
+    old = json.loads((tmp_path / "run" / "config.json").read_text())
+    old["data"]["source"] = ""  # as before it was recorded
+    (tmp_path / "run" / "config.json").write_text(json.dumps(old))
+    assert experiments.run(config, tmp_path / "run") == result
 
 
 def test_a_run_from_before_there_were_digests_is_continued(tmp_path):
@@ -216,7 +274,7 @@ def test_a_mean_is_over_one_version(tmp_path, row):
         ("aaa", 2),
         ("bbb", 1),
     ]
-    assert all(any("code of the network differs" in note for note in notes) for *_, notes in cells)
+    assert all(any("network differs" in note for note in notes) for *_, notes in cells)
 
 
 def test_a_package_that_another_finder_knows_has_its_digest(folder, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ COMMON: Fields = {
     ),
     "data.source": Field(
         "",
-        "the version of a function that returns the data, which a run fills in: see model.source",
+        "the version of a data set of your own, which a run fills in: see model.source",
     ),
     "data.data_dir": Field(
         "",

@@ -1,6 +1,9 @@
 """Find a data set by its name, whatever its kind, and choose from it."""
 
 import dataclasses
+import functools
+import hashlib
+import os
 import pathlib
 import re
 from typing import Generic, TypeVar
@@ -75,6 +78,45 @@ def require_there(name: str, data_dir: str | None = None) -> None:
 def is_path(name: str) -> bool:
     """Whether a data set's name is the path of a file or a folder."""
     return name.startswith(("/", "./", "../", "~")) or name.endswith((".npz", ".parquet"))
+
+
+def version(name: str) -> str:
+    """Twelve hex digits that change with the files of a set of the user's own; "" for other sets.
+
+    They depend on the contents of a single file. Of a folder they depend on the names and sizes of
+    its files, and on what describes the rest: JSON files, and the ends of parquet files. They do
+    not depend on the place or on times.
+    """
+    if not is_path(name):
+        return ""
+    path = pathlib.Path(paths.expand(name))
+    with naming(path):
+        if path.is_file():
+            stat = path.stat()
+            return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+        found = hashlib.sha256()
+        for file in sorted(path.rglob("*")):
+            # Readers keep files of their own there.
+            if file.name.startswith((".", "cache-", "tmp")) or not file.is_file():
+                continue
+            size = file.stat().st_size
+            found.update(os.fsencode(f"{file.relative_to(path)} {size}\n"))
+            if file.suffix in (".json", ".parquet"):
+                with open(file, "rb") as opened:
+                    opened.seek(max(0, size - _END_BYTES))
+                    found.update(opened.read())
+    return found.hexdigest()[:12] if path.is_dir() else ""
+
+
+# Of the end of a file that describes the rest of it.
+_END_BYTES = 2**16
+
+
+@functools.lru_cache
+def _file_digest(path: pathlib.Path, size: int, modified: int) -> str:
+    """The digest of the contents of a file of this size and time of change."""
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:12]
 
 
 def _describe(name: str, data_dir: str | None, streamed: bool) -> Description:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from rethinking import config as _config
 from rethinking import own_code, provenance, runs
+from rethinking.data import source
 from rethinking.errors import require, require_known
 from rethinking.experiments import complexity, expressivity, kernels, linear, training
 from rethinking.experiments.inspection import NOTHING, Inspection
@@ -109,9 +110,10 @@ def run(
 
 
 def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.digest) -> ConfigDict:
-    """A copy of `config` with the present `digest` of the code that the user wrote.
+    """A copy of `config` with the present versions of the user's own code and data.
 
-    `own_code.PLACES` has the fields. Raises InputError if the config asks for another version.
+    `own_code.PLACES` has the fields, `digest` gives the version of code, and `data.source.version`
+    that of files. Raises InputError if the config asks for another version.
     """
     config = config.copy_and_resolve_references()
     for field, place in own_code.PLACES.items():
@@ -121,6 +123,8 @@ def with_source(config: ConfigDict, digest: Callable[[str], str] = own_code.dige
             continue
         name = _config.get(config, place.field)
         now = digest(name)
+        if field == "data.source":
+            now = now or source.version(name)
         own_code.require_current(field, name, holder[key], now)
         holder[key] = now
     return config

@@ -195,9 +195,7 @@ def split(
         notes = discrepancies(group) + divided_batches(group)
         for field, place in own_code.PLACES.items():
             if field in varied:
-                notes.append(
-                    f"The code of the {place.what} differs between rows: {field} is a digest of it."
-                )
+                notes.append(f"The {place.what} differs between rows: {field} is a digest of it.")
         own = seeds_by([run for run in group if known and rest(run)], rest)
         if own:
             notes.append(f"Not the row's own settings: {listed(own)}.")

@@ -262,8 +262,8 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
     there = read_config(file)
     old, new = flat(there), flat(config)
     fields = sorted(scientific(there).keys() | scientific(config).keys())
-    # In a config from before a field of a version existed, nobody knows the version.
-    fields = [field for field in fields if field in old or field not in own_code.PLACES]
+    # In a config from before a version was recorded, nobody knows it.
+    fields = [field for field in fields if old.get(field) or field not in own_code.PLACES]
     changed = [
         f"{field}: {old.get(field)!r} there, {new.get(field)!r} now"
         for field in fields
@@ -271,7 +271,7 @@ def refuse_another(file: epath.Path, config: ConfigDict, scientific: Scientific)
     ]
     for field, place in own_code.PLACES.items():
         if field in fields and old[field] != new.get(field):
-            changed.append(f"so the code of the {place.what} has changed since")
+            changed.append(f"so the {place.what} has changed since")
     if changed:
         raise InputError(
             f"{file.parent} holds a run of another config ({'; '.join(changed)}). "
