@@ -151,9 +151,7 @@ def test_a_run_of_edited_code_is_another_run(field, what, folder, tmp_path, monk
     (tmp_path / "run" / "result.json").unlink()
     write(folder, own_width="WIDTH = 4\n")
     del sys.modules["own_net"], sys.modules["own_width"]
-    with pytest.raises(
-        InputError, match=rf"{field}: .* now; so the {what} has changed"
-    ):
+    with pytest.raises(InputError, match=rf"{field}: .* now; so the {what} has changed"):
         experiments.run(config, tmp_path / "run")
     config.update_from_flattened_dict({field: result[f"{what}_source"]})
     with pytest.raises(InputError, match=f"is not the present version of the {what} own_net:Net"):

@@ -26,6 +26,7 @@ class Info:
     tokens [length]. In `example_shape`, -1 stands for sides that differ from image to image.
     `eval_split` is the name of the split that is evaluated, or `HELD_OUT`. `example_dtype` is that
     of the arrays in memory: uint8 or float32 for images, float32 for vectors, int32 for tokens.
+    `classes` has the names of the classes in the order of their numbers; none if they are unknown.
     """
 
     num_train: int
@@ -34,6 +35,7 @@ class Info:
     num_classes: int
     eval_split: str = dataclasses.field(default="test", compare=False)
     example_dtype: str = "uint8"
+    classes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def kind(self) -> str:

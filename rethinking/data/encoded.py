@@ -68,6 +68,7 @@ class EncodedDescription(Description):
     folder: pathlib.Path
     num_classes: int
     example_shape: tuple[int, int, int]  # that of the first image; [-1, -1, 3] if it is streamed
+    classes: tuple[str, ...]  # see `Info`
 
     @abc.abstractmethod
     def records(self, split: str, streamed: bool = False) -> LabelledRecords:
@@ -89,6 +90,7 @@ class EncodedDescription(Description):
             example_shape=self.example_shape,
             num_classes=self.num_classes,
             eval_split=test or "",
+            classes=self.classes,
         )
         names = {"train": "train" if "train" in self.splits else "", "test": test or ""}
         return EncodedSource(self.name, info, names, tuple(self.splits), self)

@@ -62,6 +62,19 @@ def check(text: str, like: arrays.Info, data_dir: str | None = None) -> None:
                 f"{info.example_shape}, but the training set has {like.num_classes} and examples "
                 f"of shape {like.example_shape}. Choose a test set with the same classes and shape."
             )
+        theirs, ours = map(_names, (info.classes, like.classes))
+        if theirs and ours and theirs != ours:
+            pairs = enumerate(zip(theirs, ours, strict=True))
+            number, (there, here) = next(pair for pair in pairs if len({*pair[1]}) > 1)
+            raise InputError(
+                f"Class {number} of {name} is {there!r}, but that of the training set is {here!r}. "
+                "Give the classes the same names, so that they get the same numbers."
+            )
+
+
+def _names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of classes; none if they are only numbers, which libraries use as default."""
+    return () if classes == tuple(map(str, range(len(classes)))) else classes
 
 
 def is_distortion(name: str) -> bool:

@@ -8,6 +8,7 @@ from rethinking import cli, experiments
 from rethinking.data import arrays, shifts
 from rethinking.errors import InputError
 from tests.data import sets
+from tests.data.own_sets import write_folder
 
 N, SIZE = 40, 16
 
@@ -116,6 +117,24 @@ def test_a_run_is_evaluated_on_a_set_that_was_made_for_testing_alone(tmp_path):
         f"--config.data.data_dir={root}",
     )
     assert result["shifts"]["planted:2.0.0"]["accuracy"] == result["test_accuracy"]
+
+
+def test_a_set_whose_classes_have_other_numbers_is_refused(tmp_path):
+    """Also one that has no names, which nobody can compare."""
+    x, y = np.zeros((30, 8, 8, 3), np.uint8), np.arange(30) % 3
+    held = {"x_train": x, "y_train": y, "x_test": x, "y_test": y}
+    ours = write_folder(tmp_path / "ours", held, names=["airplane", "bird", "car"])
+    other = write_folder(tmp_path / "other", held, names=["airplane", "automobile", "bird"])
+    texts = held | {
+        name: np.array(["airplane", "bird", "car"])[y] for name in ("y_train", "y_test")
+    }
+    np.savez(tmp_path / "texts.npz", **texts)
+    np.savez(tmp_path / "numbers.npz", **held)
+    name = f"--config.data.name={ours}"
+    with pytest.raises(InputError, match=r"Class 1 of .*other is 'automobile', but .* is 'bird'"):
+        run(tmp_path / "run", name, f"--config.eval.shifts={other}")
+    fits = f"--config.eval.shifts={tmp_path}/texts.npz,{tmp_path}/numbers.npz"
+    assert len(run(tmp_path / "run", name, fits, "--config.batch_size=10")["shifts"]) == 2
 
 
 def test_sets_that_do_not_fit_are_refused(tmp_path, tfds_dir):

@@ -10,7 +10,7 @@ from typing import Any
 
 from rethinking import failures, own_code
 from rethinking.data.sources import raw
-from rethinking.data.sources.in_memory import ArrayDescription, Arrays
+from rethinking.data.sources.in_memory import ArrayDescription
 from rethinking.errors import InputError, require
 
 
@@ -25,14 +25,13 @@ def describe(name: str) -> ArrayDescription:
         f"The data set {name} cannot be used: {name.partition(':')[2]} is a "
         f"{type(function).__name__}. Name a function without arguments that returns arrays.",
     )
-    splits, num_classes = _call(function, name)
-    return ArrayDescription(name, splits, num_classes)
+    return ArrayDescription(name, *_call(function, name))
 
 
 # A run describes the set before it loads it.
 @functools.lru_cache(maxsize=1)
-def _call(function: Callable[[], Any], name: str) -> tuple[dict[str, Arrays], int]:
-    """What the function returns, checked, and the number of classes."""
+def _call(function: Callable[[], Any], name: str) -> raw.Prepared:
+    """What the function returns, checked."""
     try:
         returned = function()
     except (InputError, MemoryError):

@@ -67,6 +67,7 @@ class ImageTables(EncodedDescription):
     folder: pathlib.Path
     example_shape: tuple[int, int, int]
     num_classes: int
+    classes: tuple[str, ...]
     splits: dict[str, ColumnRecords]
     sources: dict[str, list[str]]
 
@@ -108,15 +109,17 @@ def describe(name: str, path: pathlib.Path, streamed: bool) -> Description:
     columns = find_columns(first.features, name)
     _require_same_columns(tables, first.features, name)
     _require_same_classes(_features(path, tables), columns.label, name)
-    num_classes = getattr(first.features[columns.label], "num_classes", None)
+    names = tuple(getattr(first.features[columns.label], "names", ()))
     labels = {split: _labels(table, columns.label, name, split) for split, table in tables.items()}
     if columns.kind == "image":
-        numbered, num_classes = raw.number_classes(labels, name, num_classes)
-        return _images(name, path, tables, columns, numbered, num_classes, streamed)
+        numbered, classes = raw.number_classes(labels, name, len(names) or None)
+        names = names or raw.names_of(classes)
+        return _images(name, path, tables, columns, numbered, len(classes), names, streamed)
     pairs = {}
     for split, table in tables.items():
         pairs[split] = _numbers(table, columns, name), labels[split]
-    return ArrayDescription(name, *raw.prepared(pairs, name, num_classes))
+    found = raw.prepared(pairs, name, len(names) or None)
+    return ArrayDescription(name, *found._replace(classes=names or found.classes))
 
 
 def _require_same_columns(tables: dict[str, Any], features: Any, name: str) -> None:
@@ -170,6 +173,7 @@ def _images(
     columns: Columns,
     labels: dict[str, Int32[np.ndarray, " n"]],
     num_classes: int,
+    names: tuple[str, ...],
     streamed: bool,
 ) -> ImageTables:
     (column,) = columns.examples
@@ -182,7 +186,7 @@ def _images(
     shape = -1, -1, 3
     if len(first) and not streamed:
         shape = encoded.first_shape(first)
-    return ImageTables(name, path, shape, num_classes, splits, files)
+    return ImageTables(name, path, shape, num_classes, names, splits, files)
 
 
 def _open(path: pathlib.Path) -> dict[str, Any]:

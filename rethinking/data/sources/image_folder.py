@@ -67,10 +67,10 @@ class FolderDescription(EncodedDescription):
         self._first = known[0]
 
     @functools.cached_property
-    def classes(self) -> list[str]:
+    def classes(self) -> tuple[str, ...]:
         """The names of the classes: those of train, if there is such a folder."""
         with naming(self.folder):
-            return _folders(self.folder / self._first)
+            return tuple(_folders(self.folder / self._first))
 
     @property
     def num_classes(self) -> int:

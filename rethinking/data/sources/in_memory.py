@@ -36,6 +36,7 @@ class ArrayDescription(Description):
     name: str
     splits: Mapping[str, Arrays]
     num_classes: int
+    classes: tuple[str, ...] = ()  # see `Info`
 
     def size(self, split: str) -> int:
         """The number of examples in a split."""
@@ -56,6 +57,7 @@ class ArrayDescription(Description):
             num_classes=self.num_classes,
             eval_split=test or "",
             example_dtype=examples.dtype.name,
+            classes=self.classes,
         )
         names = {"train": "train", "test": test or ""}
         return ArraySource(self.name, info, names, tuple(self.splits), arrays)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rethinking.data.faults import system_cause, unreadable
 from rethinking.data.sources import raw
-from rethinking.data.sources.in_memory import ArrayDescription, Arrays
+from rethinking.data.sources.in_memory import ArrayDescription
 from rethinking.errors import InputError
 
 _KEYS = {f"{kind}_{ending}" for kind in "xy" for ending in raw.SPLITS}
@@ -26,16 +26,16 @@ def describe(name: str, path: pathlib.Path) -> ArrayDescription:
     """
     try:
         stat = os.stat(path)
-        splits, num_classes = _read(str(path), stat.st_size, stat.st_mtime_ns)
+        content = _read(str(path), stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
-    return ArrayDescription(name, splits, num_classes)
+    return ArrayDescription(name, *content)
 
 
 # A run describes the set before it loads it. Reading a large file takes seconds.
 @functools.lru_cache(maxsize=1)
-def _read(path: str, size: int, modified: int) -> tuple[dict[str, Arrays], int]:
-    """The arrays of a file of this size and time of change, and the number of classes."""
+def _read(path: str, size: int, modified: int) -> raw.Prepared:
+    """What the file of this size and time of change holds."""
     try:
         with open(path, "rb") as opened:
             file = np.load(opened, allow_pickle=False)

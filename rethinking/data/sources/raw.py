@@ -10,7 +10,7 @@ Labels become 0 to k - 1. Examples become images, vectors or tokens by these rul
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Shaped
@@ -42,12 +42,20 @@ def split_pairs(content: Mapping[str, Any], where: str) -> dict[str, tuple[Any, 
     return pairs
 
 
+class Prepared(NamedTuple):
+    """A set in its final form."""
+
+    splits: dict[str, tuple[np.ndarray, np.ndarray]]  # examples and labels
+    num_classes: int
+    classes: tuple[str, ...]  # see `Info`
+
+
 def prepared(
     pairs: Mapping[str, tuple[Any, Any]], where: str, num_classes: int | None = None
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
-    """The examples and labels of each split in their final form, and the number of classes.
+) -> Prepared:
+    """The set of these examples and labels of each split.
 
-    `num_classes` is their number if something else than the labels says it.
+    `num_classes` is the number of classes if something else than the labels says it.
     Raises InputError, with the array's name, for what cannot be the examples or labels of a set.
     """
     names = {split: ending for ending, split in SPLITS.items()}
@@ -66,9 +74,14 @@ def prepared(
             f"{len(labels[split]):,} labels. Give each example its label.",
         )
     _require_same_form(examples, where)
-    numbered, num_classes = number_classes(labels, where, num_classes)
+    numbered, classes = number_classes(labels, where, num_classes)
     found = {split: (_read_only(examples[split]), _read_only(numbered[split])) for split in pairs}
-    return found, num_classes
+    return Prepared(found, len(classes), names_of(classes))
+
+
+def names_of(classes: Shaped[np.ndarray, " k"]) -> tuple[str, ...]:
+    """The names of classes that are texts; none for numbers."""
+    return tuple(map(str, classes.astype(str))) if classes.dtype.kind in "US" else ()
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -193,8 +206,8 @@ def _require_same_form(examples: Mapping[str, np.ndarray], where: str) -> None:
 
 def number_classes(
     labels: Mapping[str, Shaped[np.ndarray, " n"]], where: str, num_classes: int | None = None
-) -> tuple[dict[str, Int32[np.ndarray, " n"]], int]:
-    """The labels as 0 to k - 1, and k. Texts are numbered in their sorted order.
+) -> tuple[dict[str, Int32[np.ndarray, " n"]], Shaped[np.ndarray, " k"]]:
+    """The labels as 0 to k - 1, and the k classes. Texts are numbered in their sorted order.
 
     A split other than train whose labels are all -1 has no labels. Raises InputError for classes
     that are not 0 to k - 1 in the first split, and for a class that the first split does not have.
@@ -220,7 +233,7 @@ def number_classes(
             f"Remove its examples, or add some to {first}.",
         )
         numbered[split] = np.searchsorted(classes, array).astype(np.int32)
-    return numbered, len(classes)
+    return numbered, classes
 
 
 def _require_no_gaps(classes: np.ndarray, where: str) -> None:

@@ -104,12 +104,14 @@ class TfdsDescription(Description):
         with naming(contents.folder):
             train_files = contents.files("train") if "train" in self.splits else {}
             test_files = {} if test is None else contents.files(test)
+            classes = _classes(contents)
         info = Info(
             num_train=sum(train_files.values()),
             num_test=sum(test_files.values()),
             example_shape=contents.image_shape,
             num_classes=contents.num_classes,
             eval_split=test or "",
+            classes=classes,
         )
         return TfdsSource(
             name=self.name,
@@ -119,6 +121,15 @@ class TfdsDescription(Description):
             folder=contents.folder,
             shards={"train": train_files, "test": test_files},
         )
+
+
+def _classes(contents: Contents) -> tuple[str, ...]:
+    """The names of the classes. A set need not have them."""
+    file = contents.folder / "label.labels.txt"
+    if not file.is_file():
+        return ()
+    names = tuple(file.read_text().splitlines())
+    return names if len(names) == contents.num_classes else ()
 
 
 def describe(name: str, data_dir: str | None = None) -> TfdsDescription:
