@@ -15,6 +15,8 @@ from rethinking.report.collect import grouped, row_settings
 from rethinking.report.run import Run, number
 
 _SKIPPED = {*experiments.UNSCIENTIFIC, *experiments.SEEDS}
+# The settings that say how long a run trains, and how it is evaluated on the way.
+_LENGTH = {"max_epochs", "eval_epochs", "eval.num_train"}
 # The settings that say how large a linear system is, in words.
 SIZES = {"features.num_filters": "filters", "data.num_train": "examples"}
 
@@ -201,6 +203,24 @@ def split(
             notes.append(f"Not the row's own settings: {listed(own)}.")
         found[key] = group, notes
     return found
+
+
+def longest(
+    experiment: str, name: str, parts: Mapping[str, tuple[list[Run], list[str]]]
+) -> tuple[str, str]:
+    """Which of the parts of a row trained as the row does for the most epochs, but too few.
+
+    Also a footnote with its epochs. Both are "" if there is none.
+    """
+    whole = row_settings(experiment, name).get("max_epochs")
+    best, found, note = 0, "", ""
+    for part, (runs, _) in parts.items():
+        changed = overrides(runs[0], f"{experiment}:{name}")
+        epochs = number(changed.get("max_epochs"))
+        if whole and epochs and best < epochs < whole and changed.keys() <= _LENGTH:
+            best, found = epochs, part
+            note = f"After {epochs:.0f} epochs instead of {whole:.0f}."
+    return found, note
 
 
 def apart(groups: Mapping[str, Sequence[Run]], ignored: Sequence[str] = ()) -> dict[str, list[Run]]:

@@ -8,7 +8,7 @@ from rethinking.report.collect import Collection
 from rethinking.report.columns import Column, Row
 from rethinking.report.paper import DataSet
 from rethinking.report.run import Run
-from rethinking.report.settings import split
+from rethinking.report.settings import longest, split
 from rethinking.rows import SETTINGS, TABLE1_MODELS
 
 OURS = (
@@ -116,7 +116,9 @@ def _rows(
     for name in dict.fromkeys((*published, *papers, *sorted(names, key=_order))):
         parts = split(experiment, name, found.get(name, []), published=name in published)
         if name in published and name not in parts:  # no run has the row's own settings
-            rows.append(Row(name, [], [], published[name]))
+            part, note = longest(experiment, name, parts)
+            runs, notes = parts.pop(part, ([], []))
+            rows.append(Row(name, runs, [note, *notes] if runs else [], published[name]))
         for part, (runs, notes) in parts.items():
             rows += _by_solution(Row(part, runs, notes, published.get(part, {})))
     return rows

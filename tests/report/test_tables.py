@@ -256,6 +256,24 @@ def test_where_no_run_has_the_rows_own_settings_the_published_row_is_missing(tmp
         )
 
 
+def test_the_longest_of_shorter_runs_stands_in_the_published_row_until_there_is_a_whole_one(
+    tmp_path,
+):
+    for epochs in (5, 45, 200):
+        other = rows.table_row("table1", "mlp_3x512")
+        other.max_epochs, other.eval.num_train = epochs, 2000 * (epochs == 45)
+        make_run(tmp_path / f"{epochs}", "table1:mlp_3x512", config=other, test=epochs / 500)
+    text = formats.to_markdown(made(tmp_path)["table1"])
+    assert "After 45 epochs instead of 100." in text
+    row = row_of(tmp_path, "table1", "mlp_3x512")
+    assert row[4:7] == ["9.00 (1)", "52.39", "-43.39"]
+    assert row[-1] == "1[^table1-1]"
+    names = [row.name for row in made(tmp_path)["table1"].rows if row.runs]
+    assert names == ["mlp_3x512", "mlp_3x512, max_epochs=5", "mlp_3x512, max_epochs=200"]
+    make_run(tmp_path / "whole", "table1:mlp_3x512")
+    assert row_of(tmp_path, "table1", "mlp_3x512")[-1] == "1"
+
+
 def test_runs_on_other_data_do_not_stand_beside_the_papers_numbers(tmp_path):
     for name, num_train in (("cifar10", 1000), ("digits", 0)):
         settings = rows.table_row("table1", "mlp_1x512")
