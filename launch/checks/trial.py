@@ -8,6 +8,7 @@ appends its findings to FILE, one JSON object a line. It stops at the first part
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import sys
@@ -81,6 +82,7 @@ def describe_devices() -> str:
 def train() -> str:
     """Trains a network on the digits, on all devices."""
     import jax
+    import numpy as np
 
     from rethinking import experiments
     from rethinking.experiments.resident import ResidentTrainer
@@ -92,11 +94,11 @@ def train() -> str:
     config.batch_size = count * max(1, BATCH_SIZE // count)
     config.learning_rate = 0.1
     trainer = ResidentTrainer(config)
-    legs = trainer.legs(trainer.initial, 0)
+    num_legs = trainer.last_step(EPOCHS) // trainer.leg_steps(0)
     losses = []
-    for _ in range(EPOCHS):
-        leg = next(legs)
+    for leg in itertools.islice(trainer.legs(trainer.initial, 0), num_legs):
         losses.append(float(leg.loss))
+    losses = np.reshape(losses, (EPOCHS, -1)).mean(1)
     accuracy = trainer.evaluate_split(leg.state, trainer.train, lambda _: False)["accuracy"]
     text = f"{EPOCHS} epochs of digits in {time.monotonic() - start:.1f} s with the compilation, "
     text += f"loss {losses[0]:.2f} to {losses[-1]:.2f}, training accuracy {accuracy:.1%}"

@@ -286,9 +286,9 @@ def test_a_full_disk_ends_a_run_that_the_same_command_continues(
 def test_a_folder_removed_under_a_running_run_stays_removed(tmp_path, monkeypatch):
     count = Loop._count
 
-    def remove_and_count(loop, leg):
+    def remove_and_count(*arguments):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        count(loop, leg)
+        count(*arguments)
 
     monkeypatch.setattr(Loop, "_count", remove_and_count)
     with pytest.raises(InputError, match="run was removed or replaced"):
