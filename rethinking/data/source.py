@@ -96,8 +96,9 @@ def version(name: str) -> str:
             return _file_digest(path, stat.st_size, stat.st_mtime_ns)
         found = hashlib.sha256()
         for file in sorted(path.rglob("*")):
-            # Readers keep files of their own there.
-            if file.name.startswith((".", "cache-", "tmp")) or not file.is_file():
+            # `datasets` keeps files of its own there.
+            is_cache = file.name.startswith("cache-") and file.suffix == ".arrow"
+            if is_cache or file.name.startswith(".") or not file.is_file():
                 continue
             size = file.stat().st_size
             found.update(os.fsencode(f"{file.relative_to(path)} {size}\n"))

@@ -163,13 +163,15 @@ def open_run(
 
     A finished run is unfinished again if `config` has more epochs and is otherwise the same. Its
     result stays until the first line is written. With `writes=False` it waits until another process
-    has made it. `scientific` and `lengthens` are those of `rethinking.experiments`. Raises
-    InputError if the folder cannot be written, if another process uses it, if it holds anything
-    else, or if a finished run that gets more epochs has no checkpoint of its end.
+    has made it. `scientific` and `lengthens` are those of `rethinking.experiments`.
+
+    Raises InputError if the folder cannot be written, if another process uses it, or if it holds
+    anything else. Also if a finished run that gets more epochs has no checkpoint of its end.
     """
     path = epath.Path(workdir)
-    # Now, because the code may change during the run.
-    provenance.revision(), provenance.source_digest()
+    # Both now, because the code may change during the run.
+    provenance.revision()
+    provenance.source_digest()
     if not writes:
         _wait_for(path / "config.json")
         is_longer = lengthens(read_config(path / "config.json"), config)
