@@ -162,7 +162,7 @@ def _require_same_classes(features: dict[str, Any], label: str, name: str) -> No
 
 def _show(names: list[str] | None) -> str:
     if names is None:
-        return "without names"
+        return "(no names)"
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
